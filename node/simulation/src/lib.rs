@@ -1,2 +1,4 @@
 //! What `skerry demo` runs against, each part a stand-in and named as such: nothing here is
 //! linked into a running node's data path.
+
+pub mod plant;
