@@ -1,0 +1,153 @@
+//! Runs scenarios one after the other and says what was skipped, by name and with the reason.
+//!
+//! Cargo's own harness has no word for "skipped because a part is missing here"; with `CI=true`
+//! a missing part is a failure.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+use crate::workspace;
+use crate::world::World;
+
+/// A part that is not ours and may be missing on a developer's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The Python environment with paho, confluent-kafka and asyncua.
+    Python,
+    /// Java 17 and Kafka's jars.
+    Kafka,
+    /// The right to mount a file system in a namespace of one's own.
+    Mount,
+}
+
+impl Need {
+    fn is_there(self) -> bool {
+        let succeeds = |command: &mut Command| {
+            let quiet = command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            quiet.status().is_ok_and(|status| status.success())
+        };
+        match self {
+            Self::Python => workspace::python().exists(),
+            Self::Kafka => {
+                workspace::kafka_jars().exists() && succeeds(Command::new("java").arg("-version"))
+            }
+            Self::Mount => {
+                let script = "mount -t tmpfs -o size=1m none /mnt";
+                succeeds(Command::new("unshare").args(["-rm", "sh", "-c", script]))
+            }
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Python => "the Python environment of tests/run",
+            Self::Kafka => "Apache Kafka and Java 17",
+            Self::Mount => "the right to mount in a user namespace",
+        }
+    }
+}
+
+/// One story on real parts.
+pub struct Scenario {
+    pub name: &'static str,
+    pub needs: &'static [Need],
+    pub run: fn(&World) -> Result<()>,
+}
+
+/// The whole program: runs the scenarios whose names contain one of the arguments, or all.
+#[must_use]
+pub fn main(scenarios: &[Scenario]) -> ExitCode {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let strict = std::env::var("CI").is_ok_and(|value| value == "true");
+    let chosen = scenarios.iter().filter(|scenario| {
+        wanted.is_empty()
+            || wanted
+                .iter()
+                .any(|part| scenario.name.contains(part.as_str()))
+    });
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for scenario in chosen {
+        let missing = scenario.needs.iter().find(|need| !need.is_there());
+        match (missing, strict) {
+            (Some(need), false) => {
+                skipped += 1;
+                println!(
+                    "scenario {} ... skipped: needs {}",
+                    scenario.name,
+                    need.name()
+                );
+                continue;
+            }
+            (Some(need), true) => {
+                failed += 1;
+                println!(
+                    "scenario {} ... FAILED: needs {}",
+                    scenario.name,
+                    need.name()
+                );
+                continue;
+            }
+            (None, _) => {}
+        }
+        let start = Instant::now();
+        let outcome = play(scenario);
+        let seconds = start.elapsed().as_secs();
+        match outcome {
+            Ok(()) => {
+                passed += 1;
+                println!("scenario {} ... ok, {seconds} s", scenario.name);
+            }
+            Err(error) => {
+                failed += 1;
+                println!(
+                    "scenario {} ... FAILED, {seconds} s: {error:#}",
+                    scenario.name
+                );
+                show_logs(&workspace::target().join("test-logs").join(scenario.name));
+            }
+        }
+    }
+    // The wording of cargo's harness: tests/run adds all of them up.
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {word}. {passed} passed; {failed} failed; {skipped} ignored");
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn play(scenario: &Scenario) -> Result<()> {
+    let world = World::new(scenario.name)?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&world)));
+    outcome.map_err(|_| anyhow!("panicked"))??;
+    world.remove()
+}
+
+fn show_logs(folder: &Path) {
+    const LINES: usize = 20;
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let text = fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(LINES)..];
+        println!("  --- the end of {}", path.display());
+        for line in tail {
+            println!("  | {line}");
+        }
+    }
+}
