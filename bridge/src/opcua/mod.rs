@@ -1,0 +1,48 @@
+//! PLCs in: subscribes to variables of OPC-UA servers and takes every change into the log.
+//!
+//! What is promised, per endpoint:
+//!
+//! - **A notification is acknowledged to the server only after its values are on disk.** Until
+//!   then the server keeps it and sends it again; what the log refuses stays unacknowledged.
+//! - **Each value once.** How far a subscription was taken is written in the same append as its
+//!   values ([`progress`]), so a broken connection or a crash is carried on without hole or
+//!   double, as long as the server still has the subscription.
+//! - **Nothing is missing silently.** What could not be had is a gap record: lost messages, a
+//!   server queue that overflowed, the time between a lost subscription and the next. After five
+//!   seconds without connection each node gets a record with `Bad_NoCommunication`.
+//! - **It never gives up.** Every fault but the end of the log is shown in [`Status`] and retried
+//!   with back-off; a node the server refuses is retried by itself and stops no other.
+//! - **Never less security than configured.** A server that does not offer it is refused; its
+//!   certificate is pinned at first contact ([`pki`]).
+//!
+//! A record: `kind` opcua, `source` the configured name, payload `{"value": …}` ([`value`]), the
+//! server's StatusCode with all its bits, and both timestamps.
+//!
+//! Not here: events and alarms, writes, history, structures decoded to fields, reverse connect.
+
+mod address;
+mod backoff;
+mod browse;
+mod config;
+mod error;
+mod flow;
+mod ingest;
+mod link;
+mod pki;
+mod progress;
+mod sequence;
+mod status;
+mod value;
+mod wire;
+
+pub use address::{AddressError, EndpointUrl, NodeAddress};
+pub use browse::{Browse, Listing, Variable, browse, config_text};
+pub use config::{Config, Node, OUTAGE_BUDGET, Policy, Security, SecurityError, User};
+pub use error::Error;
+pub use link::run;
+pub use status::{BadNode, GrantedSnapshot, Snapshot, State, Status};
+
+/// Targets of the OPC-UA crates' own log lines. They report as errors what is retried here and
+/// costs nothing; a program's log filter does well to silence them.
+pub const VENDOR_LOG_TARGETS: [&str; 4] =
+    ["opcua_client", "opcua_core", "opcua_crypto", "opcua_types"];

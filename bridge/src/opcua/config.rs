@@ -1,0 +1,276 @@
+//! What one endpoint is asked for, and the limits everything else is derived from.
+
+use super::address::{EndpointUrl, NodeAddress};
+use super::error::Error;
+use skerry_store::StreamName;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How long an outage may last without loss on a server that grants what it is asked: the one
+/// figure that sampling queues and the subscription's lifetime are derived from.
+pub const OUTAGE_BUDGET: Duration = Duration::from_secs(600);
+
+/// Values a server is asked to keep for one node, at most. A PLC grants less and says so.
+const QUEUE_VALUES_MAX: u32 = 10_000;
+
+/// A silent subscription says it is alive this often. With three of them missed, the link is
+/// taken for dead: ten seconds is what an operator accepts and a Wi-Fi roam survives.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// One OPC-UA server and what to read from it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Names the endpoint in status, gap records and the catalog.
+    pub name: String,
+    pub endpoint: EndpointUrl,
+    /// Stream of the log that the values go to.
+    pub stream: StreamName,
+    pub security: Security,
+    /// Anonymous where absent.
+    pub user: Option<User>,
+    pub publishing_interval: Duration,
+    pub nodes: Vec<Node>,
+    /// Own certificate and key, and the pinned certificates of servers: `DATA_DIR/pki`.
+    pub pki_directory: PathBuf,
+}
+
+/// A variable to subscribe to.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Source of its records, hence its key in the cluster.
+    pub name: String,
+    pub id: NodeAddress,
+    pub sampling: Duration,
+}
+
+/// Read anew at every connect, so that a changed password needs no restart.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub name: String,
+    pub password_file: PathBuf,
+}
+
+impl User {
+    pub(crate) fn password(&self) -> Result<String, Error> {
+        let path = &self.password_file;
+        let text = std::fs::read_to_string(path).map_err(|error| Error::Pki {
+            action: "read the password from",
+            path: path.clone(),
+            detail: error.to_string(),
+        })?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+/// What the channel must offer. Exactly this is used; a server that does not offer it is
+/// refused, never met half-way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    None,
+    Sign(Policy),
+    SignAndEncrypt(Policy),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    Basic256Sha256,
+    Aes128Sha256RsaOaep,
+    Aes256Sha256RsaPss,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecurityError {
+    #[error(
+        "security_policy `{0}` is not known: use None, Basic256Sha256, Aes128_Sha256_RsaOaep or Aes256_Sha256_RsaPss"
+    )]
+    Policy(String),
+    #[error("security_mode `{0}` is not known: use None, Sign or SignAndEncrypt")]
+    Mode(String),
+    #[error(
+        "security_policy `{policy}` and security_mode `{mode}` do not go together: both are None, or neither is"
+    )]
+    Mismatch { policy: String, mode: String },
+}
+
+impl Security {
+    /// From the two words of the configuration.
+    ///
+    /// # Errors
+    /// On an unknown word, and where only one of the two is `None`.
+    pub fn new(policy: &str, mode: &str) -> Result<Self, SecurityError> {
+        let parsed = match policy {
+            "None" => None,
+            named => Some(named.parse::<Policy>()?),
+        };
+        match (parsed, mode) {
+            (None, "None") => Ok(Self::None),
+            (Some(policy), "Sign") => Ok(Self::Sign(policy)),
+            (Some(policy), "SignAndEncrypt") => Ok(Self::SignAndEncrypt(policy)),
+            (_, "None" | "Sign" | "SignAndEncrypt") => Err(SecurityError::Mismatch {
+                policy: policy.to_owned(),
+                mode: mode.to_owned(),
+            }),
+            (_, unknown) => Err(SecurityError::Mode(unknown.to_owned())),
+        }
+    }
+
+    #[must_use]
+    pub const fn policy(self) -> Option<Policy> {
+        match self {
+            Self::None => None,
+            Self::Sign(policy) | Self::SignAndEncrypt(policy) => Some(policy),
+        }
+    }
+}
+
+impl fmt::Display for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Sign(policy) => write!(f, "{policy}/Sign"),
+            Self::SignAndEncrypt(policy) => write!(f, "{policy}/SignAndEncrypt"),
+        }
+    }
+}
+
+impl Policy {
+    /// The word used in configurations and at the end of the policy's URI (Part 7, 6.6.161).
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Basic256Sha256 => "Basic256Sha256",
+            Self::Aes128Sha256RsaOaep => "Aes128_Sha256_RsaOaep",
+            Self::Aes256Sha256RsaPss => "Aes256_Sha256_RsaPss",
+        }
+    }
+}
+
+impl FromStr for Policy {
+    type Err = SecurityError;
+
+    fn from_str(word: &str) -> Result<Self, SecurityError> {
+        [
+            Self::Basic256Sha256,
+            Self::Aes128Sha256RsaOaep,
+            Self::Aes256Sha256RsaPss,
+        ]
+        .into_iter()
+        .find(|policy| policy.word() == word)
+        .ok_or_else(|| SecurityError::Policy(word.to_owned()))
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Node {
+    /// Values the server is asked to keep for this node while nobody collects them: what it
+    /// samples within [`OUTAGE_BUDGET`].
+    #[must_use]
+    pub(crate) fn queue_values(&self) -> u32 {
+        let sampled = OUTAGE_BUDGET.as_millis() / self.sampling.as_millis().max(1);
+        u32::try_from(sampled)
+            .unwrap_or(QUEUE_VALUES_MAX)
+            .clamp(2, QUEUE_VALUES_MAX)
+    }
+}
+
+impl Config {
+    /// Publishing intervals without news after which the server says that it is alive.
+    #[must_use]
+    pub(crate) fn keep_alive_count(&self) -> u32 {
+        intervals(KEEP_ALIVE, self.publishing_interval).max(1)
+    }
+
+    /// Publishing intervals without a request from us after which the server may forget the
+    /// subscription; at least three keep-alives (Part 4, 5.13.2).
+    #[must_use]
+    pub(crate) fn lifetime_count(&self) -> u32 {
+        intervals(OUTAGE_BUDGET, self.publishing_interval)
+            .max(self.keep_alive_count().saturating_mul(3))
+    }
+
+    /// Changes when what is asked of the server changes: a subscription made under another
+    /// fingerprint numbers its nodes differently and cannot be carried on.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hash = Fnv::default();
+        hash.text(self.endpoint.as_str());
+        hash.text(&self.publishing_interval.as_nanos().to_string());
+        for node in &self.nodes {
+            hash.text(&node.name);
+            hash.text(&node.id.to_string());
+            hash.text(&node.sampling.as_nanos().to_string());
+        }
+        hash.0
+    }
+}
+
+fn intervals(time: Duration, interval: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(interval.as_millis().max(1))).unwrap_or(u32::MAX)
+}
+
+/// FNV-1a: the standard library's hashers may change between releases, and this value is kept
+/// on disk across them.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn text(&mut self, text: &str) {
+        for byte in text.bytes().chain([0]) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_words_go_together_or_are_refused() {
+        assert_eq!(Security::new("None", "None"), Ok(Security::None));
+        assert_eq!(
+            Security::new("Aes128_Sha256_RsaOaep", "Sign"),
+            Ok(Security::Sign(Policy::Aes128Sha256RsaOaep))
+        );
+        assert!(matches!(
+            Security::new("None", "Sign"),
+            Err(SecurityError::Mismatch { .. })
+        ));
+        assert!(matches!(
+            Security::new("Basic256Sha256", "None"),
+            Err(SecurityError::Mismatch { .. })
+        ));
+        assert!(matches!(
+            Security::new("Basic256", "Sign"),
+            Err(SecurityError::Policy(_))
+        ));
+        assert!(matches!(
+            Security::new("None", "sign"),
+            Err(SecurityError::Mode(_))
+        ));
+    }
+
+    #[test]
+    fn queues_cover_the_outage_budget() {
+        let node = |sampling| Node {
+            name: "n".into(),
+            id: "i=1".parse().unwrap(),
+            sampling: Duration::from_millis(sampling),
+        };
+        assert_eq!(node(250).queue_values(), 2400);
+        assert_eq!(node(0).queue_values(), QUEUE_VALUES_MAX);
+        assert_eq!(node(3_600_000).queue_values(), 2);
+    }
+}

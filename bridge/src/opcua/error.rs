@@ -1,0 +1,110 @@
+//! What can go wrong with an endpoint. Everything but the log's end is retried for ever.
+
+use super::config::Security;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot reach {address}: {source}; is the server running, and the port right?")]
+    Unreachable {
+        address: String,
+        source: std::io::Error,
+    },
+    #[error("{address} does not answer: {step} took longer than {} s", after.as_secs())]
+    Silent {
+        address: String,
+        step: &'static str,
+        after: Duration,
+    },
+    #[error("{address} is not an OPC-UA server: {detail}; check host and port of the endpoint")]
+    NotOpcua { address: String, detail: String },
+    #[error("{address} refused {step}: {detail}")]
+    Refused {
+        address: String,
+        step: &'static str,
+        status: u32,
+        detail: String,
+    },
+    #[error(
+        "{address} does not offer security {wanted}; it offers {offered}. Nothing weaker is used \
+         by itself: set security_policy and security_mode to one of these"
+    )]
+    NotOffered {
+        address: String,
+        wanted: Security,
+        offered: String,
+    },
+    #[error(
+        "{address} accepts no {wanted} login here; it accepts {offered}: {remedy}",
+        remedy = "set or remove `user` and `password_file`"
+    )]
+    LoginNotOffered {
+        address: String,
+        wanted: &'static str,
+        offered: String,
+    },
+    #[error(
+        "{address} shows another certificate than before (sha256 {found}, pinned {pinned}): \
+         if the server was replaced or renewed its certificate, delete {} and the new one is \
+         accepted; if not, somebody may be in between", pin.display()
+    )]
+    CertificateChanged {
+        address: String,
+        found: String,
+        pinned: String,
+        pin: PathBuf,
+    },
+    #[error("cannot {action} {}: {detail}", path.display())]
+    Pki {
+        action: &'static str,
+        path: PathBuf,
+        detail: String,
+    },
+    #[error("{step} failed: {detail}")]
+    Service {
+        step: &'static str,
+        status: u32,
+        detail: String,
+    },
+    #[error("no sign of life from the server for {} ms: connecting anew", after.as_millis())]
+    NoData { after: Duration },
+    /// The log refuses for good: the process is about to end.
+    #[error("the log takes nothing any more: {0}")]
+    Log(#[from] skerry_store::Error),
+}
+
+impl Error {
+    /// Whether this ends [`super::run`] instead of being retried.
+    #[must_use]
+    pub const fn is_fatal(&self) -> bool {
+        matches!(self, Self::Log(_))
+    }
+
+    /// The server's StatusCode, where it gave one.
+    #[must_use]
+    pub(crate) const fn status(&self) -> Option<u32> {
+        match self {
+            Self::Service { status, .. } | Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// The StatusCodes this client acts on (Part 6, annex A).
+pub(crate) mod status {
+    pub(crate) const BAD_TIMEOUT: u32 = 0x800A_0000;
+    pub(crate) const BAD_TOO_MANY_OPERATIONS: u32 = 0x8010_0000;
+    pub(crate) const BAD_SUBSCRIPTION_ID_INVALID: u32 = 0x8028_0000;
+    pub(crate) const BAD_NO_COMMUNICATION: u32 = 0x8031_0000;
+    pub(crate) const BAD_NODE_ID_UNKNOWN: u32 = 0x8034_0000;
+    pub(crate) const BAD_TOO_MANY_PUBLISH_REQUESTS: u32 = 0x8078_0000;
+    pub(crate) const BAD_NO_SUBSCRIPTION: u32 = 0x8079_0000;
+    pub(crate) const BAD_MESSAGE_NOT_AVAILABLE: u32 = 0x807B_0000;
+
+    /// "The server's queue was full and values were given up before this one": info type
+    /// DataValue with the overflow bit (Part 4, 7.39.1).
+    pub(crate) const fn overflowed(status: u32) -> bool {
+        status & 0x0C80 == 0x0480
+    }
+}

@@ -1,0 +1,300 @@
+//! The publish loop of one subscription: notification → log → acknowledgement, in that order.
+
+use super::error::{Error, status};
+use super::ingest::{APPEND_BYTES, Taken, bytes_of};
+use super::link::Link;
+use super::sequence::Arrival;
+use super::wire::{Granted, Message, Publication, Session};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use skerry_store::{Record, WallNanos};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Publish requests waiting at the server: enough that a notification never waits for a round
+/// trip to a distant PLC, few enough for a small one.
+const PUBLISHES: usize = 4;
+/// Keep-alives that may be missed before the connection is taken for dead.
+const KEEP_ALIVES_MISSED: u32 = 3;
+/// Time for an answer to travel, on top of what the server takes.
+const LATENCY: Duration = Duration::from_secs(1);
+/// How often nodes the server refused are asked for again.
+const BAD_RETRY: Duration = Duration::from_secs(30);
+
+/// Why the loop ended without a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    Stopped,
+    /// The server has ended the subscription, or forgotten it; the session still works.
+    Lost(u32),
+}
+
+/// Sequence numbers to acknowledge with the next request.
+type Acknowledgements = Vec<(u32, u32)>;
+
+impl Link {
+    pub(super) async fn flow(
+        &mut self,
+        session: &Session,
+        granted: Granted,
+    ) -> Result<Ended, Error> {
+        let keep_alive = granted
+            .publishing_interval
+            .saturating_mul(granted.keep_alive_count);
+        let silence_max = keep_alive.saturating_mul(KEEP_ALIVES_MISSED) + LATENCY;
+        let patience = silence_max.saturating_mul(3);
+        let stop = self.ingest.stop.clone();
+
+        let mut acknowledgements = Acknowledgements::new();
+        let mut publishes = PUBLISHES;
+        // Answers come out in the order in which they came in: each wakes its future as it is
+        // decoded, and futures are polled in the order they were woken.
+        let mut waiting = FuturesUnordered::new();
+        let mut dead_at = Instant::now() + silence_max;
+        let mut retry_at = Instant::now() + BAD_RETRY;
+        let mut leftovers = true;
+        loop {
+            while waiting.len() < publishes {
+                let carried = std::mem::take(&mut acknowledgements);
+                waiting.push(async move {
+                    let answer = session.publish(&carried, patience).await;
+                    (carried, answer)
+                });
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(Ended::Stopped),
+                Some((carried, answer)) = waiting.next() => match answer {
+                    Ok(publication) => {
+                        if std::mem::take(&mut leftovers) {
+                            acknowledgements.extend(self.leftovers(granted, &publication));
+                        }
+                        let step = self
+                            .publication(session, granted, publication, &mut acknowledgements)
+                            .await?;
+                        if let Some(ended) = step {
+                            return Ok(ended);
+                        }
+                        // Counted from here: a log that made us wait is no fault of the server.
+                        dead_at = Instant::now() + silence_max;
+                    }
+                    Err(error) => {
+                        acknowledgements.extend(carried);
+                        match error.status() {
+                            Some(status::BAD_TOO_MANY_PUBLISH_REQUESTS) if !waiting.is_empty() => {
+                                publishes = waiting.len();
+                            }
+                            Some(status::BAD_TIMEOUT) if !session.ended() => {}
+                            Some(
+                                code @ (status::BAD_NO_SUBSCRIPTION
+                                | status::BAD_SUBSCRIPTION_ID_INVALID),
+                            ) => return Ok(Ended::Lost(code)),
+                            _ => return Err(error),
+                        }
+                    }
+                },
+                () = tokio::time::sleep_until(dead_at) => {
+                    return Err(Error::NoData { after: silence_max });
+                }
+                () = tokio::time::sleep_until(retry_at), if !self.bad.is_empty() => {
+                    if self.retry_bad(session, granted).await? == Taken::Stopped {
+                        return Ok(Ended::Stopped);
+                    }
+                    retry_at = Instant::now() + BAD_RETRY;
+                }
+            }
+        }
+    }
+
+    /// Messages the server still holds although they are in the log: their acknowledgement was
+    /// lost with an earlier connection.
+    fn leftovers(&self, granted: Granted, publication: &Publication) -> Acknowledgements {
+        let Some(progress) = &self.progress else {
+            return Vec::new();
+        };
+        let sequence = progress.sequence();
+        let held = publication.available.iter();
+        held.filter(|number| sequence.arrival(**number) == Arrival::Repeated)
+            .map(|number| (granted.id, *number))
+            .collect()
+    }
+
+    /// One answer: what was missed before it, then itself. `Some` ends the loop.
+    async fn publication(
+        &mut self,
+        session: &Session,
+        granted: Granted,
+        publication: Publication,
+        acknowledgements: &mut Acknowledgements,
+    ) -> Result<Option<Ended>, Error> {
+        self.ingest.status.publish_response();
+        let Publication {
+            subscription,
+            message,
+            available,
+        } = publication;
+        if subscription != granted.id {
+            // Left over from an earlier configuration or run: without this it would go on for
+            // ever, its values thrown away.
+            tracing::info!(
+                subscription,
+                "deleting a subscription that is not ours any more"
+            );
+            if let Err(error) = session.unsubscribe(subscription).await {
+                tracing::debug!(%error, "it may be gone already");
+            }
+            return Ok(None);
+        }
+        self.unproven = 0;
+        let arrival = self.sequence().arrival(message.sequence);
+        match arrival {
+            Arrival::Expected => {}
+            Arrival::Repeated => {
+                if !message.keep_alive {
+                    acknowledgements.push((subscription, message.sequence));
+                }
+                return Ok(None);
+            }
+            Arrival::Ahead(missing) => {
+                let mut lost = 0_u32;
+                for number in missing {
+                    match self
+                        .fetch(session, subscription, number, &available)
+                        .await?
+                    {
+                        Some(found) => {
+                            self.ingest.status.republished();
+                            if self.tell_lost(session, number, &mut lost).await? == Taken::Stopped
+                                || self.take(session, found).await? == Taken::Stopped
+                            {
+                                return Ok(Some(Ended::Stopped));
+                            }
+                            acknowledgements.push((subscription, number));
+                        }
+                        None => lost += 1,
+                    }
+                }
+                if self.tell_lost(session, message.sequence, &mut lost).await? == Taken::Stopped {
+                    return Ok(Some(Ended::Stopped));
+                }
+            }
+            Arrival::Restarted => {
+                let mut lost = u32::MAX;
+                if self.tell_lost(session, message.sequence, &mut lost).await? == Taken::Stopped {
+                    return Ok(Some(Ended::Stopped));
+                }
+            }
+        }
+        if message.keep_alive {
+            self.news = Some(WallNanos::now());
+            return Ok(None);
+        }
+        let (sequence, ended) = (message.sequence, message.ended);
+        if self.take(session, message).await? == Taken::Stopped {
+            return Ok(Some(Ended::Stopped));
+        }
+        acknowledgements.push((subscription, sequence));
+        Ok(ended.map(Ended::Lost))
+    }
+
+    /// A message that was skipped, if the server still has it.
+    async fn fetch(
+        &mut self,
+        session: &Session,
+        subscription: u32,
+        number: u32,
+        available: &[u32],
+    ) -> Result<Option<Message>, Error> {
+        if !available.is_empty() && !available.contains(&number) {
+            return Ok(None);
+        }
+        if self.suspect.take() == Some(number) {
+            // Asking for it ended the last connection: it cannot be had.
+            return Ok(None);
+        }
+        self.suspect = Some(number);
+        let found = session.republish(subscription, number).await?;
+        self.suspect = None;
+        Ok(found)
+    }
+
+    /// Writes a gap for `lost` messages before number `next`.
+    async fn tell_lost(
+        &mut self,
+        session: &Session,
+        next: u32,
+        lost: &mut u32,
+    ) -> Result<Taken, Error> {
+        if *lost == 0 {
+            return Ok(Taken::Durable);
+        }
+        let reason = match std::mem::take(lost) {
+            u32::MAX => format!("the server numbers its messages anew, from {next}"),
+            count => format!("{count} messages before number {next} are gone from the server"),
+        };
+        let name = &self.ingest.config.name;
+        tracing::error!(endpoint = name, reason, "values are lost; the log says so");
+        let gap = self
+            .ingest
+            .gap(name, self.news, Some(WallNanos::now()), reason);
+        let Some(progress) = &mut self.progress else {
+            return Ok(Taken::Durable);
+        };
+        progress.advance(super::sequence::Sequence::from_next(next));
+        let change = progress.change(name);
+        self.ingest
+            .append(vec![gap], Some(change), Some(session))
+            .await
+    }
+
+    /// Takes a message into the log, in as many appends as its size needs. Each moves the
+    /// progress with it, so that a crash in between neither loses nor repeats a value.
+    async fn take(&mut self, session: &Session, message: Message) -> Result<Taken, Error> {
+        let news = WallNanos::now();
+        let already = self.progress.as_ref().map_or(0, |progress| progress.taken) as usize;
+        let values = message.samples.len();
+        let mut samples = message.samples.into_iter().skip(already).peekable();
+        let mut taken = already;
+        loop {
+            let mut records: Vec<Record> = Vec::new();
+            let mut bytes = 0;
+            while bytes < APPEND_BYTES {
+                let Some(sample) = samples.next() else { break };
+                let fresh = self.ingest.records(sample, news);
+                bytes += fresh.iter().map(bytes_of).sum::<usize>();
+                records.extend(fresh);
+                taken += 1;
+            }
+            let Some(progress) = &mut self.progress else {
+                return Ok(Taken::Durable);
+            };
+            progress.time = news;
+            if samples.peek().is_some() {
+                progress.taken = u32::try_from(taken).unwrap_or(u32::MAX);
+            } else {
+                progress.advance(progress.sequence().after(message.sequence));
+            }
+            let change = progress.change(&self.ingest.config.name);
+            if self
+                .ingest
+                .append(records, Some(change), Some(session))
+                .await?
+                == Taken::Stopped
+            {
+                return Ok(Taken::Stopped);
+            }
+            if samples.peek().is_none() {
+                break;
+            }
+        }
+        self.news = Some(news);
+        self.ingest.status.values(values.saturating_sub(already));
+        Ok(Taken::Durable)
+    }
+
+    fn sequence(&self) -> super::sequence::Sequence {
+        self.progress.as_ref().map_or(
+            super::sequence::Sequence::START,
+            super::progress::Progress::sequence,
+        )
+    }
+}

@@ -1,0 +1,187 @@
+//! Into the log, and nothing forgotten while it refuses.
+
+use super::config::Config;
+use super::error::{Error, status};
+use super::status::Status;
+use super::value::{Sample, Value};
+use super::wire::{SESSION_TIMEOUT, Session};
+use skerry_store::{Append, Change, Class, Gap, Kind, Log, Record, WallNanos};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long a refusing log is left alone: short at first, since readers may just be behind.
+const REFUSED_WAIT_MIN: Duration = Duration::from_millis(100);
+const REFUSED_WAIT_MAX: Duration = Duration::from_secs(2);
+/// While nothing is asked of the server, it must still see that the session is alive.
+const PING_INTERVAL: Duration = SESSION_TIMEOUT.checked_div(3).expect("three is not zero");
+
+/// One append carries about this much; a notification above it is taken in pieces.
+pub(crate) const APPEND_BYTES: usize = 1024 * 1024;
+/// A single value beyond this is not stored but replaced by a gap that says so.
+const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+const _: () = assert!(APPEND_BYTES + RECORD_BYTES_MAX < skerry_store::APPEND_BYTES_MAX);
+
+/// Whether an append is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Taken {
+    Durable,
+    /// The node is stopping and the log did not take it: it was not acknowledged, so the server
+    /// has it still.
+    Stopped,
+}
+
+/// The way into the log for one endpoint.
+pub(crate) struct Ingest {
+    pub(crate) config: Arc<Config>,
+    pub(crate) log: Log,
+    pub(crate) status: Arc<Status>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Ingest {
+    /// Resolves once the append is on disk. A log that refuses is asked again for as long as it
+    /// takes; meanwhile nothing more is asked of the server, which keeps the values in its own
+    /// queues, and `session` is kept from expiring.
+    pub(crate) async fn append(
+        &self,
+        records: Vec<Record>,
+        change: Option<Change>,
+        session: Option<&Session>,
+    ) -> Result<Taken, Error> {
+        let changes = change.into_iter().collect();
+        let append = Append {
+            stream: self.config.stream.clone(),
+            records,
+            changes,
+        };
+        let mut wait = REFUSED_WAIT_MIN;
+        let mut pinged = tokio::time::Instant::now();
+        let mut refused = false;
+        loop {
+            match self.log.append(append.clone()).await {
+                Ok(_) => {
+                    if refused {
+                        self.status.log_takes();
+                        tracing::info!(endpoint = self.config.name, "the log takes values again");
+                    }
+                    return Ok(Taken::Durable);
+                }
+                Err(error) if error.class() == Class::Fatal => return Err(error.into()),
+                Err(error) => {
+                    self.status.log_refused(&error.to_string());
+                    if !refused {
+                        refused = true;
+                        tracing::warn!(
+                            endpoint = self.config.name, %error,
+                            "the log refuses values; they stay unacknowledged at the server"
+                        );
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(Taken::Stopped),
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(REFUSED_WAIT_MAX);
+            if let Some(session) = session.filter(|_| pinged.elapsed() >= PING_INTERVAL) {
+                pinged = tokio::time::Instant::now();
+                // A dead session shows at the next publish; here it only must not be forgotten.
+                if let Err(error) = session.ping().await {
+                    tracing::debug!(%error, "ping");
+                }
+            }
+        }
+    }
+
+    /// Records that need not be in one append, without a session to keep.
+    pub(crate) async fn append_all(&self, records: Vec<Record>) -> Result<Taken, Error> {
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while let Some(record) = records.next_if(|_| bytes < APPEND_BYTES) {
+                bytes += bytes_of(&record);
+                batch.push(record);
+            }
+            if self.append(batch, None, None).await? == Taken::Stopped {
+                return Ok(Taken::Stopped);
+            }
+        }
+        Ok(Taken::Durable)
+    }
+
+    /// The records a sample becomes: its value, after a gap where the server's queue overflowed
+    /// before it.
+    pub(crate) fn records(&self, sample: Sample, news: WallNanos) -> Vec<Record> {
+        let Some(node) = self.config.nodes.get(sample.handle as usize) else {
+            tracing::debug!(
+                handle = sample.handle,
+                "a value for a node nobody asked for"
+            );
+            return Vec::new();
+        };
+        let mut records = Vec::with_capacity(1);
+        if status::overflowed(sample.status) {
+            records.push(self.gap(
+                &node.name,
+                None,
+                sample.source_time.or(sample.server_time),
+                "the server's queue for this node overflowed".to_owned(),
+            ));
+        }
+        let payload = sample.value.into_payload();
+        if payload.len() + node.name.len() > RECORD_BYTES_MAX {
+            records.push(self.gap(
+                &node.name,
+                sample.source_time.or(Some(news)),
+                sample.source_time.or(Some(news)),
+                format!(
+                    "a value of {} bytes is larger than the {RECORD_BYTES_MAX} that are stored",
+                    payload.len()
+                ),
+            ));
+            return records;
+        }
+        let mut record = Record::new(Kind::Opcua, node.name.clone(), payload);
+        record.source_time = sample.source_time;
+        record.server_time = sample.server_time;
+        record.status = sample.status;
+        records.push(record);
+        records
+    }
+
+    /// A record that says that a node has no value, and why.
+    pub(crate) fn without_value(&self, handle: u32, status: u32) -> Option<Record> {
+        let node = self.config.nodes.get(handle as usize)?;
+        let mut record = Record::new(Kind::Opcua, node.name.clone(), Value::Null.into_payload());
+        record.status = status;
+        Some(record)
+    }
+
+    pub(crate) fn gap(
+        &self,
+        subject: &str,
+        from: Option<WallNanos>,
+        to: Option<WallNanos>,
+        reason: String,
+    ) -> Record {
+        self.status.gaps(1);
+        let gap = Gap {
+            subject: subject.to_owned(),
+            offsets: None,
+            from,
+            to,
+            count: None,
+            reason,
+        };
+        gap.into_record()
+    }
+}
+
+/// About what a record takes in an append.
+pub(crate) fn bytes_of(record: &Record) -> usize {
+    const FIXED: usize = 64;
+    record.payload.len() + record.source.len() + FIXED
+}

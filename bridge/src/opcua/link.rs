@@ -1,0 +1,448 @@
+//! One endpoint, kept connected: the desired state is in the configuration, and this brings the
+//! server to it again and again.
+//!
+//! ```text
+//!  connect ─► earlier session taken up, or a new one
+//!     ▲            └─► earlier subscription carried on, or a new one after a gap record
+//!     │                       └─► publish ─► log ─► acknowledge ─► publish … (flow.rs)
+//!     └──── back-off ◄─────────────────── any fault
+//! ```
+
+use super::backoff::Backoff;
+use super::config::{Config, Security};
+use super::error::{Error, status};
+use super::flow::Ended;
+use super::ingest::{Ingest, Taken};
+use super::pki::Identity;
+use super::progress::Progress;
+use super::status::Status;
+use super::wire::{Granted, Item, Login, Session, Target, status_name};
+use skerry_store::{Log, Record, WallNanos};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Items in one request. Small PLCs take fewer and say so; then it is halved.
+const ITEMS_MAX: usize = 500;
+/// An outage shorter than this is not worth a record per node: what the server queued meanwhile
+/// comes after all, or a gap record tells.
+const SILENCE_ANNOUNCED_AFTER: Duration = Duration::from_secs(5);
+/// Connections that carried an earlier subscription on and broke before its first message,
+/// after which it is given up: some servers accept the transfer and then send nothing.
+const UNPROVEN_MAX: u32 = 2;
+
+/// Reads an endpoint into the log until `stop`.
+///
+/// # Errors
+/// Only when the log has ended; every other fault is shown in `status` and retried.
+pub async fn run(
+    config: Config,
+    log: Log,
+    status: Arc<Status>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let ingest = Ingest {
+        config: Arc::new(config),
+        log,
+        status,
+        stop,
+    };
+    let result = Link::new(ingest).await?.keep().await;
+    result.map(|status| status.stopped())
+}
+
+pub(super) struct Link {
+    pub(super) ingest: Ingest,
+    /// The subscription to carry on, if there is one.
+    pub(super) progress: Option<Progress>,
+    /// Nodes the server will not monitor, by handle, with its StatusCode.
+    pub(super) bad: BTreeMap<u32, u32>,
+    /// Last sign of life of the server, in this run or an earlier one.
+    pub(super) news: Option<WallNanos>,
+    /// Token of the last session, where it may be taken up again.
+    session: Option<String>,
+    /// Attempts to carry on `progress` that brought nothing; 0 once a message came.
+    pub(super) unproven: u32,
+    /// A message whose fetching was under way when the connection broke.
+    pub(super) suspect: Option<u32>,
+    silence: Silence,
+}
+
+/// Whether the nodes were said to be out of reach.
+struct Silence {
+    since: Instant,
+    announced: bool,
+}
+
+impl Link {
+    async fn new(ingest: Ingest) -> Result<Self, Error> {
+        let (log, name) = (ingest.log.clone(), ingest.config.name.clone());
+        let loaded = tokio::task::spawn_blocking(move || Progress::load(&log, &name));
+        let progress = loaded.await.expect("reading the catalog does not panic")?;
+        Ok(Self {
+            news: progress.as_ref().map(|progress| progress.time),
+            session: progress
+                .as_ref()
+                .and_then(|progress| progress.session.clone()),
+            bad: progress
+                .as_ref()
+                .map(|progress| progress.bad.clone())
+                .unwrap_or_default(),
+            progress,
+            ingest,
+            unproven: 0,
+            suspect: None,
+            silence: Silence {
+                since: Instant::now(),
+                announced: false,
+            },
+        })
+    }
+
+    async fn keep(mut self) -> Result<Arc<Status>, Error> {
+        let stop = self.ingest.stop.clone();
+        let mut backoff = Backoff::new();
+        loop {
+            let connected = tokio::select! {
+                () = stop.cancelled() => return Ok(self.ingest.status),
+                connected = self.connect() => connected,
+            };
+            let failed = connected.is_err();
+            let error = match connected {
+                Ok(session) => match self.serve(&session).await {
+                    Ok(()) => {
+                        session.leave().await;
+                        return Ok(self.ingest.status);
+                    }
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if error.is_fatal() {
+                return Err(error);
+            }
+            if !failed && self.unproven == 0 {
+                backoff.reset();
+            }
+            let wait = backoff.wait();
+            tracing::warn!(
+                endpoint = self.ingest.config.name, %error, retry_ms = wait.as_millis() as u64,
+                "no connection to the OPC-UA server"
+            );
+            self.ingest.status.retrying(error.to_string(), failed);
+            if self.announce_silence().await? == Taken::Stopped {
+                return Ok(self.ingest.status);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(self.ingest.status),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Session, Error> {
+        let config = Arc::clone(&self.ingest.config);
+        let preparing = Arc::clone(&config);
+        // Reads files, and makes a key at the first time.
+        let prepared = tokio::task::spawn_blocking(move || {
+            let identity = Identity::open(&preparing.pki_directory, preparing.security)?;
+            let login = match &preparing.user {
+                None => Login::Anonymous,
+                Some(user) => Login::User {
+                    name: user.name.clone(),
+                    password: user.password()?,
+                },
+            };
+            Ok::<_, Error>((identity, login))
+        });
+        let (identity, login) = prepared.await.expect("reading files does not panic")?;
+        let target = Target {
+            name: &config.name,
+            url: &config.endpoint,
+            security: config.security,
+            login,
+            identity: &identity,
+        };
+        let session = target.connect(&mut self.session).await?;
+        // Only such a session can be taken up again; see `Target::revive`.
+        self.session = (config.security == Security::None).then(|| session.token());
+        Ok(session)
+    }
+
+    /// One connection's life. Returns when the node stops.
+    async fn serve(&mut self, session: &Session) -> Result<(), Error> {
+        let mut carried_on = self.carry_on(session).await?;
+        loop {
+            let granted = match carried_on.take() {
+                Some(granted) => granted,
+                None => match self.subscribe(session).await? {
+                    Some(granted) => granted,
+                    None => return Ok(()),
+                },
+            };
+            self.silence.announced = false;
+            self.ingest.status.connected(granted, &self.bad);
+            let ended = self.flow(session, granted).await;
+            self.silence.since = Instant::now();
+            match ended? {
+                Ended::Stopped => return Ok(()),
+                Ended::Lost(code) => {
+                    tracing::warn!(
+                        endpoint = self.ingest.config.name,
+                        reason = status_name(code),
+                        "the server ended the subscription; making a new one"
+                    );
+                    self.forget_subscription();
+                }
+            }
+        }
+    }
+
+    /// The earlier subscription, if it is ours to go on with.
+    async fn carry_on(&mut self, session: &Session) -> Result<Option<Granted>, Error> {
+        let Some(progress) = self
+            .progress
+            .as_mut()
+            .filter(|progress| progress.subscription != 0)
+        else {
+            return Ok(None);
+        };
+        let granted = progress.granted();
+        let same = progress.fingerprint == self.ingest.config.fingerprint();
+        if same && self.unproven >= UNPROVEN_MAX {
+            tracing::warn!(
+                endpoint = self.ingest.config.name,
+                "the earlier subscription stays silent; making a new one"
+            );
+            self.forget_subscription();
+            return Ok(None);
+        }
+        let owned = if progress.server_start != session.server_start().await? {
+            tracing::info!(
+                endpoint = self.ingest.config.name,
+                "the server was restarted"
+            );
+            self.forget_subscription();
+            return Ok(None);
+        } else if session.revived {
+            // A revived session owns its subscriptions already.
+            Ok(())
+        } else {
+            session.transfer(granted.id).await
+        };
+        match owned {
+            Ok(()) if same => {
+                self.unproven += 1;
+                progress.session.clone_from(&self.session);
+                tracing::info!(
+                    endpoint = self.ingest.config.name,
+                    subscription = granted.id,
+                    "connected; the earlier subscription goes on"
+                );
+                Ok(Some(granted))
+            }
+            Ok(()) => {
+                // Another configuration made it: it would only cost the server.
+                session
+                    .unsubscribe(granted.id)
+                    .await
+                    .or_else(unless_ended(session))?;
+                self.forget_subscription();
+                Ok(None)
+            }
+            Err(error) => {
+                let none = unless_ended(session)(error);
+                self.forget_subscription();
+                none.map(|()| None)
+            }
+        }
+    }
+
+    fn forget_subscription(&mut self) {
+        self.unproven = 0;
+        self.suspect = None;
+        if let Some(progress) = &mut self.progress {
+            progress.subscription = 0;
+        }
+    }
+
+    /// A new subscription to every node. What lies between the last sign of life and now is a
+    /// gap; the values that come first are the nodes' current ones. `None` if the node stops.
+    async fn subscribe(&mut self, session: &Session) -> Result<Option<Granted>, Error> {
+        let config = Arc::clone(&self.ingest.config);
+        let granted = session
+            .subscribe(
+                config.publishing_interval,
+                config.keep_alive_count(),
+                config.lifetime_count(),
+            )
+            .await?;
+        let before = std::mem::take(&mut self.bad);
+        let all: Vec<u32> = (0..).take(config.nodes.len()).collect();
+        self.monitor(session, granted.id, &all).await?;
+
+        let mut records = Vec::new();
+        if let Some(last) = self.news {
+            let reason = "no subscription at the server: values of this time were not collected";
+            records.push(self.ingest.gap(
+                &config.name,
+                Some(last),
+                Some(WallNanos::now()),
+                reason.to_owned(),
+            ));
+        }
+        records.extend(self.newly_bad(&before));
+        let mut progress = Progress::new(config.fingerprint(), granted, &self.bad);
+        progress.session.clone_from(&self.session);
+        progress.server_start = session.server_start().await?;
+        let change = progress.change(&config.name);
+        self.progress = Some(progress);
+        tracing::info!(
+            endpoint = config.name,
+            server = session.address(),
+            subscription = granted.id,
+            nodes = config.nodes.len() - self.bad.len(),
+            bad = self.bad.len(),
+            publishing_ms = granted.publishing_interval.as_millis() as u64,
+            "subscribed"
+        );
+        match self
+            .ingest
+            .append(records, Some(change), Some(session))
+            .await?
+        {
+            Taken::Durable => Ok(Some(granted)),
+            Taken::Stopped => Ok(None),
+        }
+    }
+
+    /// Asks again for the nodes the server refused: they may exist by now.
+    pub(super) async fn retry_bad(
+        &mut self,
+        session: &Session,
+        granted: Granted,
+    ) -> Result<Taken, Error> {
+        let before = std::mem::take(&mut self.bad);
+        let handles: Vec<u32> = before.keys().copied().collect();
+        self.monitor(session, granted.id, &handles).await?;
+        if self.bad == before {
+            return Ok(Taken::Durable);
+        }
+        self.ingest.status.bad_nodes(&self.bad);
+        for handle in before
+            .keys()
+            .filter(|handle| !self.bad.contains_key(handle))
+        {
+            let node = self.ingest.config.nodes.get(*handle as usize);
+            tracing::info!(
+                endpoint = self.ingest.config.name,
+                node = node.map(|node| node.name.as_str()),
+                "the server monitors this node now"
+            );
+        }
+        let records = self.newly_bad(&before);
+        let Some(progress) = &mut self.progress else {
+            return Ok(Taken::Durable);
+        };
+        progress.set_bad(&self.bad);
+        let change = progress.change(&self.ingest.config.name);
+        self.ingest
+            .append(records, Some(change), Some(session))
+            .await
+    }
+
+    /// Monitors the nodes with these handles; those refused are in `bad` afterwards.
+    async fn monitor(
+        &mut self,
+        session: &Session,
+        subscription: u32,
+        handles: &[u32],
+    ) -> Result<(), Error> {
+        let namespaces = session.namespaces().await?;
+        let mut items = Vec::with_capacity(handles.len());
+        for &handle in handles {
+            let Some(node) = self.ingest.config.nodes.get(handle as usize) else {
+                continue;
+            };
+            match node.id.resolve(&namespaces) {
+                Some(id) => items.push(Item {
+                    handle,
+                    node: id,
+                    sampling: node.sampling,
+                    queue_values: node.queue_values(),
+                }),
+                None => {
+                    self.bad.insert(handle, status::BAD_NODE_ID_UNKNOWN);
+                }
+            }
+        }
+        let mut at_once = ITEMS_MAX;
+        let mut rest = items.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(at_once.min(rest.len()));
+            match session.monitor(subscription, now).await {
+                Ok(results) => {
+                    for (item, result) in now.iter().zip(results) {
+                        if let Err(code) = result {
+                            self.bad.insert(item.handle, code);
+                        }
+                    }
+                    rest = later;
+                }
+                Err(error)
+                    if at_once > 1 && error.status() == Some(status::BAD_TOO_MANY_OPERATIONS) =>
+                {
+                    at_once /= 2;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says of each node that turned bad that it did: in the log of the program and in the data.
+    fn newly_bad(&self, before: &BTreeMap<u32, u32>) -> Vec<Record> {
+        let fresh = self
+            .bad
+            .iter()
+            .filter(|(handle, code)| before.get(handle) != Some(code));
+        fresh
+            .filter_map(|(handle, code)| {
+                let node = self.ingest.config.nodes.get(*handle as usize)?;
+                tracing::warn!(
+                    endpoint = self.ingest.config.name, node = node.name, id = %node.id,
+                    reason = status_name(*code),
+                    "the server does not monitor this node; asking again every half minute"
+                );
+                self.ingest.without_value(*handle, *code)
+            })
+            .collect()
+    }
+
+    /// After some seconds without connection, one record per node with `Bad_NoCommunication`,
+    /// once per outage: who reads a node's values sees that they have ended.
+    async fn announce_silence(&mut self) -> Result<Taken, Error> {
+        if self.silence.announced || self.silence.since.elapsed() < SILENCE_ANNOUNCED_AFTER {
+            return Ok(Taken::Durable);
+        }
+        let handles = (0..).take(self.ingest.config.nodes.len());
+        let records: Vec<Record> = handles
+            .filter_map(|handle| {
+                self.ingest
+                    .without_value(handle, status::BAD_NO_COMMUNICATION)
+            })
+            .collect();
+        self.silence.announced = true;
+        self.ingest.append_all(records).await
+    }
+}
+
+/// A refusal of the server is no reason to end a session that still works.
+fn unless_ended(session: &Session) -> impl FnOnce(Error) -> Result<(), Error> + '_ {
+    move |error| {
+        tracing::info!(server = session.address(), %error, "the earlier subscription is lost");
+        if session.ended() { Err(error) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,238 @@
+//! Who we are and whom we know: the node's own certificate, and the pinned ones of servers.
+//!
+//! ```text
+//! pki/own/application_uri      our name, in the certificate and in every session
+//! pki/own/cert.der             our certificate, made at the first secured connect
+//! pki/private/private.pem      its key, mode 0600
+//! pki/servers/NAME.der         certificate of endpoint NAME, pinned at its first connect
+//! ```
+//!
+//! To use a certificate of your own, put it and its key in place and restart. To accept a
+//! server's new certificate, delete its pin.
+
+use super::config::Security;
+use super::error::Error;
+use super::wire;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Endpoints start at the same time and share one identity: one of them makes it.
+static MAKING: Mutex<()> = Mutex::new(());
+
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    directory: PathBuf,
+    application_uri: String,
+}
+
+impl Identity {
+    /// Reads the identity, making what is missing. Blocks, for seconds where a key is made.
+    pub(crate) fn open(directory: &Path, security: Security) -> Result<Self, Error> {
+        let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        for (folder, mode) in [("own", 0o755), ("private", 0o700), ("servers", 0o755)] {
+            make_directory(&directory.join(folder), mode)?;
+        }
+        let uri_path = directory.join("own/application_uri");
+        let application_uri = if uri_path.exists() {
+            let text = fs::read_to_string(&uri_path);
+            text.map_err(failed("read", &uri_path))?.trim().to_owned()
+        } else {
+            let uri = format!("urn:{}:skerry", host_name());
+            write(&uri_path, format!("{uri}\n").as_bytes(), 0o644)?;
+            uri
+        };
+        let identity = Self {
+            directory: directory.to_owned(),
+            application_uri,
+        };
+        if security != Security::None {
+            identity.ensure_certificate()?;
+        }
+        Ok(identity)
+    }
+
+    /// For one look at a server that needs no certificate: nothing is written.
+    pub(crate) fn passing(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            application_uri: format!("urn:{}:skerry", host_name()),
+        }
+    }
+
+    fn ensure_certificate(&self) -> Result<(), Error> {
+        let (certificate, key) = (self.certificate_path(), self.key_path());
+        if certificate.exists() && key.exists() {
+            return Ok(());
+        }
+        // The crate looks into these two; an empty one is fine, a missing one is an error.
+        for folder in ["trusted", "rejected"] {
+            make_directory(&self.directory.join(folder), 0o755)?;
+        }
+        tracing::info!(certificate = %certificate.display(), "making our OPC-UA certificate");
+        let (der, pem) = wire::generate(&self.application_uri).map_err(|detail| Error::Pki {
+            action: "make",
+            path: certificate.clone(),
+            detail,
+        })?;
+        write(&key, pem.as_bytes(), 0o600)?;
+        write(&certificate, &der, 0o644)
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn application_uri(&self) -> &str {
+        &self.application_uri
+    }
+
+    pub(crate) fn certificate_path(&self) -> PathBuf {
+        self.directory.join("own/cert.der")
+    }
+
+    pub(crate) fn key_path(&self) -> PathBuf {
+        self.directory.join("private/private.pem")
+    }
+
+    /// Refuses a server whose certificate is not the one it showed before. A server that never
+    /// showed one is fine, and so is one that shows none where none was seen.
+    pub(crate) fn check_pin(&self, name: &str, address: &str, shown: &[u8]) -> Result<(), Error> {
+        let pin = self.pin_path(name);
+        match fs::read(&pin) {
+            Ok(pinned) if pinned == shown => Ok(()),
+            Ok(pinned) => Err(Error::CertificateChanged {
+                address: address.to_owned(),
+                found: fingerprint(shown),
+                pinned: fingerprint(&pinned),
+                pin,
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("read", &pin)(error)),
+        }
+    }
+
+    /// Remembers the certificate of a server that we connected to for the first time.
+    pub(crate) fn pin(&self, name: &str, address: &str, shown: &[u8]) -> Result<(), Error> {
+        let pin = self.pin_path(name);
+        if shown.is_empty() || !pin.parent().is_some_and(Path::exists) || pin.exists() {
+            return Ok(());
+        }
+        tracing::warn!(
+            endpoint = name,
+            address,
+            sha256 = fingerprint(shown),
+            pin = %pin.display(),
+            "first contact: trusting this server's certificate from now on; compare the \
+             fingerprint with the server's own display"
+        );
+        write(&pin, shown, 0o644)
+    }
+
+    fn pin_path(&self, name: &str) -> PathBuf {
+        let safe = |c: char| {
+            if c.is_ascii_alphanumeric() || "-_".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
+        let file: String = name.chars().map(safe).collect();
+        self.directory.join("servers").join(format!("{file}.der"))
+    }
+}
+
+fn fingerprint(certificate: &[u8]) -> String {
+    let digest = Sha256::digest(certificate);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(failed("create", path))
+}
+
+/// Writes beside the file and renames, so that a crash leaves the whole file or none; the mode
+/// holds from the first byte on.
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    let beside = path.with_extension("new");
+    let written = (|| {
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&beside)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    })();
+    written.map_err(failed("write", path))
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
+    move |error| Error::Pki {
+        action,
+        path: path.to_owned(),
+        detail: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_key_is_made_once_and_is_ours_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = super::super::config::Policy::Basic256Sha256;
+        let identity = Identity::open(directory.path(), Security::Sign(policy)).unwrap();
+        let mode = fs::metadata(identity.key_path())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let key = fs::read(identity.key_path()).unwrap();
+        Identity::open(directory.path(), Security::SignAndEncrypt(policy)).unwrap();
+        assert_eq!(fs::read(identity.key_path()).unwrap(), key);
+    }
+
+    #[test]
+    fn a_changed_certificate_is_refused_with_a_way_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity::open(directory.path(), Security::None).unwrap();
+        identity.check_pin("hall/1", "plc:4840", b"one").unwrap();
+        identity.pin("hall/1", "plc:4840", b"one").unwrap();
+        identity.check_pin("hall/1", "plc:4840", b"one").unwrap();
+        let error = identity
+            .check_pin("hall/1", "plc:4840", b"two")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("delete") && error.contains("servers/hall_1.der"),
+            "{error}"
+        );
+        fs::remove_file(identity.pin_path("hall/1")).unwrap();
+        identity.check_pin("hall/1", "plc:4840", b"two").unwrap();
+    }
+}

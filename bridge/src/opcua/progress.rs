@@ -1,0 +1,107 @@
+//! How far a subscription has been taken into the log.
+//!
+//! Kept in the catalog, written in the same append as the values it counts: whatever happens to
+//! the process, the log holds exactly the values before this point, and the next run carries
+//! the subscription on from here, with neither hole nor double, on servers that let it.
+
+use super::sequence::Sequence;
+use super::wire::Granted;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use skerry_store::{Change, Log, WallNanos};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const BUCKET: &str = "opcua";
+/// The catalog likes small values: with more bad nodes than this, the subscription is made anew
+/// after a restart.
+const BAD_NODES_MAX: usize = 200;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// [`super::Config::fingerprint`] of the configuration the subscription was made from.
+    pub(crate) fingerprint: u64,
+    /// The server's id of it; 0 where it must not be carried on.
+    pub(crate) subscription: u32,
+    interval_ms: u64,
+    keep_alive_count: u32,
+    lifetime_count: u32,
+    /// Sequence number of the next notification.
+    next: u32,
+    /// Values of that notification that are in the log already: a large one takes several
+    /// appends.
+    pub(crate) taken: u32,
+    /// Start time of the server that made it: after a restart the same id may be another's.
+    pub(crate) server_start: Option<String>,
+    /// Last sign of life of the server: where a gap starts.
+    pub(crate) time: WallNanos,
+    /// Token of the session that owns the subscription, where it can be taken up again.
+    pub(crate) session: Option<String>,
+    /// Handles of nodes the server would not monitor, and why.
+    pub(crate) bad: BTreeMap<u32, u32>,
+}
+
+impl Progress {
+    pub(crate) fn new(fingerprint: u64, granted: Granted, bad: &BTreeMap<u32, u32>) -> Self {
+        let mut progress = Self {
+            fingerprint,
+            subscription: granted.id,
+            interval_ms: granted.publishing_interval.as_millis() as u64,
+            keep_alive_count: granted.keep_alive_count,
+            lifetime_count: granted.lifetime_count,
+            next: Sequence::START.next(),
+            taken: 0,
+            server_start: None,
+            time: WallNanos::now(),
+            session: None,
+            bad: BTreeMap::new(),
+        };
+        progress.set_bad(bad);
+        progress
+    }
+
+    /// Reads the catalog; blocks.
+    pub(crate) fn load(log: &Log, endpoint: &str) -> Result<Option<Self>, skerry_store::Error> {
+        let stored = log.get(BUCKET, endpoint.as_bytes())?;
+        // What an older or newer version wrote differently is as good as nothing: the
+        // subscription is made anew.
+        Ok(stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    pub(crate) fn change(&self, endpoint: &str) -> Change {
+        Change::Put {
+            bucket: BUCKET.to_owned(),
+            key: Bytes::copy_from_slice(endpoint.as_bytes()),
+            value: serde_json::to_vec(self)
+                .expect("plain numbers and strings")
+                .into(),
+        }
+    }
+
+    pub(crate) const fn granted(&self) -> Granted {
+        Granted {
+            id: self.subscription,
+            publishing_interval: Duration::from_millis(self.interval_ms),
+            keep_alive_count: self.keep_alive_count,
+            lifetime_count: self.lifetime_count,
+        }
+    }
+
+    pub(crate) const fn sequence(&self) -> Sequence {
+        Sequence::from_next(self.next)
+    }
+
+    /// Everything before `sequence` is in the log, or in a gap.
+    pub(crate) fn advance(&mut self, sequence: Sequence) {
+        self.next = sequence.next();
+        self.taken = 0;
+    }
+
+    pub(crate) fn set_bad(&mut self, bad: &BTreeMap<u32, u32>) {
+        if bad.len() > BAD_NODES_MAX {
+            self.fingerprint = 0;
+        } else {
+            self.bad.clone_from(bad);
+        }
+    }
+}

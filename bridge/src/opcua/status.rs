@@ -1,0 +1,249 @@
+//! What an endpoint is doing, for `skerry status`, the metrics and the readiness probe.
+
+use super::config::Config;
+use super::wire::{Granted, status_name};
+use serde::Serialize;
+use skerry_store::WallNanos;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bad nodes listed by name; of more, only their number is told.
+const BAD_NODES_LISTED_MAX: usize = 100;
+
+/// Written by [`super::run`], read by anybody.
+#[derive(Debug)]
+pub struct Status {
+    name: String,
+    endpoint: String,
+    nodes: Vec<(String, String)>,
+    values: AtomicU64,
+    publish_responses: AtomicU64,
+    republished: AtomicU64,
+    gaps: AtomicU64,
+    reconnects: AtomicU64,
+    connect_failures: AtomicU64,
+    log_refusals: AtomicU64,
+    /// Nanoseconds since the Unix epoch; 0 before the first value.
+    last_data: AtomicI64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    since: WallNanos,
+    error: Option<String>,
+    log_refusal: Option<String>,
+    granted: Option<GrantedSnapshot>,
+    bad: BTreeMap<u32, u32>,
+    subscribed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The first connection is being made.
+    Connecting,
+    /// Subscribed: values flow, or would.
+    Connected,
+    /// Without connection; tried again for ever.
+    Retrying,
+    /// [`super::run`] has returned.
+    Stopped,
+}
+
+/// [`Status`] at one moment. Counters are of this run of the process.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    pub name: String,
+    pub endpoint: String,
+    pub state: State,
+    /// Since when it is in this state.
+    pub since: WallNanos,
+    /// The last error, kept until a connection stands.
+    pub error: Option<String>,
+    /// Why the log takes no values at the moment; the server keeps them meanwhile.
+    pub log_refusal: Option<String>,
+    /// Nodes that the server monitors for us.
+    pub nodes_good: usize,
+    pub nodes_bad: usize,
+    /// The bad ones, the first hundred.
+    pub bad_nodes: Vec<BadNode>,
+    pub granted: Option<GrantedSnapshot>,
+    pub values_total: u64,
+    pub publish_responses_total: u64,
+    pub republished_total: u64,
+    pub gaps_total: u64,
+    pub reconnects_total: u64,
+    pub connect_failures_total: u64,
+    pub log_refusals_total: u64,
+    pub last_data: Option<WallNanos>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct BadNode {
+    pub name: String,
+    pub id: String,
+    /// The server's StatusCode, by its name.
+    pub error: String,
+}
+
+/// What the server granted, which may be less than was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct GrantedSnapshot {
+    pub publishing_interval_ms: u64,
+    pub keep_alive_ms: u64,
+    /// How long the server keeps the subscription while we are away.
+    pub lifetime_ms: u64,
+}
+
+impl Status {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            name: config.name.clone(),
+            endpoint: config.endpoint.to_string(),
+            nodes: config
+                .nodes
+                .iter()
+                .map(|node| (node.name.clone(), node.id.to_string()))
+                .collect(),
+            values: AtomicU64::new(0),
+            publish_responses: AtomicU64::new(0),
+            republished: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            connect_failures: AtomicU64::new(0),
+            log_refusals: AtomicU64::new(0),
+            last_data: AtomicI64::new(0),
+            inner: Mutex::new(Inner {
+                state: State::Connecting,
+                since: WallNanos::now(),
+                error: None,
+                log_refusal: None,
+                granted: None,
+                bad: BTreeMap::new(),
+                subscribed: false,
+            }),
+        }
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let inner = self.inner();
+        let name_of = |(handle, code): (&u32, &u32)| {
+            let (name, id) = self.nodes.get(*handle as usize)?;
+            Some(BadNode {
+                name: name.clone(),
+                id: id.clone(),
+                error: status_name(*code),
+            })
+        };
+        let monitored = inner.subscribed && inner.state == State::Connected;
+        Snapshot {
+            name: self.name.clone(),
+            endpoint: self.endpoint.clone(),
+            state: inner.state,
+            since: inner.since,
+            error: inner.error.clone(),
+            log_refusal: inner.log_refusal.clone(),
+            nodes_good: if monitored {
+                self.nodes.len().saturating_sub(inner.bad.len())
+            } else {
+                0
+            },
+            nodes_bad: inner.bad.len(),
+            bad_nodes: inner
+                .bad
+                .iter()
+                .filter_map(name_of)
+                .take(BAD_NODES_LISTED_MAX)
+                .collect(),
+            granted: inner.granted,
+            values_total: count(&self.values),
+            publish_responses_total: count(&self.publish_responses),
+            republished_total: count(&self.republished),
+            gaps_total: count(&self.gaps),
+            reconnects_total: count(&self.reconnects),
+            connect_failures_total: count(&self.connect_failures),
+            log_refusals_total: count(&self.log_refusals),
+            last_data: match self.last_data.load(Ordering::Relaxed) {
+                0 => None,
+                nanos => Some(WallNanos(nanos)),
+            },
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, state: State) -> MutexGuard<'_, Inner> {
+        let mut inner = self.inner();
+        if inner.state != state {
+            inner.state = state;
+            inner.since = WallNanos::now();
+        }
+        inner
+    }
+
+    pub(crate) fn connected(&self, granted: Granted, bad: &BTreeMap<u32, u32>) {
+        let interval_ms = granted.publishing_interval.as_millis() as u64;
+        let mut inner = self.enter(State::Connected);
+        inner.error = None;
+        inner.subscribed = true;
+        inner.bad.clone_from(bad);
+        inner.granted = Some(GrantedSnapshot {
+            publishing_interval_ms: interval_ms,
+            keep_alive_ms: interval_ms.saturating_mul(granted.keep_alive_count.into()),
+            lifetime_ms: interval_ms.saturating_mul(granted.lifetime_count.into()),
+        });
+    }
+
+    /// Without connection. `failed` where no connection came about, otherwise one broke.
+    pub(crate) fn retrying(&self, error: String, failed: bool) {
+        let counter = if failed {
+            &self.connect_failures
+        } else {
+            &self.reconnects
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.enter(State::Retrying).error = Some(error);
+    }
+
+    pub(crate) fn stopped(&self) {
+        drop(self.enter(State::Stopped));
+    }
+
+    pub(crate) fn bad_nodes(&self, bad: &BTreeMap<u32, u32>) {
+        self.inner().bad.clone_from(bad);
+    }
+
+    pub(crate) fn publish_response(&self) {
+        self.publish_responses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn republished(&self) {
+        self.republished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn values(&self, count: usize) {
+        self.values.fetch_add(count as u64, Ordering::Relaxed);
+        self.last_data.store(WallNanos::now().0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn gaps(&self, count: usize) {
+        self.gaps.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn log_refused(&self, error: &str) {
+        self.log_refusals.fetch_add(1, Ordering::Relaxed);
+        self.inner().log_refusal = Some(error.to_owned());
+    }
+
+    pub(crate) fn log_takes(&self) {
+        self.inner().log_refusal = None;
+    }
+}

@@ -1,0 +1,381 @@
+//! The protocol below everything else here: types in and out are ours, so that the crates in
+//! `vendor.rs` can be replaced without a change outside this folder.
+
+mod browse;
+mod certificate;
+mod connect;
+mod decode;
+mod dial;
+mod vendor;
+
+pub(crate) use browse::Class;
+pub(crate) use certificate::generate;
+pub(crate) use connect::{Login, SESSION_TIMEOUT, Target};
+
+use super::error::{Error, status};
+use super::value::{Sample, Value};
+use connect::{Driver, REQUEST_TIMEOUT};
+use std::time::Duration;
+use vendor::{
+    AsyncSecureChannel, AtomicHandle, AttributeId, CloseSession, CreateMonitoredItems,
+    CreateSubscription, DeleteSubscriptions, MonitoredItemCreateRequest, MonitoringMode,
+    MonitoringParameters, NodeId, Publish, Read, ReadValueId, Republish, StatusCode,
+    TimestampsToReturn, TransferSubscriptions, UARequest, VendorError,
+};
+
+/// Values in one notification, at most: what a server sends after an outage comes in pieces
+/// that fit into memory and into one append.
+const NOTIFICATION_VALUES_MAX: u32 = 5_000;
+/// `Server_NamespaceArray`, `Server_ServerStatus_State` and `…_StartTime` (Part 6, annex A).
+const NAMESPACE_ARRAY: u32 = 2255;
+const SERVER_STATE: u32 = 2259;
+const SERVER_START_TIME: u32 = 2257;
+
+/// An activated session on its own connection. Dropping it ends the connection, not the
+/// subscriptions.
+pub(crate) struct Session {
+    channel: AsyncSecureChannel,
+    driver: Driver,
+    token: NodeId,
+    address: String,
+    /// Whether this is an earlier session taken up again.
+    pub(crate) revived: bool,
+}
+
+/// What the server granted for a subscription.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Granted {
+    pub(crate) id: u32,
+    pub(crate) publishing_interval: Duration,
+    pub(crate) keep_alive_count: u32,
+    pub(crate) lifetime_count: u32,
+}
+
+/// A node to monitor; `handle` comes back with its values.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) handle: u32,
+    pub(crate) node: String,
+    pub(crate) sampling: Duration,
+    pub(crate) queue_values: u32,
+}
+
+/// Monitored by the server from now on, or its reason not to.
+pub(crate) type Monitored = Result<(), u32>;
+
+/// One answer to a publish request.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) subscription: u32,
+    pub(crate) message: Message,
+    /// Numbers the server keeps until they are acknowledged.
+    pub(crate) available: Vec<u32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) sequence: u32,
+    /// Carries no news: `sequence` is that of the next message.
+    pub(crate) keep_alive: bool,
+    pub(crate) samples: Vec<Sample>,
+    /// The subscription is over, for this reason.
+    pub(crate) ended: Option<u32>,
+}
+
+/// A request with this session's header.
+macro_rules! request {
+    ($session:expr, $service:ident $(, $before:expr)*) => {
+        $service::new_manual(
+            $($before,)*
+            0,
+            REQUEST_TIMEOUT,
+            $session.token.clone(),
+            $session.channel.request_handle(),
+        )
+    };
+}
+use request;
+
+impl Session {
+    fn new(channel: AsyncSecureChannel, driver: Driver, address: String) -> Self {
+        Self {
+            channel,
+            driver,
+            token: NodeId::null(),
+            address,
+            revived: false,
+        }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The connection is gone: nothing sent will be answered.
+    pub(crate) fn ended(&self) -> bool {
+        self.driver.ended()
+    }
+
+    /// By which this session may be taken up again; to be kept as secret as the data is.
+    pub(crate) fn token(&self) -> String {
+        self.token.to_string()
+    }
+
+    async fn call<R: UARequest>(&self, step: &'static str, request: R) -> Result<R::Out, Error> {
+        request
+            .send(&self.channel)
+            .await
+            .map_err(|error| Error::Service {
+                step,
+                status: error.status().bits(),
+                detail: explain(&error),
+            })
+    }
+
+    /// The server's namespaces in the order of their indexes.
+    pub(crate) async fn namespaces(&self) -> Result<Vec<String>, Error> {
+        let node = NodeId::new(0, NAMESPACE_ARRAY).to_string();
+        let mut read = self.read(&[node]).await?;
+        match read.pop().map(|sample| sample.value) {
+            Some(Value::Array(names)) => Ok(names
+                .into_iter()
+                .map(|name| match name {
+                    Value::Text(name) => name,
+                    _ => String::new(),
+                })
+                .collect()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// A sign of life, and one to the server that we are alive.
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        self.read(&[NodeId::new(0, SERVER_STATE).to_string()])
+            .await
+            .map(|_| ())
+    }
+
+    /// When the server started, if it says; changes with every restart.
+    pub(crate) async fn server_start(&self) -> Result<Option<String>, Error> {
+        let node = NodeId::new(0, SERVER_START_TIME).to_string();
+        let mut read = self.read(&[node]).await?;
+        Ok(match read.pop().map(|sample| sample.value) {
+            Some(Value::Typed(_, value)) => match *value {
+                Value::Text(time) => Some(time),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// Current values, in the order of `nodes`.
+    pub(crate) async fn read(&self, nodes: &[String]) -> Result<Vec<Sample>, Error> {
+        self.read_attribute(nodes, AttributeId::Value).await
+    }
+
+    async fn read_attribute(
+        &self,
+        nodes: &[String],
+        attribute: AttributeId,
+    ) -> Result<Vec<Sample>, Error> {
+        let to_read = nodes
+            .iter()
+            .map(|node| ReadValueId {
+                node_id: parse(node),
+                attribute_id: attribute as u32,
+                ..ReadValueId::default()
+            })
+            .collect();
+        let request = request!(self, Read)
+            .timestamps_to_return(TimestampsToReturn::Both)
+            .nodes_to_read(to_read);
+        let response = self.call("reading values", request).await?;
+        let results = response.results.unwrap_or_default();
+        Ok((0..)
+            .zip(results)
+            .map(|(index, data)| decode::sample(index, data))
+            .collect())
+    }
+
+    pub(crate) async fn subscribe(
+        &self,
+        publishing_interval: Duration,
+        keep_alive_count: u32,
+        lifetime_count: u32,
+    ) -> Result<Granted, Error> {
+        let request = request!(self, CreateSubscription)
+            .publishing_interval(publishing_interval)
+            .max_keep_alive_count(keep_alive_count)
+            .max_lifetime_count(lifetime_count)
+            .max_notifications_per_publish(NOTIFICATION_VALUES_MAX)
+            .publishing_enabled(true);
+        let response = self.call("creating the subscription", request).await?;
+        let interval = response.revised_publishing_interval;
+        Ok(Granted {
+            id: response.subscription_id,
+            // A server that revises to nonsense must not stop our clocks.
+            publishing_interval: Duration::try_from_secs_f64(interval / 1000.0)
+                .unwrap_or(publishing_interval),
+            keep_alive_count: response.revised_max_keep_alive_count.max(1),
+            lifetime_count: response.revised_lifetime_count,
+        })
+    }
+
+    /// Monitors `items`, in the server's own time and queue where it grants less.
+    pub(crate) async fn monitor(
+        &self,
+        subscription: u32,
+        items: &[Item],
+    ) -> Result<Vec<Monitored>, Error> {
+        // Every item brings its own handle; the crate's counter is not used.
+        let unused = AtomicHandle::new(1);
+        let to_create = items
+            .iter()
+            .map(|item| MonitoredItemCreateRequest {
+                item_to_monitor: ReadValueId {
+                    node_id: parse(&item.node),
+                    attribute_id: AttributeId::Value as u32,
+                    ..ReadValueId::default()
+                },
+                monitoring_mode: MonitoringMode::Reporting,
+                requested_parameters: MonitoringParameters {
+                    client_handle: item.handle,
+                    sampling_interval: item.sampling.as_secs_f64() * 1000.0,
+                    queue_size: item.queue_values,
+                    discard_oldest: true,
+                    ..MonitoringParameters::default()
+                },
+            })
+            .collect();
+        let request = request!(self, CreateMonitoredItems, subscription, &unused)
+            .timestamps_to_return(TimestampsToReturn::Both)
+            .items_to_create(to_create);
+        let response = self.call("monitoring the nodes", request).await?;
+        Ok(response
+            .results
+            .into_iter()
+            .map(|created| {
+                let code = created.result.status_code;
+                if code.is_bad() {
+                    Err(code.bits())
+                } else {
+                    Ok(())
+                }
+            })
+            .collect())
+    }
+
+    /// Asks for the next notification and acknowledges earlier ones. Answers come in the order
+    /// in which they arrived. The request waits at the server for as long as `patience`.
+    pub(crate) async fn publish(
+        &self,
+        acknowledged: &[(u32, u32)],
+        patience: Duration,
+    ) -> Result<Publication, Error> {
+        let mut request = request!(self, Publish).timeout(patience);
+        for (subscription, sequence) in acknowledged {
+            request = request.ack(*subscription, *sequence);
+        }
+        let response = self.call("waiting for data", request).await?;
+        Ok(Publication {
+            subscription: response.subscription_id,
+            message: decode::message(response.notification_message),
+            available: response.available_sequence_numbers.unwrap_or_default(),
+        })
+    }
+
+    /// The message once more, or `None` where the server no longer has it.
+    pub(crate) async fn republish(
+        &self,
+        subscription: u32,
+        sequence: u32,
+    ) -> Result<Option<Message>, Error> {
+        let request = request!(self, Republish, subscription, sequence);
+        match self.call("fetching a lost message", request).await {
+            Ok(response) => {
+                let message = decode::message(response.notification_message);
+                // asyncua answers an unknown number with an empty message and "Good".
+                Ok((message.sequence == sequence && !message.keep_alive).then_some(message))
+            }
+            Err(error) if error.status() == Some(status::BAD_MESSAGE_NOT_AVAILABLE) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes over a subscription of an earlier session.
+    pub(crate) async fn transfer(&self, subscription: u32) -> Result<(), Error> {
+        let step = "taking over the subscription";
+        let request = request!(self, TransferSubscriptions).subscription(subscription);
+        let response = self.call(step, request).await?;
+        let code = response
+            .results
+            .and_then(|results| results.first().map(|result| result.status_code))
+            .unwrap_or(StatusCode::BadUnknownResponse);
+        if code.is_bad() {
+            return Err(Error::Service {
+                step,
+                status: code.bits(),
+                detail: code.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn unsubscribe(&self, subscription: u32) -> Result<(), Error> {
+        let request = request!(self, DeleteSubscriptions).subscription(subscription);
+        self.call("deleting a subscription", request)
+            .await
+            .map(|_| ())
+    }
+
+    /// Ends the session but leaves the subscription at the server, to be carried on by the next
+    /// one; the server forgets it after its lifetime.
+    pub(crate) async fn leave(self) {
+        let request = request!(self, CloseSession).delete_subscriptions(false);
+        let closing = self.call("closing the session", request);
+        if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), closing).await {
+            tracing::debug!(%error, "the server did not confirm the end of the session");
+        }
+        self.channel.close_channel().await;
+    }
+}
+
+/// The node id in the crate's form. A malformed one becomes the null id, which the server
+/// refuses as it refuses any other unknown node: visible, and without a second way to fail.
+fn parse(node: &str) -> NodeId {
+    node.parse().unwrap_or_default()
+}
+
+/// The name of a StatusCode, for messages.
+pub(crate) fn status_name(code: u32) -> String {
+    StatusCode::from(code).to_string()
+}
+
+/// The crate's error in words that say what to do, where the code tells.
+fn explain(error: &VendorError) -> String {
+    let code = error.status();
+    let hint = match code {
+        StatusCode::BadSecurityChecksFailed
+        | StatusCode::BadCertificateUntrusted
+        | StatusCode::BadCertificateInvalid
+        | StatusCode::BadCertificateUriInvalid => {
+            "the server does not trust our certificate; move it to the server's trusted ones \
+             (ours is pki/own/cert.der in the data directory)"
+        }
+        StatusCode::BadUserAccessDenied
+        | StatusCode::BadIdentityTokenRejected
+        | StatusCode::BadIdentityTokenInvalid => "user or password are wrong, or not allowed here",
+        StatusCode::BadTooManySessions => "the server has no session left; close other clients",
+        StatusCode::BadTooManySubscriptions => "the server has no subscription left",
+        StatusCode::BadConnectionClosed | StatusCode::BadCommunicationError => {
+            "the connection broke off"
+        }
+        StatusCode::BadTimeout => "no answer in time",
+        _ => "",
+    };
+    if hint.is_empty() {
+        error.to_string()
+    } else {
+        format!("{hint} ({code})")
+    }
+}
