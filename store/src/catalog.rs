@@ -1,0 +1,380 @@
+//! The catalog: cursors and key-value buckets, materialised in sled.
+//!
+//! Its truth is in the log: every [`Change`] is journalled in a frame before it gets here, and
+//! snapshots of the whole are in the `_catalog` stream. So nothing here is ever synced, and
+//! whatever is wrong with the database is mended by wiping it and replaying the log. sled may
+//! also panic on damaged files; every call into it is fenced.
+//!
+//! Keys, all in one tree so that a commit is one atomic batch:
+//!
+//! ```text
+//! "m"                                    Mark (postcard)
+//! "h" stream                             head of the stream, u64 LE: a floor, may be behind
+//! "c" length cursor, stream              u64 LE
+//! "e" length bucket, key                 0, value | 1, chunk count u32 BE
+//! "x" length bucket, key, index u32 BE   a chunk of a value too large for one sled entry
+//! ```
+
+use crate::{Change, Error, Offset};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// sled keeps up to 16 entries on a page; larger ones spill to files of their own.
+const VALUE_BYTES_MAX: usize = 4 * 1024;
+
+type Cursors = BTreeMap<(String, String), Offset>;
+type Entries = Vec<(Bytes, Bytes)>;
+
+/// How far the catalog has followed the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) epoch: u64,
+    pub(crate) boot: u128,
+    /// Every change in frames up to this sequence number is in.
+    pub(crate) applied: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    directory: PathBuf,
+    /// `None` while the database is out of order.
+    database: RwLock<Option<sled::Db>>,
+    /// Small, read at every retention decision, and needed even without the database.
+    cursors: RwLock<Cursors>,
+}
+
+impl Catalog {
+    /// Opens what is there; a database that does not open leaves the catalog out of order.
+    pub(crate) fn open(directory: &Path) -> Self {
+        let catalog = Self {
+            directory: directory.to_owned(),
+            database: RwLock::new(None),
+            cursors: RwLock::default(),
+        };
+        if let Err(error) = catalog.start().and_then(|()| catalog.load_cursors()) {
+            tracing::warn!(%error, "the catalog does not open");
+            catalog.abandon();
+        }
+        catalog
+    }
+
+    fn start(&self) -> Result<(), Error> {
+        let database = self.fence(|| {
+            sled::Config::new()
+                .path(&self.directory)
+                .cache_capacity(CACHE_BYTES)
+                .mode(sled::Mode::LowSpace)
+                .segment_size(512 * 1024)
+                .flush_every_ms(None)
+                .use_compression(false)
+                .compression_factor(1)
+                .temporary(false)
+                .create_new(false)
+                .idgen_persist_interval(1_000_000)
+                .print_profile_on_drop(false)
+                .open()
+        })?;
+        *self.slot() = Some(database);
+        Ok(())
+    }
+
+    fn load_cursors(&self) -> Result<(), Error> {
+        let cursors = self.with(|db| {
+            let mut cursors = Cursors::new();
+            for entry in db.scan_prefix("c") {
+                let (key, value) = entry?;
+                if let (Some(name), Some(next)) = (cursor_name(&key), u64_from(&value)) {
+                    cursors.insert(name, Offset(next));
+                }
+            }
+            Ok(cursors)
+        })?;
+        *self.cursors.write().unwrap_or_else(PoisonError::into_inner) = cursors;
+        Ok(())
+    }
+
+    /// Forgets the cursors; the database does not.
+    pub(crate) fn forget_cursors(&self) {
+        let cursors = self.cursors.write();
+        cursors.unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Starts with an empty database. The cursors stay, for whoever reads them meanwhile.
+    pub(crate) fn wipe(&self) -> Result<(), Error> {
+        *self.slot() = None;
+        if self.directory.exists() {
+            std::fs::remove_dir_all(&self.directory)
+                .map_err(Error::storage("remove", &self.directory))?;
+        }
+        self.start()
+    }
+
+    /// Takes the database out of order, until it is rebuilt.
+    pub(crate) fn abandon(&self) {
+        *self.slot() = None;
+    }
+
+    pub(crate) fn in_order(&self) -> bool {
+        let slot = self.database.read();
+        slot.unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    pub(crate) fn mark(&self) -> Result<Option<Mark>, Error> {
+        let bytes = self.with(|db| db.get("m"))?;
+        Ok(bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
+    }
+
+    /// Heads of streams as of some moment not long ago.
+    pub(crate) fn heads(&self) -> Result<Vec<(String, Offset)>, Error> {
+        self.with(|db| {
+            let mut heads = Vec::new();
+            for entry in db.scan_prefix("h") {
+                let (key, value) = entry?;
+                let stream = String::from_utf8_lossy(&key[1..]).into_owned();
+                heads.extend(u64_from(&value).map(|head| (stream, Offset(head))));
+            }
+            Ok(heads)
+        })
+    }
+
+    /// Applies changes in order, and the mark with them, as one batch.
+    pub(crate) fn apply<'a>(
+        &self,
+        changes: impl IntoIterator<Item = &'a Change>,
+        mark: Mark,
+        heads: &[(&str, Offset)],
+    ) -> Result<(), Error> {
+        let mut entries: BTreeMap<Vec<u8>, Option<&Bytes>> = BTreeMap::new();
+        let mut advances = Cursors::new();
+        for change in changes {
+            match change {
+                Change::Advance {
+                    cursor,
+                    stream,
+                    next,
+                } => {
+                    advances.insert((cursor.clone(), stream.clone()), *next);
+                }
+                Change::Put { bucket, key, value } => {
+                    entries.insert(entry_key(b'e', bucket, key), Some(value));
+                }
+                Change::Delete { bucket, key } => {
+                    entries.insert(entry_key(b'e', bucket, key), None);
+                }
+            }
+        }
+        self.cursors
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(advances.iter().map(|(name, next)| (name.clone(), *next)));
+        self.with(|db| {
+            let mut batch = sled::Batch::default();
+            for ((cursor, stream), next) in &advances {
+                let key = entry_key(b'c', cursor, stream.as_bytes());
+                batch.insert(key, &next.0.to_le_bytes());
+            }
+            for (key, value) in &entries {
+                replace(db, &mut batch, key, *value)?;
+            }
+            for (stream, head) in heads {
+                let key = [b"h", stream.as_bytes()].concat();
+                batch.insert(key, &head.0.to_le_bytes());
+            }
+            let mark = postcard::to_stdvec(&mark).expect("a mark is plain");
+            batch.insert("m", mark);
+            db.apply_batch(batch)
+        })
+    }
+
+    /// Hands what sled holds in memory to the operating system, so that a replay after a crash
+    /// of the process is short.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.with(|db| db.flush().map(|_| ()))
+    }
+
+    pub(crate) fn cursor(&self, cursor: &str, stream: &str) -> Option<Offset> {
+        let cursors = self.cursors.read().unwrap_or_else(PoisonError::into_inner);
+        cursors.get(&(cursor.into(), stream.into())).copied()
+    }
+
+    pub(crate) fn cursors(&self) -> Cursors {
+        let cursors = self.cursors.read().unwrap_or_else(PoisonError::into_inner);
+        cursors.clone()
+    }
+
+    pub(crate) fn get(&self, bucket: &str, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let key = entry_key(b'e', bucket, key);
+        self.with(|db| match db.get(&key)? {
+            Some(stored) => load(db, &key, &stored),
+            None => Ok(None),
+        })
+    }
+
+    pub(crate) fn scan(&self, bucket: &str, prefix: &[u8]) -> Result<Entries, Error> {
+        let full = entry_key(b'e', bucket, prefix);
+        let name_bytes = full.len() - prefix.len();
+        self.with(|db| {
+            let mut entries = Vec::new();
+            for entry in db.scan_prefix(&full) {
+                let (key, stored) = entry?;
+                let value = load(db, &key, &stored)?;
+                let key = Bytes::copy_from_slice(&key[name_bytes..]);
+                entries.extend(value.map(|value| (key, value)));
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Everything in the catalog, as the changes that would make it, one after the other.
+    pub(crate) fn export(
+        &self,
+        mut each: impl FnMut(Change) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for ((cursor, stream), next) in self.cursors() {
+            each(Change::Advance {
+                cursor,
+                stream,
+                next,
+            })?;
+        }
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let found = self.with(|db| {
+                let start = after.clone().map_or(vec![b'e'], |mut key| {
+                    key.push(0);
+                    key
+                });
+                let Some(entry) = db.range(start..vec![b'e' + 1]).next() else {
+                    return Ok(None);
+                };
+                let (key, stored) = entry?;
+                let value = load(db, &key, &stored)?;
+                Ok(Some((key.to_vec(), value)))
+            })?;
+            let Some((key, value)) = found else {
+                return Ok(());
+            };
+            if let (Some((bucket, name)), Some(value)) = (entry_name(&key), value) {
+                each(Change::Put {
+                    bucket,
+                    key: name,
+                    value,
+                })?;
+            }
+            after = Some(key);
+        }
+    }
+
+    fn slot(&self) -> std::sync::RwLockWriteGuard<'_, Option<sled::Db>> {
+        self.database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        match slot.as_ref() {
+            Some(database) => self.fence(|| call(database)),
+            None => Err(self.failed("it is out of order until the next commit succeeds")),
+        }
+    }
+
+    fn fence<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, Error> {
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.failed(&error.to_string())),
+            Err(_) => Err(self.failed("sled panicked on what it found there")),
+        }
+    }
+
+    fn failed(&self, reason: &str) -> Error {
+        Error::Catalog {
+            path: self.directory.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// Puts or deletes one entry, chunks and all.
+fn replace(
+    db: &sled::Db,
+    batch: &mut sled::Batch,
+    key: &[u8],
+    value: Option<&Bytes>,
+) -> sled::Result<()> {
+    let before = db.get(key)?.and_then(|stored| chunk_count(&stored));
+    let chunks = match value {
+        None => {
+            batch.remove(key);
+            0
+        }
+        Some(value) if value.len() <= VALUE_BYTES_MAX => {
+            batch.insert(key, [&[0], &value[..]].concat());
+            0
+        }
+        Some(value) => {
+            let mut count = 0_u32;
+            for chunk in value.chunks(VALUE_BYTES_MAX) {
+                batch.insert(chunk_key(key, count), chunk);
+                count += 1;
+            }
+            batch.insert(key, [&[1], &count.to_be_bytes()[..]].concat());
+            count
+        }
+    };
+    for index in chunks..before.unwrap_or(0) {
+        batch.remove(chunk_key(key, index));
+    }
+    Ok(())
+}
+
+fn load(db: &sled::Db, key: &[u8], stored: &[u8]) -> sled::Result<Option<Bytes>> {
+    let Some(count) = chunk_count(stored) else {
+        return Ok(stored.get(1..).map(Bytes::copy_from_slice));
+    };
+    let mut value = Vec::new();
+    for index in 0..count {
+        match db.get(chunk_key(key, index))? {
+            Some(chunk) => value.extend_from_slice(&chunk),
+            // Replaced by a writer between our two reads: as if read after that.
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(value.into()))
+}
+
+fn chunk_count(stored: &[u8]) -> Option<u32> {
+    match stored {
+        [1, count @ ..] => count.try_into().ok().map(u32::from_be_bytes),
+        _ => None,
+    }
+}
+
+fn chunk_key(entry: &[u8], index: u32) -> Vec<u8> {
+    [b"x", &entry[1..], &index.to_be_bytes()].concat()
+}
+
+fn entry_key(kind: u8, name: &str, rest: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
+    [&[kind, length], name.as_bytes(), rest].concat()
+}
+
+fn entry_name(key: &[u8]) -> Option<(String, Bytes)> {
+    let length = usize::from(*key.get(1)?);
+    let name = std::str::from_utf8(key.get(2..2 + length)?).ok()?;
+    Some((name.to_owned(), Bytes::copy_from_slice(&key[2 + length..])))
+}
+
+fn cursor_name(key: &[u8]) -> Option<(String, String)> {
+    let (cursor, stream) = entry_name(key)?;
+    Some((cursor, String::from_utf8(stream.to_vec()).ok()?))
+}
+
+fn u64_from(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_le_bytes)
+}

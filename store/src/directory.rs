@@ -1,0 +1,133 @@
+//! The data directory itself: may it be used, by whom, and which one is it?
+
+use crate::disk::Disk;
+use crate::segment::{Name, Preface};
+use crate::{Error, StreamName};
+use std::fs::{File, TryLockError};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const RAMFS_MAGIC: i64 = 0x8584_58F6;
+
+pub(crate) fn streams(directory: &Path) -> PathBuf {
+    directory.join("streams")
+}
+
+/// Makes the directory if need be, and locks it for this process.
+pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<File, Error> {
+    let unwritable = |source: std::io::Error| Error::Unwritable {
+        path: directory.to_owned(),
+        source: Arc::new(source),
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory)
+        .map_err(unwritable)?;
+    if !allow_volatile && is_volatile(directory)? {
+        return Err(Error::Volatile {
+            path: directory.to_owned(),
+        });
+    }
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join("lock"))
+        .map_err(unwritable)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::InUse {
+                path: directory.to_owned(),
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(unwritable(source)),
+    }
+    std::fs::create_dir_all(streams(directory)).map_err(unwritable)?;
+    Ok(lock)
+}
+
+fn is_volatile(directory: &Path) -> Result<bool, Error> {
+    let found = rustix::fs::statfs(directory)
+        .map_err(|errno| Error::storage("look at the file system of", directory)(errno.into()))?;
+    #[expect(
+        clippy::unnecessary_cast,
+        clippy::cast_lossless,
+        reason = "the field's type differs between the architectures we build for"
+    )]
+    let magic = (found.f_type as i64) & 0xFFFF_FFFF;
+    Ok(magic == TMPFS_MAGIC || magic == RAMFS_MAGIC)
+}
+
+/// The names of the streams that have a directory.
+pub(crate) fn list(directory: &Path) -> Result<Vec<StreamName>, Error> {
+    let streams = streams(directory);
+    let entries = std::fs::read_dir(&streams).map_err(Error::storage("list", &streams))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::storage("list", &streams))?;
+        let name = entry.file_name();
+        names.extend(name.to_str().and_then(|name| StreamName::new(name).ok()));
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The epoch of a directory, from its file or else from the newest segment that has a header.
+pub(crate) fn epoch(directory: &Path) -> Result<Option<u64>, Error> {
+    let text = std::fs::read_to_string(directory.join("epoch")).unwrap_or_default();
+    if let Ok(epoch) = u64::from_str_radix(text.trim(), 16) {
+        return Ok(Some(epoch));
+    }
+    for stream in list(directory)? {
+        let stream = streams(directory).join(stream.as_str());
+        for name in Name::list(&stream).unwrap_or_default().into_iter().rev() {
+            if let Some(preface) = Preface::read(&stream.join(name.file()))? {
+                return Ok(Some(preface.epoch));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The epoch of a directory, made up and written down where there is none yet.
+pub(crate) fn establish_epoch(disk: &Disk, directory: &Path) -> Result<u64, Error> {
+    let path = directory.join("epoch");
+    let known = epoch(directory)?;
+    if let Some(epoch) = known.filter(|_| path.exists()) {
+        return Ok(epoch);
+    }
+    let epoch = match known {
+        Some(epoch) => epoch,
+        None => random()?,
+    };
+    let draft = directory.join("epoch.new");
+    let file = disk
+        .create(&draft)
+        .map_err(Error::storage("create", &draft))?;
+    disk.write(&file, &draft, format!("{epoch:016x}\n").as_bytes(), 0)
+        .and_then(|()| disk.sync(&file, &draft))
+        .and_then(|()| std::fs::rename(&draft, &path))
+        .and_then(|()| disk.sync_directory(directory))
+        .map_err(Error::storage("write", &path))?;
+    Ok(epoch)
+}
+
+fn random() -> Result<u64, Error> {
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0; 8];
+    File::open(source)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(Error::storage("read", source))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// The kernel's id of this boot; 0 where it does not tell.
+pub(crate) fn boot_id() -> u128 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)
+}

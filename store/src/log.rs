@@ -1,0 +1,346 @@
+//! The handle on an open log.
+
+use crate::catalog::Catalog;
+use crate::directory;
+use crate::disk::Disk;
+use crate::frame::Encoded;
+use crate::queue::{Answer, Queue};
+use crate::recovery::{self, Found, Marker};
+use crate::stream::{Shared, Stream};
+use crate::track::{Origin, Track};
+use crate::writer::{Snapshots, Writer};
+use crate::{
+    Append, Committed, Error, Offset, Options, Reader, Recovery, Stats, StreamName, StreamOptions,
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+
+/// The open log. Cheap to clone; the last clone to go stops the writer after a final commit.
+#[derive(Clone)]
+pub struct Log(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Handle {
+    /// Waits for the last commit. Idle handles cost one short sync here.
+    fn stop(&self) {
+        self.shared.queue.close();
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the log's writer panicked; what was acknowledged is on disk");
+        }
+    }
+}
+
+impl Log {
+    /// Opens the log in `options.directory`, making or mending it as needed. Blocks on the disk.
+    pub fn open(options: Options) -> Result<(Self, Recovery), Error> {
+        Self::open_on(options, Disk::default())
+    }
+
+    /// The same, on a disk that may be made to fail.
+    #[doc(hidden)]
+    pub fn open_on(options: Options, disk: Disk) -> Result<(Self, Recovery), Error> {
+        let (writer, recovery) = open(options, disk)?;
+        let shared = Arc::clone(&writer.shared);
+        let thread = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(Error::storage("start the writer of", &shared.directory))?;
+        let handle = Handle {
+            shared,
+            writer: Mutex::new(Some(thread)),
+        };
+        Ok((Self(Arc::new(handle)), recovery))
+    }
+
+    /// Queues the append and resolves when it is on disk. Waits while the bounded queue is full.
+    /// Cancelling the future after it was queued does not undo the append.
+    pub async fn append(&self, append: Append) -> Result<Committed, Error> {
+        self.submit(append).await?.committed().await
+    }
+
+    /// Queues without waiting for the disk: the returned [`Pending`] resolves at the commit.
+    /// Appends of one caller are committed in the order of their calls.
+    pub async fn submit(&self, append: Append) -> Result<Pending, Error> {
+        let shared = &self.0.shared;
+        shared.check()?;
+        let stream = shared.index(&append.stream)?;
+        let carrier = if append.records.is_empty() {
+            shared.journal
+        } else {
+            stream
+        };
+        let encoded = append.encode()?;
+        match shared.queue.push(carrier, stream, encoded).await {
+            Ok(answer) => Ok(Pending {
+                answer,
+                poison: shared.poison.clone(),
+            }),
+            Err(closed) => Err(shared.check().err().unwrap_or(closed)),
+        }
+    }
+
+    /// A reader of durable records from `from` on; independent of every other reader.
+    pub fn reader(&self, stream: &StreamName, from: Offset) -> Result<Reader, Error> {
+        let stream = self.0.shared.stream(stream)?;
+        let shared = Arc::clone(&self.0.shared);
+        Ok(Reader::new(shared, Arc::clone(stream), from))
+    }
+
+    /// One past the last durable record; changes wake the waiter.
+    pub fn head(&self, stream: &StreamName) -> Result<watch::Receiver<Offset>, Error> {
+        Ok(self.0.shared.stream(stream)?.head.clone())
+    }
+
+    /// The first record still held.
+    pub fn tail(&self, stream: &StreamName) -> Result<Offset, Error> {
+        Ok(self.0.shared.stream(stream)?.tail())
+    }
+
+    /// Where the named reader goes on; `None` if it never advanced.
+    pub fn cursor(&self, cursor: &str, stream: &StreamName) -> Result<Option<Offset>, Error> {
+        Ok(self.0.shared.catalog.cursor(cursor, stream.as_str()))
+    }
+
+    /// The value of a key. [`Error::Catalog`] while the catalog waits to be rebuilt.
+    pub fn get(&self, bucket: &str, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.0.shared.catalog.get(bucket, key)
+    }
+
+    /// All entries of a bucket whose key starts with `prefix`, in key order.
+    pub fn scan(&self, bucket: &str, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        self.0.shared.catalog.scan(bucket, prefix)
+    }
+
+    /// Every stream, in name order, the node's own included.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamName> {
+        let streams = self.0.shared.streams.iter();
+        streams.map(|stream| stream.options.name.clone()).collect()
+    }
+
+    /// Random id of this data directory, made at its first opening.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.shared.epoch
+    }
+
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.shared.stats()
+    }
+
+    /// Resolves when the log is poisoned, with why; never if it is closed instead. The process
+    /// is to end then, with an exit code of its own.
+    pub async fn poisoned(&self) -> Error {
+        let mut poison = self.0.shared.poison.clone();
+        match poison.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().expect("waited for"),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Commits what is queued, syncs, stops the writer, for every clone of this handle.
+    pub async fn close(self) -> Result<(), Error> {
+        self.0.stop();
+        self.0.shared.check()
+    }
+}
+
+/// Resolves when the append it came from is on disk.
+#[must_use = "the append is queued, and may yet fail"]
+pub struct Pending {
+    answer: Answer,
+    poison: watch::Receiver<Option<Error>>,
+}
+
+impl Pending {
+    pub async fn committed(self) -> Result<Committed, Error> {
+        match self.answer.await {
+            Ok(result) => result,
+            Err(_) => Err(self.poison.borrow().clone().unwrap_or(Error::Closed)),
+        }
+    }
+}
+
+/// Everything up to, and not including, the writer's thread.
+fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
+    let directory = options.directory.clone();
+    let lock = directory::claim(&directory, options.allow_volatile)?;
+    let epoch = directory::establish_epoch(&disk, &directory)?;
+    let origin = Origin {
+        epoch,
+        boot: directory::boot_id(),
+    };
+    let marker = Marker::take(&disk, &directory)?;
+    let mut recovery = Recovery {
+        clean_stop: marker.is_some(),
+        ..Recovery::default()
+    };
+
+    let mut streams = Vec::new();
+    let mut heads = Vec::new();
+    let mut damage = Vec::new();
+    let mut last_sequence = marker.as_ref().map_or(0, |marker| marker.last_sequence);
+    for stream in all_streams(&options)? {
+        let path = directory::streams(&directory).join(stream.name.as_str());
+        std::fs::create_dir_all(&path).map_err(Error::storage("create", &path))?;
+        let Found {
+            segments,
+            head,
+            last_sequence: newest,
+            torn_bytes,
+            damage: damaged,
+        } = recovery::recover(&disk, &path, epoch)?;
+        recovery.torn_bytes += torn_bytes;
+        last_sequence = last_sequence.max(newest);
+        damage.push(damaged);
+        let (sender, receiver) = watch::channel(head);
+        let stream = Stream::new(stream, path, options.segment_bytes, receiver, segments);
+        streams.push(Arc::new(stream));
+        heads.push(sender);
+    }
+    disk.sync_directory(&directory::streams(&directory))
+        .map_err(Error::storage("sync", &directory))?;
+
+    let catalog = Catalog::open(&directory.join("catalog"));
+    let journal = streams
+        .iter()
+        .position(|stream| stream.options.name == StreamName::catalog())
+        .expect("all_streams adds it");
+    // What is known of the heads besides the segments themselves.
+    let mut floors = marker.map_or_else(BTreeMap::new, |marker| marker.heads);
+    raise(&mut floors, catalog.heads().unwrap_or_default());
+    let mark = crate::catalog::Mark {
+        epoch,
+        boot: origin.boot,
+        applied: last_sequence,
+    };
+    let clean = recovery.clean_stop;
+    let synchronised = recovery::synchronise(&catalog, &streams, journal, mark, clean)?;
+    recovery.catalog_rebuilt = synchronised.rebuilt && last_sequence > 0;
+    let cursors = catalog.cursors().into_iter();
+    raise(
+        &mut floors,
+        cursors.map(|((_, stream), next)| (stream, next)),
+    );
+
+    let mut notes: Vec<(usize, Encoded)> = Vec::new();
+    let mut tracks = Vec::new();
+    for (index, (stream, head)) in streams.iter().zip(heads).enumerate() {
+        let name = stream.options.name.as_str();
+        for damage in &damage[index] {
+            let reason = format!(
+                "damaged in {}: {}",
+                damage.segment.path.display(),
+                damage.flaw
+            );
+            let lost = (damage.first, damage.next);
+            let Some(note) = recovery::loss(&catalog, name, lost, reason) else {
+                continue;
+            };
+            tracing::error!(
+                stream = name, path = %damage.segment.path.display(), at = damage.at,
+                first = %damage.first, next = %damage.next, flaw = %damage.flaw,
+                "a damaged place was put into quarantine"
+            );
+            recovery.quarantined_frames += 1;
+            recovery.records_missing += damage.next.0 - damage.first.0;
+            let quarantine = directory.join("quarantine");
+            if let Err(error) = damage.quarantine(&quarantine, name) {
+                tracing::warn!(%error, "cannot copy damaged bytes to quarantine");
+            }
+            notes.extend((damage.next > damage.first).then_some((index, note)));
+        }
+        let found = *head.borrow();
+        let floor = floors.get(name).copied().unwrap_or_default();
+        if floor > found && index != journal {
+            // Offsets that were given out once never name another record.
+            head.send_replace(floor);
+            recovery.records_missing += floor.0 - found.0;
+            tracing::error!(
+                stream = name, first = %found, next = %floor,
+                "records that were acknowledged are not on the disk"
+            );
+            let reason = "acknowledged once, and not on the disk when the log was opened";
+            let note = recovery::loss(&catalog, name, (found, floor), reason.to_owned());
+            notes.extend(note.map(|note| (index, note)));
+        }
+        let mut track = Track::new(Arc::clone(stream), head);
+        track.remove_below = recovery::dropped_below(&catalog, name);
+        stream.raise_floor(track.remove_below);
+        tracks.push(track);
+    }
+
+    let (poison, poisoned) = watch::channel(None);
+    let shared = Shared {
+        epoch,
+        directory,
+        streams,
+        journal,
+        catalog,
+        queue: Queue::new(),
+        figures: Mutex::default(),
+        poison: poisoned,
+    };
+    let mut writer = Writer {
+        shared: Arc::new(shared),
+        disk,
+        origin,
+        tracks,
+        poison,
+        commit_delay_max: options.commit_delay_max,
+        next_sequence: last_sequence + 1,
+        snapshots: Snapshots {
+            last: synchronised.snapshot,
+            last_change: synchronised.last_change,
+            bytes_since: 0,
+            journal_bytes_since: 0,
+            bytes: synchronised.snapshot_bytes,
+            segment_bytes: options.segment_bytes,
+        },
+        unflushed_bytes: 0,
+        rebuild_after: None,
+        lock,
+    };
+    // What cannot be noted now (a full disk) is found and noted at the next opening.
+    writer.commit(notes, Vec::new())?;
+    Ok((writer, recovery))
+}
+
+/// The configured streams, the journal, and those that are only on disk, in name order.
+fn all_streams(options: &Options) -> Result<Vec<StreamOptions>, Error> {
+    let unlimited = |name| StreamOptions::new(name, u64::MAX);
+    let mut streams = BTreeMap::new();
+    for name in directory::list(&options.directory)? {
+        streams.insert(name.clone(), unlimited(name));
+    }
+    for stream in &options.streams {
+        streams.insert(stream.name.clone(), stream.clone());
+    }
+    let journal = StreamName::catalog();
+    streams.insert(journal.clone(), unlimited(journal));
+    Ok(streams.into_values().collect())
+}
+
+fn raise(floors: &mut BTreeMap<String, Offset>, heads: impl IntoIterator<Item = (String, Offset)>) {
+    for (stream, head) in heads {
+        let floor = floors.entry(stream).or_default();
+        *floor = head.max(*floor);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the opener of a log decides.
+
+use crate::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Name of a stream: 1 to 64 of `a-z 0-9 - _`; a leading `_` is the node's own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamName(Arc<str>);
+
+impl StreamName {
+    pub const BYTES_MAX: usize = 64;
+
+    pub fn new(name: &str) -> Result<Self, Error> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
+        if (1..=Self::BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) {
+            Ok(Self(name.into()))
+        } else {
+            Err(Error::StreamName { name: name.into() })
+        }
+    }
+
+    /// The node's own stream for appends that carry only changes; every log has it.
+    #[must_use]
+    pub fn catalog() -> Self {
+        Self("_catalog".into())
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for StreamName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a stream is kept.
+#[derive(Debug, Clone)]
+pub struct StreamOptions {
+    pub name: StreamName,
+    /// Bytes of segment files this stream may hold.
+    pub bytes_max: u64,
+    /// What happens when `bytes_max` is reached and nothing confirmed is left to reclaim.
+    pub when_full: WhenFull,
+    /// Names of the cursors that must all have advanced past a record before it counts as
+    /// confirmed, and its segment may be reclaimed. Without a name nothing is ever confirmed.
+    pub readers: Vec<String>,
+}
+
+impl StreamOptions {
+    /// A stream that blocks when full and counts nothing as confirmed.
+    #[must_use]
+    pub const fn new(name: StreamName, bytes_max: u64) -> Self {
+        Self {
+            name,
+            bytes_max,
+            when_full: WhenFull::Block,
+            readers: Vec::new(),
+        }
+    }
+}
+
+/// What a full stream does with the next append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Refuses it with [`Error::Full`]: nothing that was acknowledged is given up.
+    Block,
+    /// Gives up the oldest segment, and writes a gap record that says so.
+    DropOldest,
+}
+
+/// Where the log lives and how it works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub directory: PathBuf,
+    /// The streams to create or go on with. Streams found on disk besides these stay readable
+    /// and writable, without a limit.
+    pub streams: Vec<StreamOptions>,
+    /// Upper bound on how long a record waits for company before its commit starts.
+    pub commit_delay_max: Duration,
+    /// A segment file that reaches this is closed; streams with a small `bytes_max` use a
+    /// quarter of that instead.
+    pub segment_bytes: u64,
+    /// Open even where the directory is in memory (tmpfs).
+    pub allow_volatile: bool,
+}
+
+impl Options {
+    /// The defaults: no streams yet, 16 MiB segments, at most 5 ms of waiting for company.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            streams: Vec::new(),
+            commit_delay_max: Duration::from_millis(5),
+            segment_bytes: 16 * 1024 * 1024,
+            allow_volatile: false,
+        }
+    }
+}

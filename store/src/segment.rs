@@ -1,0 +1,359 @@
+//! One segment file: its name, its header, and the walk over its frames.
+
+use crate::frame::{self, Flaw, Header, Seed};
+use crate::{Error, Offset, WallNanos};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+pub(crate) const HEADER_BYTES: usize = 256;
+pub(crate) const VERSION: u16 = 1;
+const MAGIC: [u8; 4] = *b"SKRY";
+/// One entry of the sparse index stands for at least this many bytes.
+const MARK_BYTES: u64 = 256 * 1024;
+/// How much of a file a walk holds at a time, besides a frame that is larger.
+const WINDOW_BYTES: usize = 128 * 1024;
+
+/// What a segment's file name says: enough to put segments in order without opening them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    /// Offset of the first record.
+    pub(crate) base: Offset,
+    /// No frame in it has a lower sequence number; frames of earlier segments all do.
+    pub(crate) sequence: u64,
+}
+
+impl Name {
+    pub(crate) fn file(self) -> String {
+        format!("{:020}-{:020}.seg", self.base.0, self.sequence)
+    }
+
+    pub(crate) fn parse(file: &str) -> Option<Self> {
+        let (base, sequence) = file.strip_suffix(".seg")?.split_once('-')?;
+        if base.len() != 20 || sequence.len() != 20 {
+            return None;
+        }
+        Some(Self {
+            base: Offset(base.parse().ok()?),
+            sequence: sequence.parse().ok()?,
+        })
+    }
+
+    /// The segment files of a stream's directory, oldest first.
+    pub(crate) fn list(directory: &Path) -> io::Result<Vec<Self>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            names.extend(entry?.file_name().to_str().and_then(Self::parse));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+/// The first bytes of a segment file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Preface {
+    pub(crate) epoch: u64,
+    pub(crate) boot: u128,
+    pub(crate) name: Name,
+    pub(crate) created: WallNanos,
+    pub(crate) stream: String,
+}
+
+impl Preface {
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[6..8].copy_from_slice(&(HEADER_BYTES as u16).to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.boot.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.name.base.0.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.name.sequence.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.created.0.to_le_bytes());
+        let stream = self.stream.as_bytes();
+        bytes[96] = stream.len() as u8;
+        bytes[97..97 + stream.len()].copy_from_slice(stream);
+        let checksum = crc32c::crc32c(&bytes[..252]);
+        bytes[252..256].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// `Ok(None)` if the bytes are no intact header; an error only for a version from the future.
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], path: &Path) -> Result<Option<Self>, Error> {
+        let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let u64_at = |at| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let checksum = u32::from_le_bytes(bytes[252..256].try_into().expect("four bytes"));
+        if bytes[0..4] != MAGIC || crc32c::crc32c(&bytes[..252]) != checksum {
+            return Ok(None);
+        }
+        if u16_at(4) > VERSION {
+            return Err(Error::Version {
+                path: path.to_owned(),
+                found: u16_at(4),
+                known: VERSION,
+            });
+        }
+        let stream = bytes
+            .get(97..97 + usize::from(bytes[96]))
+            .and_then(|name| std::str::from_utf8(name).ok());
+        Ok(stream.map(|stream| Self {
+            epoch: u64_at(8),
+            boot: u128::from_le_bytes(bytes[16..32].try_into().expect("sixteen bytes")),
+            name: Name {
+                base: Offset(u64_at(32)),
+                sequence: u64_at(40),
+            },
+            created: WallNanos(u64_at(48).cast_signed()),
+            stream: stream.to_owned(),
+        }))
+    }
+
+    /// Reads the header of a segment file.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Error> {
+        let mut bytes = [0; HEADER_BYTES];
+        let file = File::open(path).map_err(Error::storage("open", path))?;
+        match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => Self::decode(&bytes, path),
+            Err(short) if short.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(other) => Err(Error::storage("read", path)(other)),
+        }
+    }
+}
+
+/// What writer and readers share about one segment file.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) path: PathBuf,
+    pub(crate) name: Name,
+    pub(crate) seed: Seed,
+    durable_bytes: AtomicU64,
+    next: AtomicU64,
+    /// Sparse index: offset of a frame's first record, and where the frame starts.
+    marks: Mutex<Vec<(Offset, u64)>>,
+}
+
+impl Segment {
+    pub(crate) fn new(directory: &Path, epoch: u64, name: Name, bytes: u64, next: Offset) -> Self {
+        Self {
+            path: directory.join(name.file()),
+            name,
+            seed: Seed::new(epoch, name.base, name.sequence),
+            durable_bytes: AtomicU64::new(bytes),
+            next: AtomicU64::new(next.0),
+            marks: Mutex::default(),
+        }
+    }
+
+    /// How much of the file is on the device.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.durable_bytes.load(Ordering::Acquire)
+    }
+
+    /// One past the last durable record.
+    pub(crate) fn next(&self) -> Offset {
+        Offset(self.next.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn extend(&self, bytes: u64, next: Offset) {
+        self.next.store(next.0, Ordering::Release);
+        self.durable_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// Notes where a frame is, if the sparse index lacks one thereabouts.
+    pub(crate) fn mark(&self, base: Offset, at: u64) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.last().is_none_or(|(_, last)| at >= last + MARK_BYTES) {
+            marks.push((base, at));
+        }
+    }
+
+    /// Where to start walking to find `offset`.
+    pub(crate) fn seek(&self, offset: Offset) -> u64 {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = marks.partition_point(|(base, _)| *base <= offset);
+        match after.checked_sub(1) {
+            Some(before) => marks[before].1,
+            None => HEADER_BYTES as u64,
+        }
+    }
+
+    pub(crate) fn walk(&self, from: u64) -> Result<Walk, Error> {
+        Walk::open(&self.path, self.seed, from, self.bytes())
+    }
+}
+
+/// How much of each frame a walk checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    Header,
+    Payload,
+}
+
+/// What a walk met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Frame {
+        at: u64,
+        header: Header,
+    },
+    /// Bytes that are no frame, up to the next that is one.
+    Damage {
+        at: u64,
+        until: u64,
+        flaw: Flaw,
+    },
+    /// Bytes that are no frame, and none after them.
+    Torn {
+        at: u64,
+        flaw: Flaw,
+    },
+    /// The end; what is left of the file, if anything, is zeros.
+    End {
+        at: u64,
+    },
+}
+
+/// Goes over the frames of a segment file from front to back, in bounded memory.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    path: PathBuf,
+    file: File,
+    seed: Seed,
+    at: u64,
+    end: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl Walk {
+    /// A walk from byte `from` that takes the file to end at `end`.
+    pub(crate) fn open(path: &Path, seed: Seed, from: u64, end: u64) -> Result<Self, Error> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: File::open(path).map_err(Error::storage("open", path))?,
+            seed,
+            at: from,
+            end,
+            window: Vec::new(),
+            window_at: 0,
+        })
+    }
+
+    /// The file has grown. What was read ahead beyond the old end does not exist.
+    pub(crate) fn extend(&mut self, end: u64) {
+        self.end = self.end.max(end);
+    }
+
+    pub(crate) fn step(&mut self, check: Check) -> Result<Step, Error> {
+        let at = self.at;
+        if at >= self.end {
+            return Ok(Step::End { at });
+        }
+        let flaw = match self.frame(at, check)? {
+            Ok(header) => {
+                self.at += header.frame_bytes();
+                return Ok(Step::Frame { at, header });
+            }
+            Err(flaw) => flaw,
+        };
+        if let Some(until) = self.find_frame(at + 1)? {
+            self.at = until;
+            return Ok(Step::Damage { at, until, flaw });
+        }
+        self.at = self.end;
+        if self.is_zero(at)? {
+            return Ok(Step::End { at });
+        }
+        Ok(Step::Torn { at, flaw })
+    }
+
+    /// The payload of the frame that was met at `at`.
+    pub(crate) fn payload(&mut self, at: u64, header: &Header) -> Result<&[u8], Error> {
+        let from = at + frame::HEADER_BYTES as u64;
+        self.bytes(from, header.payload_bytes as usize)
+            .map(|bytes| bytes.unwrap_or_default())
+    }
+
+    pub(crate) const fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    fn frame(&mut self, at: u64, check: Check) -> Result<Result<Header, Flaw>, Error> {
+        let seed = self.seed;
+        let end = self.end;
+        let Some(bytes) = self.bytes(at, frame::HEADER_BYTES)? else {
+            return Ok(Err(Flaw::Short));
+        };
+        let header = match Header::decode(bytes.first_chunk().expect("a header's bytes"), seed) {
+            Ok(header) if at + header.frame_bytes() <= end => header,
+            Ok(_) => return Ok(Err(Flaw::Short)),
+            Err(flaw) => return Ok(Err(flaw)),
+        };
+        if check == Check::Header {
+            return Ok(Ok(header));
+        }
+        let payload = self.payload(at, &header)?;
+        Ok(header.verify(payload, seed).map(|()| header))
+    }
+
+    /// The next intact frame at or after `from`.
+    fn find_frame(&mut self, from: u64) -> Result<Option<u64>, Error> {
+        let mut from = from;
+        while from + (frame::HEADER_BYTES as u64) <= self.end {
+            let length = WINDOW_BYTES.min((self.end - from) as usize);
+            let chunk = self.bytes(from, length)?.unwrap_or_default().to_vec();
+            let marker = frame::MARKER;
+            for (at, _) in chunk
+                .windows(marker.len())
+                .enumerate()
+                .filter(|(_, w)| *w == marker)
+            {
+                let at = from + at as u64;
+                if self.frame(at, Check::Payload)?.is_ok() {
+                    return Ok(Some(at));
+                }
+            }
+            from += (length - (marker.len() - 1)) as u64;
+        }
+        Ok(None)
+    }
+
+    fn is_zero(&mut self, from: u64) -> Result<bool, Error> {
+        let mut from = from;
+        while from < self.end {
+            let length = WINDOW_BYTES.min((self.end - from) as usize);
+            let bytes = self.bytes(from, length)?.unwrap_or_default();
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            from += length as u64;
+        }
+        Ok(true)
+    }
+
+    /// Bytes of the file, `None` where it ends before they do.
+    fn bytes(&mut self, at: u64, length: usize) -> Result<Option<&[u8]>, Error> {
+        if at + length as u64 > self.end {
+            return Ok(None);
+        }
+        let held = self.window_at..self.window_at + self.window.len() as u64;
+        if at < held.start || at + length as u64 > held.end {
+            let wanted = length.max(WINDOW_BYTES.min((self.end - at) as usize));
+            self.window.resize(wanted, 0);
+            self.window_at = at;
+            if let Err(error) = self.file.read_exact_at(&mut self.window, at) {
+                self.window.clear();
+                return Err(Error::storage("read", &self.path)(error));
+            }
+            if wanted <= WINDOW_BYTES {
+                self.window.shrink_to(WINDOW_BYTES);
+            }
+        }
+        let start = (at - self.window_at) as usize;
+        Ok(Some(&self.window[start..start + length]))
+    }
+}

@@ -1,0 +1,129 @@
+//! What the log tells about itself.
+
+use crate::Offset;
+use crate::stream::Shared;
+use serde::Serialize;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// The state of the log and its streams at one moment. Counters start at 0 with the process.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Stats {
+    pub streams: Vec<StreamStats>,
+    /// Group commits that reached the disk.
+    pub commits: u64,
+    /// Calls of `fdatasync`, one per file touched by a commit.
+    pub syncs: u64,
+    /// The last and the longest sync, in microseconds.
+    pub sync_last_us: u64,
+    pub sync_max_us: u64,
+    /// What is queued or being committed right now.
+    pub queue_bytes: usize,
+    pub queue_appends: usize,
+    pub queue_bytes_max: usize,
+    pub records_appended: u64,
+    /// Encoded size of what was appended, before compression.
+    pub bytes_appended: u64,
+    /// Bytes of frames written to segment files.
+    pub bytes_written: u64,
+    pub gap_records: u64,
+    /// Appends refused because their stream was full.
+    pub refused_full: u64,
+    /// Appends that failed because the disk did.
+    pub failed_storage: u64,
+    pub segments_removed: u64,
+    pub snapshots: u64,
+    pub storage: Storage,
+    /// Whether the catalog is usable; it is rebuilt at the next commit if not.
+    pub catalog_in_order: bool,
+}
+
+/// Whether the disk takes what it is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Storage {
+    #[default]
+    Ok,
+    /// The last write failed; each append tries again.
+    StorageFailed { reason: String },
+    /// A sync failed. The process has to restart.
+    Poisoned { reason: String },
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StreamStats {
+    pub name: String,
+    /// The first record still held, and one past the last durable one.
+    pub tail: Offset,
+    pub head: Offset,
+    /// Bytes of segment files, and how many there may be.
+    pub bytes: u64,
+    pub bytes_max: u64,
+    pub segments: usize,
+    /// Everything before this is confirmed by all the readers the stream waits for.
+    pub confirmed: Offset,
+}
+
+/// The counters the writer keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) commits: u64,
+    pub(crate) syncs: u64,
+    pub(crate) sync_last: Duration,
+    pub(crate) sync_max: Duration,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) written: u64,
+    pub(crate) gaps: u64,
+    pub(crate) full: u64,
+    pub(crate) failed: u64,
+    pub(crate) removed: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) storage: Storage,
+}
+
+impl Figures {
+    pub(crate) fn synced(&mut self, took: Duration) {
+        self.syncs += 1;
+        self.sync_last = took;
+        self.sync_max = self.sync_max.max(took);
+    }
+}
+
+impl Shared {
+    pub(crate) fn stats(&self) -> Stats {
+        let streams = self.streams.iter().map(|stream| StreamStats {
+            name: stream.options.name.to_string(),
+            tail: stream.tail(),
+            head: stream.head(),
+            bytes: stream.bytes(),
+            bytes_max: stream.options.bytes_max,
+            segments: stream.segments().len(),
+            confirmed: self.confirmed(stream),
+        });
+        let streams = streams.collect();
+        let (queue_bytes, queue_appends) = self.queue.depth();
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Stats {
+            streams,
+            commits: figures.commits,
+            syncs: figures.syncs,
+            sync_last_us: micros(figures.sync_last),
+            sync_max_us: micros(figures.sync_max),
+            queue_bytes,
+            queue_appends,
+            queue_bytes_max: crate::queue::QUEUE_BYTES_MAX,
+            records_appended: figures.records,
+            bytes_appended: figures.bytes,
+            bytes_written: figures.written,
+            gap_records: figures.gaps,
+            refused_full: figures.full,
+            failed_storage: figures.failed,
+            segments_removed: figures.removed,
+            snapshots: figures.snapshots,
+            storage: figures.storage.clone(),
+            catalog_in_order: self.catalog.in_order(),
+        }
+    }
+}

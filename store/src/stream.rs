@@ -1,0 +1,147 @@
+//! What the writer, the readers and the handles share.
+
+use crate::catalog::Catalog;
+use crate::queue::Queue;
+use crate::segment::Segment;
+use crate::stats::Figures;
+use crate::{Error, Offset, StreamName, StreamOptions};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::watch;
+
+/// One stream as everybody sees it: its segments, and how far they are durable.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) options: StreamOptions,
+    pub(crate) directory: PathBuf,
+    pub(crate) segment_bytes: u64,
+    pub(crate) head: watch::Receiver<Offset>,
+    /// Oldest first.
+    segments: RwLock<Vec<Arc<Segment>>>,
+    /// Records before this are given up, even where their segment is still on disk.
+    floor: AtomicU64,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        options: StreamOptions,
+        directory: PathBuf,
+        segment_bytes: u64,
+        head: watch::Receiver<Offset>,
+        segments: Vec<Arc<Segment>>,
+    ) -> Self {
+        // At least four segments, so that reclaiming one never frees more than a quarter.
+        let segment_bytes = segment_bytes.min(options.bytes_max / 4).max(1);
+        Self {
+            options,
+            directory,
+            segment_bytes,
+            head,
+            segments: RwLock::new(segments),
+            floor: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn head(&self) -> Offset {
+        *self.head.borrow()
+    }
+
+    /// The first record still held.
+    pub(crate) fn tail(&self) -> Offset {
+        let first = self.first().map(|segment| segment.name.base);
+        let floor = Offset(self.floor.load(Ordering::Acquire));
+        first.unwrap_or_else(|| self.head()).max(floor)
+    }
+
+    /// The segment that holds `offset` or would, and the base of the one after it.
+    pub(crate) fn segment_at(&self, offset: Offset) -> Option<(Arc<Segment>, Option<Offset>)> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let after = segments.partition_point(|segment| segment.name.base <= offset);
+        let found = segments.get(after.checked_sub(1)?)?;
+        let next = segments.get(after).map(|segment| segment.name.base);
+        Some((Arc::clone(found), next))
+    }
+
+    pub(crate) fn first(&self) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.first().cloned()
+    }
+
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.clone()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().map(|segment| segment.bytes()).sum()
+    }
+
+    pub(crate) fn push(&self, segment: Arc<Segment>) {
+        let mut segments = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        segments.push(segment);
+    }
+
+    pub(crate) fn remove_oldest(&self, count: usize) {
+        let mut segments = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        segments.drain(..count);
+    }
+
+    /// From now on nothing before `floor` is handed out.
+    pub(crate) fn raise_floor(&self, floor: Offset) {
+        self.floor.fetch_max(floor.0, Ordering::AcqRel);
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) epoch: u64,
+    pub(crate) directory: PathBuf,
+    pub(crate) streams: Vec<Arc<Stream>>,
+    /// Index of `_catalog` in `streams`.
+    pub(crate) journal: usize,
+    pub(crate) catalog: Catalog,
+    pub(crate) queue: Queue,
+    pub(crate) figures: Mutex<Figures>,
+    /// Why the writer ended before it was told to. Its sender goes with the writer.
+    pub(crate) poison: watch::Receiver<Option<Error>>,
+}
+
+impl Shared {
+    pub(crate) fn index(&self, name: &StreamName) -> Result<usize, Error> {
+        let found = self
+            .streams
+            .iter()
+            .position(|stream| stream.options.name == *name);
+        found.ok_or_else(|| Error::UnknownStream {
+            name: name.to_string(),
+        })
+    }
+
+    pub(crate) fn stream(&self, name: &StreamName) -> Result<&Arc<Stream>, Error> {
+        self.index(name).map(|index| &self.streams[index])
+    }
+
+    /// An error once the log is poisoned.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match &*self.poison.borrow() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything in the stream before this is confirmed by all the readers it waits for.
+    pub(crate) fn confirmed(&self, stream: &Stream) -> Offset {
+        let name = stream.options.name.as_str();
+        let cursor = |reader: &String| self.catalog.cursor(reader, name).unwrap_or_default();
+        let cursors = stream.options.readers.iter().map(cursor);
+        cursors.min().unwrap_or_default()
+    }
+}

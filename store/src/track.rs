@@ -1,0 +1,172 @@
+//! The writer's end of one stream: the file it appends to, and what of it is on the device.
+
+use crate::disk::Disk;
+use crate::segment::{HEADER_BYTES, Name, Preface, Segment};
+use crate::stream::Stream;
+use crate::{Error, Offset, WallNanos};
+use std::fs::File;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What every segment of this run has in its header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) epoch: u64,
+    pub(crate) boot: u128,
+}
+
+#[derive(Debug)]
+pub(crate) struct Track {
+    pub(crate) stream: Arc<Stream>,
+    head: watch::Sender<Offset>,
+    active: Option<Active>,
+    /// The next write begins a new segment.
+    pub(crate) rotate: bool,
+    /// Segments that end at or before this are to be removed.
+    pub(crate) remove_below: Offset,
+}
+
+#[derive(Debug)]
+struct Active {
+    file: File,
+    segment: Arc<Segment>,
+    /// Where the next frame goes; ahead of the durable length while a commit is under way.
+    end: u64,
+    /// The file may hold bytes behind its durable length.
+    dirty: bool,
+    /// The file's name is not yet on the device.
+    fresh: bool,
+}
+
+impl Track {
+    pub(crate) const fn new(stream: Arc<Stream>, head: watch::Sender<Offset>) -> Self {
+        Self {
+            stream,
+            head,
+            active: None,
+            rotate: false,
+            remove_below: Offset::ZERO,
+        }
+    }
+
+    pub(crate) fn head(&self) -> Offset {
+        *self.head.borrow()
+    }
+
+    /// The segment the next `bytes` go to, begun if need be. No frame before `sequence` follows.
+    pub(crate) fn segment(
+        &mut self,
+        disk: &Disk,
+        origin: Origin,
+        sequence: u64,
+        bytes: u64,
+    ) -> Result<Arc<Segment>, Error> {
+        if let Some(active) = &self.active {
+            let empty = active.end == HEADER_BYTES as u64;
+            let full = active.end + bytes > self.stream.segment_bytes;
+            if empty || !(full || self.rotate) {
+                return Ok(Arc::clone(&active.segment));
+            }
+        }
+        self.begin(disk, origin, sequence)
+    }
+
+    fn begin(&mut self, disk: &Disk, origin: Origin, sequence: u64) -> Result<Arc<Segment>, Error> {
+        let name = Name {
+            base: self.head(),
+            sequence,
+        };
+        let preface = Preface {
+            epoch: origin.epoch,
+            boot: origin.boot,
+            name,
+            created: WallNanos::now(),
+            stream: self.stream.options.name.to_string(),
+        };
+        let end = HEADER_BYTES as u64;
+        let segment = Segment::new(&self.stream.directory, origin.epoch, name, end, name.base);
+        let path = &segment.path;
+        let file = disk
+            .create(path)
+            .map_err(Error::storage("create segment", path))?;
+        if let Err(error) = disk.write(&file, path, &preface.encode(), 0) {
+            // Without a whole header the file is nothing; recovery also ignores it.
+            let _ = disk.remove(path);
+            return Err(Error::storage("write segment header of", path)(error));
+        }
+        let segment = Arc::new(segment);
+        self.stream.push(Arc::clone(&segment));
+        self.rotate = false;
+        self.active = Some(Active {
+            file,
+            segment: Arc::clone(&segment),
+            end,
+            dirty: false,
+            fresh: true,
+        });
+        Ok(segment)
+    }
+
+    /// Writes behind what is there and returns where. Not durable before [`Track::sync`].
+    pub(crate) fn write(&mut self, disk: &Disk, bytes: &[u8]) -> Result<u64, Error> {
+        let active = self.active.as_mut().expect("a segment was asked for first");
+        let path = &active.segment.path;
+        active.dirty = true;
+        disk.write(&active.file, path, bytes, active.end)
+            .map_err(Error::storage("write to", path))?;
+        let at = active.end;
+        active.end += bytes.len() as u64;
+        Ok(at)
+    }
+
+    /// Brings what was written, and the file's name, onto the device. An error here leaves
+    /// unknown what is there: never to be tried again.
+    pub(crate) fn sync(&mut self, disk: &Disk) -> Result<(), Error> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        let path = &active.segment.path;
+        disk.sync(&active.file, path).map_err(poison(path))?;
+        if active.fresh {
+            let directory = &self.stream.directory;
+            disk.sync_directory(directory).map_err(poison(directory))?;
+            active.fresh = false;
+        }
+        active.dirty = false;
+        Ok(())
+    }
+
+    /// What was synced becomes visible: up to `next`.
+    pub(crate) fn publish(&mut self, next: Offset) {
+        if let Some(active) = &self.active {
+            active.segment.extend(active.end, next);
+        }
+        self.head.send_if_modified(|head| {
+            let moved = *head != next;
+            *head = next;
+            moved
+        });
+    }
+
+    /// Takes back what a failed commit left behind the durable length.
+    pub(crate) fn roll_back(&mut self, disk: &Disk) -> Result<(), Error> {
+        match &mut self.active {
+            Some(active) if active.dirty => {
+                let path = &active.segment.path;
+                let durable = active.segment.bytes();
+                disk.truncate(&active.file, path, durable)
+                    .map_err(Error::storage("truncate", path))?;
+                active.end = durable;
+                self.sync(disk)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn poison(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Poisoned {
+        path: path.to_owned(),
+        source: Arc::new(source),
+    }
+}

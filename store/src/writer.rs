@@ -1,0 +1,650 @@
+//! The one thread that owns all files: takes what is queued, commits it, tells everybody.
+//!
+//! ```text
+//! queue ─► admit ─► plan ─► write ─► sync ─► catalog ─► heads ─► answers ─► housekeeping
+//!            │                 │        └─ fails: poison, the thread ends
+//!            │                 └─ fails: roll back, every append of the commit fails
+//!            └─ full: this append fails, or the oldest segment is given up
+//! ```
+
+use crate::append::OWN_BUCKET;
+use crate::catalog::Mark;
+use crate::disk::Disk;
+use crate::frame::{self, Builder, Encoded, flags};
+use crate::plan::{Plan, Planned};
+use crate::queue::{Company, Queued};
+use crate::recovery;
+use crate::retention::{Held, Room, make_room};
+use crate::stats::Storage;
+use crate::stream::{Shared, Stream};
+use crate::track::{Origin, Track};
+use crate::{Change, Committed, Error, Gap, Offset, WallNanos};
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// sled is handed to the operating system after this much log, which bounds the replay after a
+/// crash of the process.
+const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
+/// A catalog that is out of order is rebuilt no more often than this.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) disk: Disk,
+    pub(crate) origin: Origin,
+    pub(crate) tracks: Vec<Track>,
+    pub(crate) poison: watch::Sender<Option<Error>>,
+    pub(crate) commit_delay_max: Duration,
+    /// The next frame's.
+    pub(crate) next_sequence: u64,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) unflushed_bytes: u64,
+    pub(crate) rebuild_after: Option<Instant>,
+    /// Held for as long as the files may change.
+    pub(crate) lock: std::fs::File,
+}
+
+/// When the catalog was last written into the log as a whole, and when it is to be again.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    /// Last sequence number of the newest complete snapshot; 0 if there is none.
+    pub(crate) last: u64,
+    /// Newest frame that carries changes.
+    pub(crate) last_change: u64,
+    /// Log written since, in all streams and in `_catalog` alone.
+    pub(crate) bytes_since: u64,
+    pub(crate) journal_bytes_since: u64,
+    /// Size of the newest one: the journal may grow to a multiple of it.
+    pub(crate) bytes: u64,
+    pub(crate) segment_bytes: u64,
+}
+
+impl Snapshots {
+    /// Often enough that a rebuild reads little, rarely enough that it costs little.
+    fn due(&self) -> bool {
+        let replay_bytes_max = (4 * self.segment_bytes).max(8 * self.bytes);
+        let journal_bytes_max = (self.segment_bytes / 4).max(4 * self.bytes);
+        self.last_change > self.last
+            && (self.bytes_since > replay_bytes_max || self.journal_bytes_since > journal_bytes_max)
+    }
+}
+
+/// An append that was let in, and the stream whose frame carries it.
+type Note = (usize, Encoded);
+
+impl Writer {
+    /// Works until the queue is closed and empty, or a sync fails.
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut company = Company::new(self.commit_delay_max);
+        while let Some(batch) = shared.queue.take(&mut company) {
+            let appends = batch.len();
+            if let Err(error) = self.commit(Vec::new(), batch) {
+                return self.end_poisoned(&error);
+            }
+            company.committed(appends);
+        }
+        if let Err(error) = self.stop() {
+            tracing::warn!(%error, "the log was closed without its clean-stop marker");
+        }
+        // Readers may outlive the writer; the files may be opened anew all the same.
+        shared.catalog.abandon();
+    }
+
+    /// One group commit. An error means that the log is poisoned.
+    pub(crate) fn commit(&mut self, notes: Vec<Note>, batch: Vec<Queued>) -> Result<(), Error> {
+        self.mend_catalog();
+        if let Err(error) = self.roll_back() {
+            return self.fail(batch, error);
+        }
+        let (gaps, batch) = self.admit(batch);
+        let mut plan = Plan::new(self.next_sequence);
+        let notes: Vec<_> = notes.into_iter().chain(gaps).collect();
+        for (stream, note) in &notes {
+            plan.push(*stream, self.tracks[*stream].head(), note);
+        }
+        let offsets: Vec<_> = batch
+            .iter()
+            .map(|queued| {
+                let head = self.tracks[queued.carrier].head();
+                plan.push(queued.carrier, head, &queued.append)
+            })
+            .collect();
+        let (frames, next_sequence) = plan.finish();
+        if frames.is_empty() {
+            return self.tidy();
+        }
+        // Numbers of a commit that fails are not used again: its frames may still turn up.
+        self.next_sequence = next_sequence;
+
+        let written = match self.write(&frames) {
+            Ok(written) => written,
+            Err(error) => {
+                if matches!(&error, Error::Storage { source, .. } if is_full(source)) {
+                    self.reclaim_confirmed();
+                }
+                return match self.roll_back() {
+                    Err(poisoned @ Error::Poisoned { .. }) => self.fail(batch, poisoned),
+                    _ => self.fail(batch, error),
+                };
+            }
+        };
+        for &stream in written.heads.keys() {
+            if let Err(poisoned) = self.sync(stream) {
+                return self.fail(batch, poisoned);
+            }
+        }
+
+        let changes = notes.iter().map(|(_, note)| note);
+        let changes = changes.chain(batch.iter().map(|queued| &queued.append));
+        let changes: Vec<_> = changes.flat_map(|append| &append.decoded).collect();
+        self.apply(&changes, &written);
+        for (&stream, &next) in &written.heads {
+            self.tracks[stream].publish(next);
+        }
+        self.count(&notes, &batch, &written);
+        for (queued, committed) in batch.into_iter().zip(offsets) {
+            let committed = if queued.carrier == queued.stream {
+                committed
+            } else {
+                let head = self.tracks[queued.stream].head();
+                Committed {
+                    first: head,
+                    next: head,
+                }
+            };
+            queued.answer(Ok(committed));
+        }
+        self.tidy()
+    }
+
+    /// Lets in what fits. Returns gap records for what has to go, and the appends let in.
+    fn admit(&mut self, batch: Vec<Queued>) -> (Vec<Note>, Vec<Queued>) {
+        let mut gaps = Vec::new();
+        let mut needed: BTreeMap<usize, Result<u64, Error>> = BTreeMap::new();
+        let mut admitted = Vec::with_capacity(batch.len());
+        for queued in batch {
+            let stream = queued.carrier;
+            let before = needed.remove(&stream).unwrap_or(Ok(0));
+            // Once one is refused, all later ones are: a stream keeps its order.
+            let after = before.and_then(|before| {
+                let bytes = queued.append.bytes() + frame::HEADER_BYTES;
+                let needed = before + bytes as u64;
+                let gap = self.make_room(stream, needed)?;
+                gaps.extend(gap.map(|gap| (stream, gap)));
+                Ok(needed)
+            });
+            match &after {
+                Ok(_) => admitted.push(queued),
+                Err(full) => {
+                    self.figures().full += 1;
+                    queued.answer(Err(full.clone()));
+                }
+            }
+            needed.insert(stream, after);
+        }
+        (gaps, admitted)
+    }
+
+    /// Marks segments for removal so that `needed` bytes fit, and journals what is lost by it.
+    fn make_room(&mut self, index: usize, needed: u64) -> Result<Option<Encoded>, Error> {
+        let track = &mut self.tracks[index];
+        let stream = &track.stream;
+        let mut segments = stream.segments();
+        segments.retain(|segment| segment.next() > track.remove_below);
+        let held: Vec<_> = segments
+            .iter()
+            .map(|segment| Held {
+                bytes: segment.bytes(),
+                next: segment.next(),
+            })
+            .collect();
+        let confirmed = self.shared.confirmed(stream);
+        let options = &stream.options;
+        let room = make_room(
+            &held,
+            needed,
+            options.bytes_max,
+            confirmed,
+            options.when_full,
+        );
+        let (count, dropped) = match room {
+            Room::Enough => return Ok(None),
+            Room::Reclaim(count) => (count, false),
+            Room::Drop(count) => (count, true),
+            Room::Full => {
+                return Err(Error::Full {
+                    stream: options.name.to_string(),
+                    bytes: held.iter().map(|segment| segment.bytes).sum(),
+                    bytes_max: options.bytes_max,
+                });
+            }
+        };
+        // The newest segment can only go once there is a newer one.
+        track.rotate |= count == held.len();
+        track.remove_below = held[count - 1].next;
+        if !dropped {
+            return Ok(None);
+        }
+        let lost = (segments[0].name.base.max(confirmed), track.remove_below);
+        let stream = Arc::clone(stream);
+        let times = recovery::times(&segments[..count]);
+        Ok(Some(self.journal_drop(&stream, lost, times)))
+    }
+
+    /// The gap record for segments that retention gives up, with the note that completes the
+    /// removal should the process die in between.
+    fn journal_drop(
+        &self,
+        stream: &Stream,
+        (first, next): (Offset, Offset),
+        times: Option<(WallNanos, WallNanos)>,
+    ) -> Encoded {
+        let name = stream.options.name.as_str();
+        let catalog = &self.shared.catalog;
+        let key = |what: &str| [what, "/", name].concat();
+        // A gap record that nobody has read goes with the segment that holds it: the new one
+        // then speaks for both.
+        let earlier: Option<(Offset, Offset, Option<WallNanos>)> = catalog
+            .get(OWN_BUCKET, key("dropped").as_bytes())
+            .ok()
+            .flatten()
+            .and_then(|bytes| postcard::from_bytes(&bytes).ok())
+            .filter(|(_, recorded, _)| (first..next).contains(recorded));
+        let (first, from) = match earlier {
+            Some((first, _, from)) => (first, from),
+            None => (first, times.map(|(from, _)| from)),
+        };
+        let gap = Gap {
+            subject: name.to_owned(),
+            offsets: Some((first, next)),
+            from,
+            to: times.map(|(_, to)| to),
+            count: Some(next.0 - first.0),
+            reason: "the stream was full and its policy is drop_oldest".to_owned(),
+        };
+        tracing::error!(
+            stream = name, %first, %next,
+            "the stream is full: its oldest records were given up"
+        );
+        let recorded = stream.head();
+        let put = |what: &str, value: Vec<u8>| Change::Put {
+            bucket: OWN_BUCKET.to_owned(),
+            key: key(what).into_bytes().into(),
+            value: value.into(),
+        };
+        let dropped = postcard::to_stdvec(&(first, recorded, from)).expect("plain numbers");
+        let changes = vec![
+            put("tail", next.0.to_le_bytes().to_vec()),
+            put("dropped", dropped),
+        ];
+        Encoded::new(&[gap.into_record()], changes)
+    }
+
+    fn write(&mut self, frames: &[Planned]) -> Result<Written, Error> {
+        let mut by_stream: BTreeMap<usize, Vec<&Planned>> = BTreeMap::new();
+        for frame in frames {
+            by_stream.entry(frame.stream).or_default().push(frame);
+        }
+        let mut written = Written::default();
+        let mut bytes = Vec::new();
+        for (stream, frames) in by_stream {
+            let track = &mut self.tracks[stream];
+            let size = frames
+                .iter()
+                .map(|frame| frame.builder.bytes() as u64)
+                .sum();
+            let sequence = frames[0].sequence();
+            let segment = track.segment(&self.disk, self.origin, sequence, size)?;
+            bytes.clear();
+            let mut starts = Vec::new();
+            for frame in &frames {
+                starts.push((frame.builder.base, bytes.len() as u64));
+                frame
+                    .builder
+                    .finish(frame.sequence(), segment.seed, &mut bytes);
+                written.next_of(stream, frame.builder.next());
+            }
+            let at = track.write(&self.disk, &bytes)?;
+            for (base, start) in starts {
+                segment.mark(base, at + start);
+            }
+            written.bytes += bytes.len() as u64;
+            if stream == self.shared.journal {
+                written.journal_bytes += bytes.len() as u64;
+            }
+        }
+        written.last_sequence = frames.last().map_or(0, Planned::sequence);
+        Ok(written)
+    }
+
+    fn sync(&mut self, stream: usize) -> Result<(), Error> {
+        let started = Instant::now();
+        self.tracks[stream].sync(&self.disk)?;
+        self.figures().synced(started.elapsed());
+        Ok(())
+    }
+
+    fn roll_back(&mut self) -> Result<(), Error> {
+        for track in &mut self.tracks {
+            track.roll_back(&self.disk)?;
+        }
+        Ok(())
+    }
+
+    /// Answers a commit that failed. A poisoning error is handed on.
+    fn fail(&self, batch: Vec<Queued>, error: Error) -> Result<(), Error> {
+        let mut figures = self.figures();
+        if figures.storage == Storage::Ok {
+            tracing::error!(%error, "a commit failed; nothing acknowledged is lost");
+        }
+        figures.failed += batch.len() as u64;
+        figures.storage = Storage::StorageFailed {
+            reason: error.to_string(),
+        };
+        drop(figures);
+        for queued in batch {
+            queued.answer(Err(error.clone()));
+        }
+        match error {
+            Error::Poisoned { .. } => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn count(&self, notes: &[Note], batch: &[Queued], written: &Written) {
+        let mut figures = self.figures();
+        let queued = batch.iter().map(|queued| &queued.append);
+        for append in notes.iter().map(|(_, note)| note).chain(queued) {
+            figures.records += u64::from(append.count);
+            figures.bytes += append.bytes() as u64;
+        }
+        figures.gaps += notes.len() as u64;
+        figures.commits += 1;
+        figures.written += written.bytes;
+        if figures.storage != Storage::Ok {
+            tracing::info!("the disk takes writes again");
+            figures.storage = Storage::Ok;
+        }
+    }
+
+    fn apply(&mut self, changes: &[&Change], written: &Written) {
+        self.unflushed_bytes += written.bytes;
+        self.snapshots.bytes_since += written.bytes;
+        self.snapshots.journal_bytes_since += written.journal_bytes;
+        if changes.is_empty() {
+            return;
+        }
+        self.snapshots.last_change = written.last_sequence;
+        let heads: Vec<_> = written
+            .heads
+            .iter()
+            .map(|(&stream, &next)| (self.name(stream), next))
+            .collect();
+        let mark = self.mark(written.last_sequence);
+        if let Err(error) = self
+            .shared
+            .catalog
+            .apply(changes.iter().copied(), mark, &heads)
+        {
+            self.abandon_catalog(&error);
+        }
+    }
+
+    /// Work that nobody waits for.
+    fn tidy(&mut self) -> Result<(), Error> {
+        for index in 0..self.tracks.len() {
+            if self.tracks[index].remove_below > Offset::ZERO {
+                self.remove_old(index)?;
+            }
+        }
+        if self.snapshots.due() {
+            self.snapshot()?;
+        }
+        if self.unflushed_bytes >= FLUSH_BYTES {
+            self.flush_catalog();
+        }
+        Ok(())
+    }
+
+    /// Removes the segments of a stream that are marked for it.
+    fn remove_old(&mut self, index: usize) -> Result<(), Error> {
+        let track = &self.tracks[index];
+        let segments = track.stream.segments();
+        let count = segments
+            .iter()
+            .take_while(|segment| segment.next() <= track.remove_below)
+            .count()
+            // The newest one says where the stream goes on.
+            .min(segments.len().saturating_sub(1));
+        if count == 0 {
+            return Ok(());
+        }
+        track.stream.raise_floor(track.remove_below);
+        // Frames that go may hold the only copy of changes made since the last snapshot.
+        let kept = segments[count].name.sequence;
+        if kept > self.snapshots.last + 1
+            && self.snapshots.last_change > self.snapshots.last
+            && !self.snapshot()?
+        {
+            return Ok(());
+        }
+        self.unlink(index, count);
+        Ok(())
+    }
+
+    /// A failure here costs space and nothing else: recovery finds the file again.
+    fn unlink(&self, index: usize, count: usize) {
+        let stream = &self.tracks[index].stream;
+        let segments = stream.segments();
+        stream.remove_oldest(count);
+        for segment in &segments[..count] {
+            if let Err(error) = self.disk.remove(&segment.path) {
+                tracing::warn!(path = %segment.path.display(), %error, "cannot remove a segment");
+            }
+        }
+        if let Err(error) = self.disk.sync_directory(&stream.directory) {
+            tracing::warn!(path = %stream.directory.display(), %error, "cannot sync a directory");
+        }
+        self.figures().removed += count as u64;
+    }
+
+    /// The disk is full: gives back what is confirmed and needs no snapshot first.
+    fn reclaim_confirmed(&mut self) {
+        for index in 0..self.tracks.len() {
+            let stream = &self.tracks[index].stream;
+            let confirmed = self.shared.confirmed(stream);
+            let segments = stream.segments();
+            let safe = |pair: &&[Arc<crate::segment::Segment>]| {
+                let all_applied = self.snapshots.last_change <= self.snapshots.last;
+                pair[0].next() <= confirmed
+                    && (all_applied || pair[1].name.sequence <= self.snapshots.last + 1)
+            };
+            let count = segments.windows(2).take_while(safe).count();
+            if count > 0 {
+                self.unlink(index, count);
+            }
+        }
+    }
+
+    /// Writes the whole catalog into `_catalog` and trims what came before. `Ok(false)` if the
+    /// disk or the catalog did not allow it; an error poisons.
+    fn snapshot(&mut self) -> Result<bool, Error> {
+        if !self.shared.catalog.in_order() {
+            return Ok(false);
+        }
+        self.tracks[self.shared.journal].rotate = true;
+        let outcome = match self.write_snapshot() {
+            Ok(bytes) => self.sync(self.shared.journal).map(|()| bytes),
+            Err(error) => Err(error),
+        };
+        let bytes = match outcome {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                return match (self.roll_back(), error) {
+                    (_, poisoned @ Error::Poisoned { .. }) => Err(poisoned),
+                    (Err(poisoned @ Error::Poisoned { .. }), _) => Err(poisoned),
+                    (_, error) => self.fail(Vec::new(), error).map(|()| false),
+                };
+            }
+        };
+        let journal = &mut self.tracks[self.shared.journal];
+        let head = journal.head();
+        journal.publish(head);
+        let before = journal.stream.segments().len() - 1;
+        self.snapshots.last = self.next_sequence - 1;
+        self.snapshots.bytes = bytes;
+        self.snapshots.bytes_since = 0;
+        self.snapshots.journal_bytes_since = 0;
+        self.figures().snapshots += 1;
+        self.flush_catalog();
+        self.unlink(self.shared.journal, before);
+        Ok(true)
+    }
+
+    /// Frames that hold the catalog as it is, the last of them marked as such.
+    fn write_snapshot(&mut self) -> Result<u64, Error> {
+        let (disk, origin) = (self.disk.clone(), self.origin);
+        let shared = Arc::clone(&self.shared);
+        let track = &mut self.tracks[shared.journal];
+        let head = track.head();
+        let next_sequence = &mut self.next_sequence;
+        // The segment is begun here, and holds the snapshot however large it gets.
+        let segment = track.segment(&disk, origin, *next_sequence, 0)?;
+        let mut bytes = Vec::new();
+        let mut total = 0;
+        let mut flush = |part: &mut Builder, flag: u8| {
+            part.snapshot |= flags::SNAPSHOT | flag;
+            bytes.clear();
+            part.finish(*next_sequence, segment.seed, &mut bytes);
+            *next_sequence += 1;
+            total += bytes.len() as u64;
+            *part = Builder::new(head);
+            track.write(&disk, &bytes)
+        };
+        let mut part = Builder::new(head);
+        part.snapshot = flags::SNAPSHOT_FIRST;
+        shared.catalog.export(|change| {
+            part.push(&Encoded::new(&[], vec![change]));
+            if part.is_large() {
+                flush(&mut part, 0)?;
+            }
+            Ok(())
+        })?;
+        flush(&mut part, flags::SNAPSHOT_LAST)?;
+        Ok(total)
+    }
+
+    fn flush_catalog(&mut self) {
+        self.unflushed_bytes = 0;
+        let heads: Vec<_> = (0..self.tracks.len())
+            .map(|stream| (self.name(stream), self.tracks[stream].head()))
+            .collect();
+        let mark = self.mark(self.next_sequence - 1);
+        let catalog = &self.shared.catalog;
+        let flushed = catalog
+            .apply([], mark, &heads)
+            .and_then(|()| catalog.flush());
+        if let Err(error) = flushed {
+            self.abandon_catalog(&error);
+        }
+    }
+
+    fn abandon_catalog(&mut self, error: &Error) {
+        if self.shared.catalog.in_order() {
+            tracing::warn!(%error, "the catalog is out of order; it will be rebuilt from the log");
+            self.shared.catalog.abandon();
+            self.rebuild_after = Some(Instant::now() + REBUILD_PAUSE);
+        }
+    }
+
+    /// Rebuilds the catalog if it is out of order.
+    fn mend_catalog(&mut self) {
+        let due = self
+            .rebuild_after
+            .is_none_or(|after| Instant::now() >= after);
+        if self.shared.catalog.in_order() || !due {
+            return;
+        }
+        let mark = self.mark(self.next_sequence - 1);
+        match recovery::rebuild(
+            &self.shared.catalog,
+            &self.shared.streams,
+            self.shared.journal,
+            mark,
+        ) {
+            Ok(_) => tracing::info!("the catalog was rebuilt from the log"),
+            Err(error) => self.abandon_catalog(&error),
+        }
+        self.rebuild_after = Some(Instant::now() + REBUILD_PAUSE);
+    }
+
+    /// The end of an orderly life.
+    fn stop(&mut self) -> Result<(), Error> {
+        self.flush_catalog();
+        self.roll_back()?;
+        let heads = self.tracks.iter();
+        let heads = heads.map(|track| (track.stream.options.name.to_string(), track.head()));
+        recovery::Marker {
+            last_sequence: self.next_sequence - 1,
+            heads: heads.collect(),
+        }
+        .write(&self.disk, &self.shared.directory)
+    }
+
+    fn end_poisoned(self, error: &Error) {
+        tracing::error!(%error, "the log is poisoned");
+        self.figures().storage = Storage::Poisoned {
+            reason: error.to_string(),
+        };
+        self.poison.send_replace(Some(error.clone()));
+        self.shared.queue.close();
+        let mut company = Company::new(Duration::ZERO);
+        while let Some(batch) = self.shared.queue.take(&mut company) {
+            for queued in batch {
+                queued.answer(Err(error.clone()));
+            }
+        }
+        drop(self.lock);
+    }
+
+    const fn mark(&self, applied: u64) -> Mark {
+        Mark {
+            epoch: self.origin.epoch,
+            boot: self.origin.boot,
+            applied,
+        }
+    }
+
+    fn name(&self, stream: usize) -> &str {
+        self.shared.streams[stream].options.name.as_str()
+    }
+
+    fn figures(&self) -> MutexGuard<'_, crate::stats::Figures> {
+        let figures = self.shared.figures.lock();
+        figures.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one commit put into the files.
+#[derive(Debug, Default)]
+struct Written {
+    /// Head of each stream touched, once the commit is durable.
+    heads: BTreeMap<usize, Offset>,
+    bytes: u64,
+    journal_bytes: u64,
+    last_sequence: u64,
+}
+
+impl Written {
+    fn next_of(&mut self, stream: usize, next: Offset) {
+        self.heads.insert(stream, next);
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
