@@ -28,6 +28,8 @@ def discover(consumer, prefix, known):
         (name, partition)
         for name, topic in topics.items()
         if name.startswith(prefix) and topic.error is None
+        # The node's own bookkeeping is no record.
+        and not name.startswith(prefix + "positions.")
         for partition in topic.partitions
     } - known
     if fresh:

@@ -7,6 +7,7 @@ standard input closes, when all it has sent are.
 
 import argparse
 import json
+import os
 import time
 
 import paho.mqtt.client as mqtt
@@ -29,7 +30,17 @@ class Publisher:
         self.connected = False
         self.connections = 0
         self.next_at = time.monotonic()
+        self.script = self.read_script()
         self.client = self.make_client()
+
+    def read_script(self):
+        """The messages to send instead of numbered ones, each `{"topic":…,"payload":…}`."""
+        if not self.options.script:
+            return []
+        with open(self.options.script, encoding="utf-8") as lines:
+            messages = [json.loads(line) for line in lines]
+        self.options.count = len(messages)
+        return messages
 
     def make_client(self):
         name = self.options.name
@@ -88,11 +99,20 @@ class Publisher:
             return False
         return len(self.in_flight) < self.options.window and time.monotonic() >= self.next_at
 
-    def send(self):
-        number = self.sent
+    def message(self, number):
+        if self.script:
+            message = self.script[number]
+            return message["topic"], json.dumps(message["payload"])
         topic = self.options.topic[number % len(self.options.topic)]
         message = {"by": self.options.name, "id": number, "value": number / 10}
-        payload = json.dumps(message, separators=(",", ":"))
+        if self.options.pad:
+            # Not to be compressed away: half a byte of chance per character.
+            message["pad"] = os.urandom(self.options.pad // 2).hex()
+        return topic, json.dumps(message, separators=(",", ":"))
+
+    def send(self):
+        number = self.sent
+        topic, payload = self.message(number)
         # Into the journal first: a message we do not know of must not turn up.
         self.journal.write(event="sent", id=number, topic=topic, connection=self.connections)
         info = self.client.publish(topic, payload, qos=self.options.qos)
@@ -127,7 +147,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", required=True, help="client id, and `by` in every message")
-    parser.add_argument("--topic", action="append", required=True)
+    parser.add_argument("--topic", action="append", default=[])
+    parser.add_argument("--script", help="a file of messages to send instead of numbered ones")
+    parser.add_argument("--pad", type=int, default=0, help="characters of noise per message")
     parser.add_argument("--qos", type=int, choices=(1, 2), default=1)
     parser.add_argument("--protocol", type=int, choices=(4, 5), default=4)
     parser.add_argument("--count", type=int, default=0, help="0: until standard input closes")

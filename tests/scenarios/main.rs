@@ -1,8 +1,130 @@
 //! The node on real parts, one story each. `tests/run` prepares everything and runs this.
 
-use skerry_tests::runner::{self, Scenario};
+mod alerts;
+mod bad_config;
+mod bad_disk;
+mod bad_peers;
+mod common;
+mod crashes;
+mod demo;
+mod lifecycle;
+mod mqtt;
+mod opcua;
+mod outages;
+
+use skerry_tests::runner::{self, Need, Scenario};
+
+const PYTHON: &[Need] = &[Need::Python];
+const KAFKA: &[Need] = &[Need::Python, Need::Kafka];
+const KAFKA_AND_MOUNT: &[Need] = &[Need::Python, Need::Kafka, Need::Mount];
 
 fn main() -> std::process::ExitCode {
-    let scenarios: Vec<Scenario> = vec![];
+    let scenarios = [
+        Scenario {
+            name: "mqtt_to_kafka_once_and_in_order",
+            needs: KAFKA,
+            run: mqtt::once,
+        },
+        Scenario {
+            name: "malformed_mqtt_stops_nothing",
+            needs: PYTHON,
+            run: mqtt::malformed,
+        },
+        Scenario {
+            name: "node_killed_mid_stream",
+            needs: KAFKA,
+            run: crashes::node_killed,
+        },
+        Scenario {
+            name: "node_killed_while_kafka_is_away",
+            needs: KAFKA,
+            run: crashes::offline,
+        },
+        Scenario {
+            name: "kafka_stopped_killed_and_frozen",
+            needs: KAFKA,
+            run: outages::kafka,
+        },
+        Scenario {
+            name: "link_cut_and_stalled",
+            needs: KAFKA,
+            run: outages::link,
+        },
+        Scenario {
+            name: "opcua_server_restarted",
+            needs: KAFKA,
+            run: opcua::restarted,
+        },
+        Scenario {
+            name: "opcua_browse_gives_config",
+            needs: PYTHON,
+            run: opcua::browse,
+        },
+        Scenario {
+            name: "model_raises_and_clears_an_alert",
+            needs: KAFKA,
+            run: alerts::replayed,
+        },
+        Scenario {
+            name: "peers_that_are_not_there",
+            needs: KAFKA,
+            run: bad_peers::absent,
+        },
+        Scenario {
+            name: "config_problems_all_at_once",
+            needs: &[],
+            run: bad_config::problems,
+        },
+        Scenario {
+            name: "data_directory_in_use",
+            needs: &[],
+            run: bad_disk::in_use,
+        },
+        Scenario {
+            name: "data_directory_read_only",
+            needs: &[Need::Mount],
+            run: bad_disk::read_only,
+        },
+        Scenario {
+            name: "data_directory_in_memory",
+            needs: &[],
+            run: bad_disk::in_memory,
+        },
+        Scenario {
+            name: "stream_full",
+            needs: KAFKA,
+            run: bad_disk::stream_full,
+        },
+        Scenario {
+            name: "disk_full_and_space_again",
+            needs: KAFKA_AND_MOUNT,
+            run: bad_disk::full,
+        },
+        Scenario {
+            name: "graceful_stop_and_systemd",
+            needs: PYTHON,
+            run: lifecycle::systemd,
+        },
+        Scenario {
+            name: "health_readiness_and_metrics",
+            needs: PYTHON,
+            run: lifecycle::health,
+        },
+        Scenario {
+            name: "demo_audit_holds",
+            needs: &[],
+            run: demo::plain,
+        },
+        Scenario {
+            name: "demo_with_real_kafka",
+            needs: KAFKA,
+            run: demo::kafka,
+        },
+        Scenario {
+            name: "demo_interrupted",
+            needs: &[],
+            run: demo::interrupted,
+        },
+    ];
     runner::main(&scenarios)
 }

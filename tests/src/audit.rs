@@ -68,6 +68,40 @@ impl Arrived {
     }
 }
 
+/// Records of the log itself, as `skerry log cat --json` prints them, in the consumer's form.
+pub fn logged(stream: &str, lines: &[Value]) -> Result<Vec<Arrived>> {
+    let record = |line: &Value| {
+        let payload = &line["payload"];
+        let value = payload
+            .as_str()
+            .map_or_else(|| payload.to_string(), str::to_owned);
+        let kind = line["kind"]
+            .as_str()
+            .with_context(|| format!("no kind in {line}"))?;
+        let key = line["source"]
+            .as_str()
+            .with_context(|| format!("no source in {line}"))?;
+        let offset = line["offset"]
+            .as_i64()
+            .with_context(|| format!("no offset in {line}"))?;
+        let headers = [
+            ("skerry-stream", stream.to_owned()),
+            ("skerry-offset", offset.to_string()),
+            ("skerry-kind", kind.to_owned()),
+        ];
+        Ok(Arrived {
+            topic: stream.to_owned(),
+            partition: 0,
+            kafka_offset: offset,
+            key: key.to_owned(),
+            value,
+            timestamp_ms: 0,
+            headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
+        })
+    };
+    lines.iter().map(record).collect()
+}
+
 /// Everything the consumer has written, in the order of each partition.
 pub fn arrived(lines: &[Value]) -> Result<Vec<Arrived>> {
     lines.iter().map(Arrived::parse).collect()
@@ -209,14 +243,74 @@ pub fn messages(journal: &Journal, arrived: &[Arrived], copies: Copies) -> Resul
     Ok(())
 }
 
-/// Every stream's offsets arrived from 0 on without a hole, each once, and per key in order.
-/// Gives the number of records per stream.
-pub fn offsets(arrived: &[Arrived]) -> Result<BTreeMap<String, u64>> {
-    let mut streams: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+/// What became of a stream's records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Offsets that arrived as records.
+    pub delivered: BTreeSet<u64>,
+    /// Offsets that did not, and that a gap record names.
+    pub in_gaps: BTreeSet<u64>,
+}
+
+impl Account {
+    /// How many offsets are accounted for.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        (self.delivered.len() + self.in_gaps.len()) as u64
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Accounts for the offsets of each stream, without judging.
+pub fn accounts(arrived: &[Arrived]) -> Result<BTreeMap<String, Account>> {
+    let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
+    let mut gaps = Vec::new();
+    for record in arrived {
+        let (stream, offset) = record.origin()?;
+        match missing_offsets(record)? {
+            // It stands in the place of what it tells of.
+            Some((subject, first, next)) if subject == stream && first == offset => {
+                gaps.push((subject, first, next));
+            }
+            gap => {
+                accounts.entry(stream).or_default().delivered.insert(offset);
+                gaps.extend(gap);
+            }
+        }
+    }
+    for (stream, first, next) in gaps {
+        let account = accounts.entry(stream).or_default();
+        let missing = (first..next).filter(|offset| !account.delivered.contains(offset));
+        account.in_gaps.extend(missing.collect::<Vec<_>>());
+    }
+    Ok(accounts)
+}
+
+/// The stream and its offsets, first and one past the last, that a gap record speaks of.
+fn missing_offsets(record: &Arrived) -> Result<Option<(String, u64, u64)>> {
+    if record.kind() != "gap" {
+        return Ok(None);
+    }
+    let gap = record.json()?;
+    let subject = gap["subject"]
+        .as_str()
+        .context("a gap without a subject")?
+        .to_owned();
+    let range = gap["offsets"][0].as_u64().zip(gap["offsets"][1].as_u64());
+    Ok(range.map(|(first, next)| (subject, first, next)))
+}
+
+/// Each offset of each stream from 0 on arrived once or stands in a gap, in order per key.
+pub fn offsets(arrived: &[Arrived]) -> Result<BTreeMap<String, Account>> {
+    let mut seen = BTreeSet::new();
     let mut newest: BTreeMap<(String, String, String), u64> = BTreeMap::new();
     for record in arrived {
         let (stream, offset) = record.origin()?;
-        let fresh = streams.entry(stream.clone()).or_default().insert(offset);
+        let fresh = seen.insert((stream.clone(), offset));
         ensure!(fresh, "{stream} {offset} is in the cluster twice");
         let key = (record.topic.clone(), stream.clone(), record.key.clone());
         let before = newest.insert(key, offset);
@@ -227,17 +321,17 @@ pub fn offsets(arrived: &[Arrived]) -> Result<BTreeMap<String, u64>> {
             record.key
         );
     }
-    let mut counts = BTreeMap::new();
-    for (stream, offsets) in streams {
-        let count = offsets.len() as u64;
-        let hole = (0..count).find(|offset| !offsets.contains(offset));
+    let accounts = accounts(arrived)?;
+    for (stream, account) in &accounts {
+        let known =
+            |offset: &u64| account.delivered.contains(offset) || account.in_gaps.contains(offset);
+        let hole = (0..account.len()).find(|offset| !known(offset));
         ensure!(
             hole.is_none(),
             "{stream}: {hole:?} is missing in the cluster"
         );
-        counts.insert(stream, count);
     }
-    Ok(counts)
+    Ok(accounts)
 }
 
 #[cfg(test)]
@@ -313,5 +407,16 @@ mod tests {
         assert!(again.contains("twice"), "{again}");
         let late = complaint(&[record(0, 1, "t"), record(1, 0, "t")]);
         assert!(late.contains("came after"), "{late}");
+    }
+
+    #[test]
+    fn a_gap_accounts_for_what_it_names() {
+        let mut gap = record(0, 1, "telemetry");
+        gap["headers"]["skerry-kind"] = json!("gap");
+        gap["value"] = json!(json!({"subject": "telemetry", "offsets": [1, 4]}).to_string());
+        let arrived = arrived(&[record(0, 0, "t"), gap, record(1, 4, "t")]).unwrap();
+        let accounts = offsets(&arrived).unwrap();
+        assert_eq!(accounts["telemetry"].delivered, BTreeSet::from([0, 4]));
+        assert_eq!(accounts["telemetry"].in_gaps, BTreeSet::from([1, 2, 3]));
     }
 }

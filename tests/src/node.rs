@@ -24,6 +24,8 @@ pub struct Settings {
     /// `bytes_max` and `when_full` of the stream `telemetry`, which takes `plant/#`.
     pub telemetry_bytes_max: String,
     pub telemetry_when_full: String,
+    /// Further keys of `[mqtt]`, and what follows it.
+    pub mqtt_more: String,
     /// Whole sections more, as TOML.
     pub more: String,
 }
@@ -38,6 +40,7 @@ impl Settings {
             kafka: None,
             telemetry_bytes_max: "1GiB".to_owned(),
             telemetry_when_full: "block".to_owned(),
+            mqtt_more: String::new(),
             more: String::new(),
         })
     }
@@ -48,6 +51,7 @@ impl Settings {
             mqtt_port,
             http_port,
             allow_volatile,
+            mqtt_more,
             ..
         } = self;
         let mut text = format!(
@@ -61,7 +65,7 @@ listen = "127.0.0.1:{http_port}"
 
 [mqtt]
 listen = "127.0.0.1:{mqtt_port}"
-
+{mqtt_more}
 [[stream]]
 name = "telemetry"
 topics = ["plant/#"]
@@ -282,6 +286,20 @@ pub fn skerry<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Result<Output> {
         Command::new(workspace::skerry()).args(arguments),
         wait::DRAIN,
     )
+}
+
+/// `skerry log cat`: the records of a stream in the node's log, one JSON object each.
+pub fn log_cat(data: &Path, stream: &str) -> Result<Vec<Value>> {
+    let data = data.display().to_string();
+    let output = skerry(&["log", "cat", stream, "--data-dir", &data, "--json"])?;
+    ensure!(
+        output.code == Some(0),
+        "skerry log cat failed: {}",
+        output.text()
+    );
+    let parse =
+        |line: &str| serde_json::from_str(line).with_context(|| format!("not JSON: {line}"));
+    output.stdout.lines().map(parse).collect()
 }
 
 /// Sums the samples of a metric over its labels; `None` where it is not exported.

@@ -27,6 +27,8 @@ pub struct Publishing<'a> {
     /// 0: until it is told to finish.
     pub count: u32,
     pub interval_ms: u32,
+    /// Characters of noise in every message.
+    pub pad: u32,
 }
 
 impl Default for Publishing<'_> {
@@ -39,6 +41,7 @@ impl Default for Publishing<'_> {
             protocol: 4,
             count: 0,
             interval_ms: 0,
+            pad: 0,
         }
     }
 }
@@ -100,6 +103,7 @@ impl World {
             protocol,
             count,
             interval_ms,
+            pad,
         } = publishing;
         let interval = f64::from(interval_ms) / 1000.0;
         let mut arguments = vec![
@@ -109,8 +113,16 @@ impl World {
             format!("--protocol={protocol}"),
             format!("--count={count}"),
             format!("--interval={interval}"),
+            format!("--pad={pad}"),
         ];
         arguments.extend(topics.iter().map(|topic| format!("--topic={topic}")));
+        self.helper("publisher.py", name, "--journal", &arguments)
+    }
+
+    /// Publishes the messages of a file, each `{"topic": …, "payload": …}`, and ends.
+    pub fn replay(&self, port: u16, name: &str, script: &Path) -> Result<Helper> {
+        let script = format!("--script={}", script.display());
+        let arguments = [format!("--port={port}"), format!("--name={name}"), script];
         self.helper("publisher.py", name, "--journal", &arguments)
     }
 

@@ -1,0 +1,183 @@
+//! OPC-UA from asyncua, which is not ours and not well behaved.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use skerry_tests::audit::{self, Arrived};
+use skerry_tests::node;
+use skerry_tests::python::Helper;
+use skerry_tests::world::World;
+use skerry_tests::{Context as _, Result, ensure, wait};
+
+use crate::common::{drained, log_agrees};
+
+const COUNTERS: u32 = 3;
+/// Every fifth value is a bad one.
+const BAD_EVERY: u64 = 5;
+/// BadSensorFailure (OPC 10000-4, 7.39).
+const BAD_SENSOR_FAILURE: &str = "808c0000";
+/// The second server starts here, far from where the first can have got to.
+const SECOND_FROM: u64 = 100_000;
+
+fn value(record: &Arrived) -> Result<u64> {
+    let payload = record.json()?;
+    payload["value"]
+        .as_u64()
+        .with_context(|| format!("no value in {record:?}"))
+}
+
+/// Waits until the cluster has `count` values at or above `from`.
+fn values_arrived(consumer: &mut Helper, from: u64, count: usize) -> Result<()> {
+    let what = format!("{count} values from {from} on");
+    wait::until_true(&what, wait::DRAIN, || {
+        let mut there = 0;
+        for record in audit::arrived(&consumer.lines()?)? {
+            if record.kind() == "opcua" && value(&record)? >= from {
+                there += 1;
+            }
+        }
+        ensure!(there >= count, "{there} so far");
+        Ok(true)
+    })
+}
+
+/// The server is killed and another one takes its place: values flow again, and the stream says
+/// that something is missing in between.
+pub(crate) fn restarted(world: &World) -> Result<()> {
+    let kafka = world.kafka()?;
+    let port = world.port()?;
+    let mut settings = world.settings()?;
+    settings.kafka = Some(kafka.address());
+    settings.add_opcua(port, COUNTERS);
+    let mut consumer = world.consumer(&kafka.address())?;
+    let first = world.opcua_server("first", port, COUNTERS, 0, BAD_EVERY)?;
+    let mut node = world.started(settings)?;
+    values_arrived(&mut consumer, 0, 150)?;
+
+    let what = "the node sees that the server is gone";
+    let first_lines = first.lines()?;
+    first.kill()?;
+    let is_away = |status: &Value| status["opcua"][0]["state"] == "retrying";
+    node.wait_for_status(what, wait::DRAIN, is_away)?;
+    let second = world.opcua_server("second", port, COUNTERS, SECOND_FROM, BAD_EVERY)?;
+    values_arrived(&mut consumer, SECOND_FROM, 150)?;
+    let second_lines = second.lines()?;
+    drop(second);
+
+    let arrived = drained(&node, &mut consumer)?;
+    let machines: Vec<Arrived> = arrived
+        .into_iter()
+        .filter(|record| record.topic == "skerry.machines")
+        .collect();
+    for counter in 0..COUNTERS {
+        let name = format!("Counter{counter}");
+        check_counter(
+            &name,
+            &machines,
+            &set_to(&first_lines, &second_lines, &name),
+        )?;
+    }
+    let gaps = machines
+        .iter()
+        .filter(|record| record.kind() == "gap")
+        .count();
+    ensure!(gaps > 0, "nothing in the stream tells of the outage");
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    log_agrees(&node, "machines", &machines)
+}
+
+/// What the two servers set one counter to, with the StatusCode.
+fn set_to(first: &[Value], second: &[Value], name: &str) -> BTreeMap<u64, u64> {
+    let sets = first
+        .iter()
+        .chain(second)
+        .filter(|line| line["name"] == name);
+    sets.filter_map(|line| Some((line["value"].as_u64()?, line["status"].as_u64()?)))
+        .collect()
+}
+
+/// Only what a server said, in its order, with its status and times; without holes while the
+/// server lived.
+fn check_counter(name: &str, machines: &[Arrived], set: &BTreeMap<u64, u64>) -> Result<()> {
+    let mut newest: Option<u64> = None;
+    let mut bad = 0;
+    for record in machines
+        .iter()
+        .filter(|r| r.kind() == "opcua" && r.key == name)
+    {
+        let value = value(record)?;
+        // A server tells its value once more when it is asked anew; where it starts is not in
+        // its journal.
+        let starts = value == 0 || value == SECOND_FROM;
+        if let Some(before) = newest {
+            let repeated_or_next = value == before || value == before + 1;
+            let from_the_second = before < SECOND_FROM && value >= SECOND_FROM;
+            ensure!(
+                repeated_or_next || from_the_second,
+                "{name}: {value} came after {before}"
+            );
+        }
+        newest = Some(value);
+        record.header("skerry-source-time")?.parse::<i64>()?;
+        if starts {
+            continue;
+        }
+        record.header("skerry-server-time")?.parse::<i64>()?;
+        let status = set.get(&value);
+        let status = status.with_context(|| format!("{name} was never set to {value}"))?;
+        let header = record.headers.get("skerry-status").map(String::as_str);
+        if *status == 0 {
+            ensure!(header.is_none(), "{name} {value}: Good came as {header:?}");
+        } else {
+            bad += 1;
+            ensure!(
+                header == Some(BAD_SENSOR_FAILURE),
+                "{name} {value} came as {header:?}"
+            );
+        }
+    }
+    ensure!(bad > 0, "{name}: no bad value came through");
+    Ok(())
+}
+
+/// What `browse` prints is config that `check` accepts, and has the counters in it.
+pub(crate) fn browse(world: &World) -> Result<()> {
+    let port = world.port()?;
+    let mut server = world.opcua_server("server", port, COUNTERS, 0, 0)?;
+    server.wait_for("the server serves", wait::START, |lines| !lines.is_empty())?;
+    let url = format!("opc.tcp://127.0.0.1:{port}/tests");
+    let output = node::skerry(&["opcua", "browse", &url])?;
+    ensure!(output.code == Some(0), "browse failed: {}", output.text());
+    for counter in 0..COUNTERS {
+        let id = format!("ns=2;s=Counter{counter}");
+        ensure!(
+            output.stdout.contains(&id),
+            "{id} is not in {}",
+            output.stdout
+        );
+    }
+    let mut settings = world.settings()?;
+    settings.more = format!("\n[[stream]]\nname = \"machines\"\n\n{}", output.stdout);
+    let node = world.node(settings)?;
+    let config = node.config().display().to_string();
+    let checked = node::skerry(&["check", &config])?;
+    ensure!(
+        checked.code == Some(0),
+        "what browse printed is refused: {}",
+        checked.text()
+    );
+
+    let nobody = format!("opc.tcp://127.0.0.1:{}", world.port()?);
+    let refused = node::skerry(&["opcua", "browse", "--timeout", "5s", &nobody])?;
+    ensure!(
+        refused.code == Some(1),
+        "nobody was browsed: {:?}",
+        refused.code
+    );
+    ensure!(
+        refused.stderr.contains(&nobody),
+        "does not say where: {}",
+        refused.stderr
+    );
+    Ok(())
+}
