@@ -1,0 +1,299 @@
+//! Bytes → [`Incoming`].
+
+use super::properties::{
+    ConnectProperties, PublishProperties, read_ack, read_disconnect, read_subscribe,
+    read_unsubscribe,
+};
+use super::wire::{Wire, peek_varint};
+use super::{
+    Ack, Connect, Disconnect, Incoming, Malformed, Publish, Qos, RetainHandling, Subscribe,
+    SubscribeOptions, Unsubscribe, Version,
+};
+use crate::topic;
+use bytes::{Buf, BytesMut};
+
+/// Cuts packets off the front of a receive buffer. Knows the version once CONNECT was read.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    version: Option<Version>,
+    /// Bound of a whole packet, fixed header included.
+    packet_bytes_max: usize,
+}
+
+impl Decoder {
+    pub(crate) const fn new(packet_bytes_max: usize) -> Self {
+        Self {
+            version: None,
+            packet_bytes_max,
+        }
+    }
+
+    /// A decoder for packets of a version that needs no CONNECT first.
+    pub(crate) const fn of(version: Version, packet_bytes_max: usize) -> Self {
+        Self {
+            version: Some(version),
+            packet_bytes_max,
+        }
+    }
+
+    /// The next packet, or `None` until more bytes are there. A packet that is too large is
+    /// refused from its length alone, so nobody has to buffer it.
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Incoming>, Malformed> {
+        let Some(&first) = buffer.first() else {
+            return Ok(None);
+        };
+        self.check_first_byte(first)?;
+        let Some((remaining, length_bytes)) = peek_varint(&buffer[1..])? else {
+            return Ok(None);
+        };
+        let header = 1 + length_bytes;
+        let remaining = usize::try_from(remaining).map_err(|_| Malformed::Length)?;
+        if header + remaining > self.packet_bytes_max {
+            return Err(Malformed::TooLarge);
+        }
+        if buffer.len() < header + remaining {
+            return Ok(None);
+        }
+        buffer.advance(header);
+        let body = Wire(buffer.split_to(remaining).freeze());
+        self.packet(first, body).map(Some)
+    }
+
+    /// Refuses at the first byte what no further byte can mend.
+    fn check_first_byte(&self, first: u8) -> Result<(), Malformed> {
+        let (kind, flags) = (first >> 4, first & 0x0F);
+        match (self.version, kind) {
+            (None, 1) => {}
+            (None, _) => return Err(Malformed::NotConnect),
+            (Some(_), 1) => return Err(Malformed::SecondConnect),
+            (Some(Version::V311), 15) => return Err(Malformed::PacketType),
+            (Some(_), 3..=8 | 10 | 12 | 14 | 15) => {}
+            (Some(_), _) => return Err(Malformed::PacketType),
+        }
+        let expected = match kind {
+            3 => return Ok(()),
+            6 | 8 | 10 => 0b0010,
+            _ => 0,
+        };
+        if flags == expected {
+            Ok(())
+        } else {
+            Err(Malformed::ReservedBits)
+        }
+    }
+
+    fn packet(&mut self, first: u8, mut wire: Wire) -> Result<Incoming, Malformed> {
+        let Some(version) = self.version else {
+            let connect = connect(&mut wire)?;
+            wire.end()?;
+            self.version = Some(connect.version);
+            return Ok(Incoming::Connect(Box::new(connect)));
+        };
+        let packet = match first >> 4 {
+            3 => Incoming::Publish(publish(first, &mut wire, version)?),
+            4 => Incoming::PubAck(ack(&mut wire, version)?),
+            5 => Incoming::PubRec(ack(&mut wire, version)?),
+            6 => Incoming::PubRel(ack(&mut wire, version)?),
+            7 => Incoming::PubComp(ack(&mut wire, version)?),
+            8 => Incoming::Subscribe(subscribe(&mut wire, version)?),
+            10 => Incoming::Unsubscribe(unsubscribe(&mut wire, version)?),
+            12 => Incoming::PingReq,
+            14 => Incoming::Disconnect(disconnect(&mut wire, version)?),
+            15 => {
+                wire.rest();
+                Incoming::Auth
+            }
+            _ => return Err(Malformed::PacketType),
+        };
+        wire.end()?;
+        Ok(packet)
+    }
+}
+
+/// CONNECT (3.1).
+fn connect(wire: &mut Wire) -> Result<Connect, Malformed> {
+    const RESERVED: u8 = 0x01;
+    const CLEAN: u8 = 0x02;
+    const WILL: u8 = 0x04;
+    const WILL_QOS: u8 = 0x18;
+    const WILL_RETAIN: u8 = 0x20;
+    const PASSWORD: u8 = 0x40;
+    const USER: u8 = 0x80;
+
+    let name = wire.binary()?;
+    let level = wire.u8()?;
+    let version = match (&name[..], level) {
+        (b"MQTT", 4) => Version::V311,
+        (b"MQTT", 5) => Version::V5,
+        (b"MQTT" | b"MQIsdp", other) => return Err(Malformed::ProtocolLevel(other)),
+        _ => return Err(Malformed::ProtocolName),
+    };
+    let flags = wire.u8()?;
+    let will_bits_without_will = flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0;
+    let password_without_user =
+        version == Version::V311 && flags & PASSWORD != 0 && flags & USER == 0;
+    if flags & RESERVED != 0 || will_bits_without_will || password_without_user {
+        return Err(Malformed::ReservedBits);
+    }
+    let keep_alive_secs = wire.u16()?;
+    let properties = match version {
+        Version::V311 => ConnectProperties::default(),
+        Version::V5 => ConnectProperties::read(wire)?,
+    };
+    let client_id = wire.text()?;
+    let will = if flags & WILL == 0 {
+        None
+    } else {
+        // The delay is read and not kept: this node publishes a will at once.
+        let (properties, _delay_secs) = match version {
+            Version::V311 => (PublishProperties::default(), 0),
+            Version::V5 => PublishProperties::read_will(wire)?,
+        };
+        let topic = wire.text()?;
+        if !topic::is_name(&topic) {
+            return Err(Malformed::Topic);
+        }
+        Some(Publish {
+            dup: false,
+            qos: Qos::from_bits((flags & WILL_QOS) >> 3).ok_or(Malformed::Qos)?,
+            retain: flags & WILL_RETAIN != 0,
+            topic,
+            id: None,
+            payload: wire.binary()?,
+            properties,
+        })
+    };
+    if flags & USER != 0 {
+        wire.text()?;
+    }
+    if flags & PASSWORD != 0 {
+        wire.binary()?;
+    }
+    Ok(Connect {
+        version,
+        client_id,
+        clean: flags & CLEAN != 0,
+        keep_alive_secs,
+        will,
+        properties,
+    })
+}
+
+/// PUBLISH (3.3). An empty topic passes only beside a topic alias.
+fn publish(first: u8, wire: &mut Wire, version: Version) -> Result<Publish, Malformed> {
+    let dup = first & 0b1000 != 0;
+    let qos = Qos::from_bits((first >> 1) & 0b11).ok_or(Malformed::Qos)?;
+    if dup && qos == Qos::AtMostOnce {
+        return Err(Malformed::Qos);
+    }
+    let topic = wire.text()?;
+    let id = match qos {
+        Qos::AtMostOnce => None,
+        Qos::AtLeastOnce | Qos::ExactlyOnce => Some(wire.packet_id()?),
+    };
+    let properties = match version {
+        Version::V311 => PublishProperties::default(),
+        Version::V5 => PublishProperties::read(wire)?,
+    };
+    let alias_stands_in = topic.is_empty() && properties.topic_alias.is_some();
+    if !alias_stands_in && !topic::is_name(&topic) {
+        return Err(Malformed::Topic);
+    }
+    if properties
+        .response_topic
+        .as_deref()
+        .is_some_and(|name| !topic::is_name(name))
+    {
+        return Err(Malformed::Topic);
+    }
+    Ok(Publish {
+        dup,
+        qos,
+        retain: first & 1 != 0,
+        topic,
+        id,
+        payload: wire.rest(),
+        properties,
+    })
+}
+
+fn ack(wire: &mut Wire, version: Version) -> Result<Ack, Malformed> {
+    let id = wire.packet_id()?;
+    let mut reason = 0;
+    if version == Version::V5 && !wire.is_empty() {
+        reason = wire.u8()?;
+        if !wire.is_empty() {
+            read_ack(wire)?;
+        }
+    }
+    Ok(Ack { id, reason })
+}
+
+/// SUBSCRIBE (3.8). Whether a filter is well formed is answered in SUBACK, not here.
+fn subscribe(wire: &mut Wire, version: Version) -> Result<Subscribe, Malformed> {
+    let id = wire.packet_id()?;
+    let subscription_id = match version {
+        Version::V311 => None,
+        Version::V5 => read_subscribe(wire)?,
+    };
+    let mut filters = Vec::new();
+    while !wire.is_empty() {
+        let filter = wire.text()?;
+        filters.push((filter, subscribe_options(wire.u8()?, version)?));
+    }
+    if filters.is_empty() {
+        return Err(Malformed::NoFilter);
+    }
+    Ok(Subscribe {
+        id,
+        subscription_id,
+        filters,
+    })
+}
+
+fn subscribe_options(bits: u8, version: Version) -> Result<SubscribeOptions, Malformed> {
+    let reserved = match version {
+        Version::V311 => 0b1111_1100,
+        Version::V5 => 0b1100_0000,
+    };
+    if bits & reserved != 0 {
+        return Err(Malformed::ReservedBits);
+    }
+    Ok(SubscribeOptions {
+        qos: Qos::from_bits(bits & 0b11).ok_or(Malformed::Qos)?,
+        no_local: bits & 0b100 != 0,
+        retain_as_published: bits & 0b1000 != 0,
+        retain_handling: match (bits >> 4) & 0b11 {
+            0 => RetainHandling::Always,
+            1 => RetainHandling::IfNew,
+            2 => RetainHandling::Never,
+            _ => return Err(Malformed::ReservedBits),
+        },
+    })
+}
+
+fn unsubscribe(wire: &mut Wire, version: Version) -> Result<Unsubscribe, Malformed> {
+    let id = wire.packet_id()?;
+    if version == Version::V5 {
+        read_unsubscribe(wire)?;
+    }
+    let mut filters = Vec::new();
+    while !wire.is_empty() {
+        filters.push(wire.text()?);
+    }
+    if filters.is_empty() {
+        return Err(Malformed::NoFilter);
+    }
+    Ok(Unsubscribe { id, filters })
+}
+
+fn disconnect(wire: &mut Wire, version: Version) -> Result<Disconnect, Malformed> {
+    let mut disconnect = Disconnect::default();
+    if version == Version::V5 && !wire.is_empty() {
+        disconnect.reason = wire.u8()?;
+        if !wire.is_empty() {
+            disconnect.session_expiry_secs = read_disconnect(wire)?;
+        }
+    }
+    Ok(disconnect)
+}

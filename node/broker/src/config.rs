@@ -1,0 +1,93 @@
+//! What a broker is told, and the limits it sets itself.
+
+use crate::topic::TopicFilter;
+use skerry_store::StreamName;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Publishes of one connection that wait for their commit. Also the Receive Maximum announced to
+/// version 5 clients: large enough that one fast publisher fills a group commit.
+pub(crate) const UNCOMMITTED_MAX: u16 = 1024;
+/// The same in bytes of payload, whatever the packets' size.
+pub(crate) const UNCOMMITTED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Unacknowledged deliveries to a 3.1.1 client, which cannot say how many it takes. Mosquitto's
+/// default is 20 as well, so clients are used to it.
+pub(crate) const IN_FLIGHT_DEFAULT: u16 = 20;
+/// Version 5 clients that name no Receive Maximum allow 65,535 (3.1.2.11.3); this node keeps less
+/// in memory for each.
+pub(crate) const IN_FLIGHT_MAX: u16 = 1024;
+/// Topic aliases a version 5 client may set on one connection.
+pub(crate) const TOPIC_ALIAS_MAX: u16 = 32;
+/// Bytes waiting to be written to one client before deliveries wait in its mailbox.
+pub(crate) const OUTBOX_BYTES_MAX: usize = 64 * 1024;
+/// Subscriptions of one session: bounds what a client can make the node remember.
+pub(crate) const SUBSCRIPTIONS_MAX: usize = 1000;
+
+/// Most that `packet_bytes_max` may allow: one append holds a publish twice if it is retained, as
+/// record and as retained message.
+pub const PACKET_BYTES_LIMIT: usize = 1024 * 1024;
+
+const _: () = assert!(2 * PACKET_BYTES_LIMIT + 256 * 1024 <= skerry_store::APPEND_BYTES_MAX);
+
+/// Everything a broker needs to know. Fields are public and all combinations work.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: SocketAddr,
+    /// Largest packet accepted, its header included; announced to version 5 clients. Taken as
+    /// [`PACKET_BYTES_LIMIT`] where it is more.
+    pub packet_bytes_max: usize,
+    /// Connections beyond this are closed at once and counted.
+    pub connections_max: usize,
+    /// Which stream a topic is logged in: the first filter that matches decides.
+    pub routes: Vec<(TopicFilter, StreamName)>,
+    /// The stream of topics that no route matches.
+    pub default_stream: StreamName,
+    /// Derived streams that are published locally as `skerry/<stream>/<source>`.
+    pub republish: Vec<StreamName>,
+    /// A client that sent no CONNECT by then is closed.
+    pub connect_timeout: Duration,
+    /// A client that took no byte for this long while bytes were waiting is closed.
+    pub write_timeout: Duration,
+    /// How long a 3.1.1 client whose publish the log refuses is held before it is closed: it
+    /// cannot be told, and closing at once would only make it reconnect at once.
+    pub refused_hold: Duration,
+    /// Longest time the session of an absent client is kept.
+    pub session_expiry_max: Duration,
+    /// Absent sessions kept at most.
+    pub sessions_max: usize,
+    /// Deliveries that may wait for one session.
+    pub mailbox_messages_max: usize,
+    pub mailbox_bytes_max: usize,
+    /// Retained topics at most; beyond it a message is delivered but not retained, and counted.
+    pub retained_max: usize,
+}
+
+impl Config {
+    /// The defaults: no routes, everything into `default_stream`.
+    #[must_use]
+    pub const fn new(listen: SocketAddr, default_stream: StreamName) -> Self {
+        Self {
+            listen,
+            packet_bytes_max: 256 * 1024,
+            connections_max: 1000,
+            routes: Vec::new(),
+            default_stream,
+            republish: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(20),
+            refused_hold: Duration::from_secs(5),
+            session_expiry_max: Duration::from_secs(24 * 3600),
+            sessions_max: 10_000,
+            mailbox_messages_max: 10_000,
+            mailbox_bytes_max: 4 * 1024 * 1024,
+            retained_max: 1_000_000,
+        }
+    }
+
+    /// The stream that messages on `topic` are logged in.
+    #[must_use]
+    pub fn stream_of(&self, topic: &str) -> &StreamName {
+        let route = self.routes.iter().find(|(filter, _)| filter.matches(topic));
+        route.map_or(&self.default_stream, |(_, stream)| stream)
+    }
+}

@@ -1,0 +1,17 @@
+//! What ends a broker. Faults of one connection end that connection and are counted instead.
+
+use std::net::SocketAddr;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen for MQTT on {address}: {source}; is another broker running there?")]
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    /// The log failed for good; the process has to restart into recovery.
+    #[error("the log does not work any more: {0}")]
+    Log(#[from] skerry_store::Error),
+    #[error("the fan-out to local subscribers stopped: {0}")]
+    Fanout(String),
+}

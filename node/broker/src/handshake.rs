@@ -1,0 +1,259 @@
+//! CONNECT → who this is and what was agreed, or the refusal to send. Pure.
+
+use crate::codec::{ConnAckProperties, Connect, Malformed, Outgoing, Publish, Version, reason};
+use crate::config::{Config, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX, TOPIC_ALIAS_MAX, UNCOMMITTED_MAX};
+use std::time::Duration;
+
+/// Return codes of a 3.1.1 CONNACK (3.2.2.3).
+mod code {
+    pub(super) const LEVEL: u8 = 0x01;
+    pub(super) const CLIENT_ID: u8 = 0x02;
+    pub(super) const UNAVAILABLE: u8 = 0x03;
+    pub(super) const NOT_AUTHORIZED: u8 = 0x05;
+}
+
+/// What CONNECT agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    pub version: Version,
+    pub client_id: String,
+    assigned: bool,
+    pub clean: bool,
+    /// How long the session outlives its connection; zero ends it with the connection.
+    pub session_expiry: Duration,
+    /// Silence after which the client counts as gone: one and a half times its keep-alive.
+    pub silence_max: Option<Duration>,
+    pub will: Option<Publish>,
+    /// Unacknowledged deliveries the client takes.
+    pub in_flight_max: u16,
+    /// Largest packet the client takes.
+    pub packet_bytes_max: usize,
+    requested_expiry_secs: u32,
+}
+
+/// Why CONNECT is refused; both versions have a word for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    ClientId,
+    AuthMethod,
+    WillNotAllowed,
+    /// The seat or the catalog could not be had in time.
+    Unavailable,
+}
+
+impl Refused {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::ClientId => "client_id",
+            Self::AuthMethod => "auth_method",
+            Self::WillNotAllowed => "will_not_allowed",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    pub(crate) fn connack(self, version: Version) -> Outgoing {
+        let code = match (version, self) {
+            (Version::V311, Self::ClientId) => code::CLIENT_ID,
+            (Version::V311, Self::AuthMethod | Self::WillNotAllowed) => code::NOT_AUTHORIZED,
+            (Version::V311, Self::Unavailable) => code::UNAVAILABLE,
+            (Version::V5, Self::ClientId) => reason::CLIENT_ID_INVALID,
+            (Version::V5, Self::AuthMethod) => reason::BAD_AUTH_METHOD,
+            (Version::V5, Self::WillNotAllowed) => reason::NOT_AUTHORIZED,
+            (Version::V5, Self::Unavailable) => reason::SERVER_BUSY,
+        };
+        Outgoing::ConnAck {
+            session_present: false,
+            code,
+            properties: Box::default(),
+        }
+    }
+}
+
+/// The answer to bytes that are no CONNECT, where one is due: to a version this node does not
+/// speak, in the words of the version closest to it.
+pub(crate) fn answer_to_malformed(malformed: Malformed) -> Option<(Outgoing, Version)> {
+    let (code, version) = match malformed {
+        Malformed::ProtocolLevel(0..=4) => (code::LEVEL, Version::V311),
+        Malformed::ProtocolLevel(_) => (reason::UNSUPPORTED_VERSION, Version::V5),
+        _ => return None,
+    };
+    let refusal = Outgoing::ConnAck {
+        session_present: false,
+        code,
+        properties: Box::default(),
+    };
+    Some((refusal, version))
+}
+
+/// `fresh_id` is used where the client leaves its name to us.
+pub(crate) fn agree(
+    connect: Connect,
+    config: &Config,
+    may_publish: impl Fn(&str) -> bool,
+    fresh_id: impl FnOnce() -> String,
+) -> Result<Agreed, Refused> {
+    let Connect {
+        version,
+        client_id,
+        clean,
+        keep_alive_secs,
+        will,
+        properties,
+    } = connect;
+    if properties.auth_method.is_some() {
+        return Err(Refused::AuthMethod);
+    }
+    if will.as_ref().is_some_and(|will| !may_publish(&will.topic)) {
+        return Err(Refused::WillNotAllowed);
+    }
+    let assigned = client_id.is_empty();
+    if assigned && version == Version::V311 && !clean {
+        return Err(Refused::ClientId);
+    }
+    let requested_expiry_secs = match version {
+        Version::V311 if clean => 0,
+        // 3.1.1 knows no expiry; "as long as possible" is what it means.
+        Version::V311 => u32::MAX,
+        Version::V5 => properties.session_expiry_secs.unwrap_or(0),
+    };
+    let requested_expiry = Duration::from_secs(requested_expiry_secs.into());
+    let in_flight_max = match version {
+        Version::V311 => IN_FLIGHT_DEFAULT,
+        Version::V5 => properties
+            .receive_maximum
+            .unwrap_or(u16::MAX)
+            .min(IN_FLIGHT_MAX),
+    };
+    let packet_bytes_max = properties.packet_bytes_max.map_or(usize::MAX, |bytes| {
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    });
+    let keep_alive = Duration::from_secs(keep_alive_secs.into());
+    Ok(Agreed {
+        version,
+        client_id: if assigned { fresh_id() } else { client_id },
+        assigned,
+        clean,
+        session_expiry: requested_expiry.min(config.session_expiry_max),
+        silence_max: (keep_alive_secs > 0).then(|| keep_alive + keep_alive / 2),
+        will,
+        in_flight_max,
+        packet_bytes_max,
+        requested_expiry_secs,
+    })
+}
+
+impl Agreed {
+    /// Whether the session outlives the connection: only then its QoS 2 ids have to be on disk.
+    pub(crate) const fn is_lasting(&self) -> bool {
+        !self.session_expiry.is_zero()
+    }
+
+    /// The accepting CONNACK. It announces what differs from the standard's defaults.
+    pub(crate) fn connack(&self, session_present: bool, config: &Config) -> Outgoing {
+        let granted_secs = u32::try_from(self.session_expiry.as_secs()).unwrap_or(u32::MAX);
+        let properties = ConnAckProperties {
+            session_expiry_secs: (granted_secs != self.requested_expiry_secs)
+                .then_some(granted_secs),
+            receive_maximum: Some(UNCOMMITTED_MAX),
+            packet_bytes_max: u32::try_from(config.packet_bytes_max).ok(),
+            assigned_client_id: self.assigned.then(|| self.client_id.clone()),
+            topic_alias_maximum: TOPIC_ALIAS_MAX,
+            reason_string: None,
+        };
+        Outgoing::ConnAck {
+            session_present,
+            code: 0,
+            properties: Box::new(properties),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::ConnectProperties;
+    use skerry_store::StreamName;
+
+    fn config() -> Config {
+        let stream = StreamName::new("default").expect("a name");
+        Config::new(([127, 0, 0, 1], 0).into(), stream)
+    }
+
+    fn connect(version: Version, client_id: &str, clean: bool) -> Connect {
+        Connect {
+            version,
+            client_id: client_id.into(),
+            clean,
+            keep_alive_secs: 10,
+            will: None,
+            properties: ConnectProperties::default(),
+        }
+    }
+
+    fn try_agree(connect: Connect) -> Result<Agreed, Refused> {
+        agree(connect, &config(), |topic| topic != "no", || "fresh".into())
+    }
+
+    #[test]
+    fn an_empty_client_id_gets_one_or_is_refused() {
+        let agreed = try_agree(connect(Version::V311, "", true)).expect("clean");
+        assert_eq!(agreed.client_id, "fresh");
+        assert_eq!(
+            try_agree(connect(Version::V311, "", false)),
+            Err(Refused::ClientId)
+        );
+        let agreed = try_agree(connect(Version::V5, "", false)).expect("version 5");
+        match agreed.connack(false, &config()) {
+            Outgoing::ConnAck { properties, .. } => {
+                assert_eq!(properties.assigned_client_id.as_deref(), Some("fresh"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn keep_alive_is_stretched_and_zero_turns_it_off() {
+        let agreed = try_agree(connect(Version::V311, "a", true)).expect("fine");
+        assert_eq!(agreed.silence_max, Some(Duration::from_secs(15)));
+        let quiet = Connect {
+            keep_alive_secs: 0,
+            ..connect(Version::V311, "a", true)
+        };
+        assert_eq!(try_agree(quiet).expect("fine").silence_max, None);
+    }
+
+    #[test]
+    fn sessions_last_as_asked_and_as_allowed() {
+        assert!(
+            !try_agree(connect(Version::V311, "a", true))
+                .expect("fine")
+                .is_lasting()
+        );
+        assert!(
+            try_agree(connect(Version::V311, "a", false))
+                .expect("fine")
+                .is_lasting()
+        );
+        let mut long = connect(Version::V5, "a", false);
+        assert!(!try_agree(long.clone()).expect("fine").is_lasting());
+        long.properties.session_expiry_secs = Some(u32::MAX);
+        let agreed = try_agree(long).expect("fine");
+        assert_eq!(agreed.session_expiry, config().session_expiry_max);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused() {
+        let mut authenticated = connect(Version::V5, "a", true);
+        authenticated.properties.auth_method = Some("SCRAM-SHA-1".into());
+        assert_eq!(try_agree(authenticated), Err(Refused::AuthMethod));
+        let will = Publish {
+            topic: "no".into(),
+            ..Publish::default()
+        };
+        let willed = Connect {
+            will: Some(will),
+            ..connect(Version::V5, "a", true)
+        };
+        assert_eq!(try_agree(willed), Err(Refused::WillNotAllowed));
+    }
+}

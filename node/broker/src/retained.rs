@@ -1,0 +1,168 @@
+//! Retained messages: values in the catalog's bucket `retained`, topics in memory.
+//!
+//! A value changes in the same append as the record that caused it, so log and retained message
+//! never disagree, whatever crashes. The topics are kept sorted in memory (about their own length
+//! each) so that a SUBSCRIBE finds its matches without walking the catalog.
+
+use crate::error::Error;
+use crate::message::Message;
+use crate::topic::TopicFilter;
+use bytes::Bytes;
+use skerry_store::{Change, Log};
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The catalog bucket; its keys are topics, its values [`Message::to_bytes`].
+const BUCKET: &str = "retained";
+
+pub(crate) struct Retained {
+    topics: Mutex<BTreeSet<Arc<str>>>,
+    topics_max: usize,
+}
+
+impl Retained {
+    /// Reads the topics. Blocks on the disk.
+    pub(crate) fn load(log: &Log, topics_max: usize) -> Result<Self, Error> {
+        let entries = log.scan(BUCKET, b"")?;
+        let topics = entries
+            .iter()
+            .filter_map(|(key, _)| std::str::from_utf8(key).ok());
+        Ok(Self {
+            topics: Mutex::new(topics.map(Arc::from).collect()),
+            topics_max,
+        })
+    }
+
+    fn topics(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.topics().len()
+    }
+
+    /// The change that belongs into the message's append. Only an empty payload *with* the retain
+    /// flag clears (3.3.1.3). `Err` means: one topic too many.
+    pub(crate) fn change(&self, message: &Message) -> Result<Option<Change>, TooMany> {
+        if !message.retain {
+            return Ok(None);
+        }
+        let key = Bytes::copy_from_slice(message.topic.as_bytes());
+        let bucket = BUCKET.to_owned();
+        if message.payload.is_empty() {
+            return Ok(Some(Change::Delete { bucket, key }));
+        }
+        let topics = self.topics();
+        if topics.len() >= self.topics_max && !topics.contains(message.topic.as_str()) {
+            return Err(TooMany);
+        }
+        drop(topics);
+        let value = message.to_bytes();
+        Ok(Some(Change::Put { bucket, key, value }))
+    }
+
+    /// The append with [`Retained::change`] is on disk.
+    pub(crate) fn committed(&self, message: &Message) {
+        if !message.retain {
+            return;
+        }
+        let mut topics = self.topics();
+        if message.payload.is_empty() {
+            topics.remove(message.topic.as_str());
+        } else if !topics.contains(message.topic.as_str()) {
+            topics.insert(message.topic.as_str().into());
+        }
+    }
+
+    /// The topics a new subscription gets, in order.
+    pub(crate) fn matching(&self, filter: &TopicFilter) -> Vec<Arc<str>> {
+        let topics = self.topics();
+        if !filter.has_wildcard() {
+            return topics.get(filter.as_str()).cloned().into_iter().collect();
+        }
+        let prefix = filter.literal_prefix();
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        topics
+            .range::<str, _>(from)
+            .take_while(|topic| topic.starts_with(prefix))
+            .filter(|topic| filter.matches(topic))
+            .cloned()
+            .collect()
+    }
+
+    /// The message as it is now. Blocks on the disk.
+    pub(crate) fn get(log: &Log, topic: &str) -> Result<Option<Message>, skerry_store::Error> {
+        let value = log.get(BUCKET, topic.as_bytes())?;
+        Ok(value.and_then(Message::from_bytes))
+    }
+}
+
+/// The bound on retained topics is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{PublishProperties, Qos};
+    use skerry_store::WallNanos;
+
+    fn message(topic: &str, payload: &'static [u8], retain: bool) -> Message {
+        Message {
+            topic: topic.into(),
+            payload: Bytes::from_static(payload),
+            qos: Qos::AtMostOnce,
+            retain,
+            properties: PublishProperties::default(),
+            received: WallNanos(0),
+            origin: 0,
+        }
+    }
+
+    fn retained(topics_max: usize) -> Retained {
+        Retained {
+            topics: Mutex::default(),
+            topics_max,
+        }
+    }
+
+    #[test]
+    fn only_an_empty_payload_with_the_flag_clears() {
+        let retained = retained(9);
+        assert_eq!(retained.change(&message("a", b"", false)), Ok(None));
+        let clear = retained.change(&message("a", b"", true));
+        assert!(matches!(clear, Ok(Some(Change::Delete { .. }))));
+        retained.committed(&message("a", b"1", true));
+        retained.committed(&message("a", b"", false));
+        assert_eq!(retained.len(), 1);
+        retained.committed(&message("a", b"", true));
+        assert_eq!(retained.len(), 0);
+    }
+
+    #[test]
+    fn the_bound_refuses_new_topics_only() {
+        let retained = retained(1);
+        retained.committed(&message("a", b"1", true));
+        assert!(retained.change(&message("a", b"2", true)).is_ok());
+        assert_eq!(retained.change(&message("b", b"2", true)), Err(TooMany));
+    }
+
+    #[test]
+    fn matching_walks_only_the_literal_prefix_and_misses_nothing() {
+        let retained = retained(99);
+        for topic in ["a", "a/b", "a/b/c", "ab", "b", "$SYS/x", "ü/x"] {
+            retained.committed(&message(topic, b"1", true));
+        }
+        let matching = |filter: &str| -> Vec<String> {
+            let filter = TopicFilter::new(filter).expect("well formed");
+            let topics = retained.matching(&filter);
+            topics.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(matching("a/#"), ["a", "a/b", "a/b/c"]);
+        assert_eq!(matching("a/+"), ["a/b"]);
+        assert_eq!(matching("#"), ["a", "a/b", "a/b/c", "ab", "b", "ü/x"]);
+        assert_eq!(matching("$SYS/#"), ["$SYS/x"]);
+        assert_eq!(matching("ab"), ["ab"]);
+    }
+}

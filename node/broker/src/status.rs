@@ -1,0 +1,171 @@
+//! Counters that `skerry status`, `/metrics` and tests read.
+
+use crate::codec::Qos;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// A counter, or a gauge where it can also go down.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, amount: usize) {
+        self.0.fetch_add(amount as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn up(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One contributor's share of a gauge changed.
+    pub(crate) fn shift(&self, from: usize, to: usize) {
+        self.0
+            .fetch_add((to as u64).wrapping_sub(from as u64), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: usize) {
+        self.0.store(value as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters by reason, for events that are rare.
+#[derive(Debug, Default)]
+pub(crate) struct Reasons(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Reasons {
+    /// Returns how often this reason was counted before.
+    pub(crate) fn up(&self, reason: &'static str) -> u64 {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(reason).or_default();
+        *count += 1;
+        *count - 1
+    }
+
+    fn get(&self) -> BTreeMap<&'static str, u64> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// What the broker has done so far. Shared with whoever wants to look; reading never blocks it.
+#[derive(Debug, Default)]
+pub struct Status {
+    pub(crate) listening: Mutex<Option<SocketAddr>>,
+    pub(crate) connections: Count,
+    pub(crate) connections_total: Count,
+    pub(crate) connections_refused: Reasons,
+    pub(crate) closed: Reasons,
+    pub(crate) publishes: [Count; 3],
+    pub(crate) acknowledged: Count,
+    pub(crate) duplicates_suppressed: Count,
+    pub(crate) refused: Reasons,
+    pub(crate) malformed: Reasons,
+    pub(crate) bytes_in: Count,
+    pub(crate) bytes_out: Count,
+    pub(crate) deliveries: Count,
+    pub(crate) deliveries_expired: Count,
+    pub(crate) deliveries_too_large: Count,
+    pub(crate) slow_reader_losses: Count,
+    pub(crate) fanout_losses: Count,
+    pub(crate) gaps_recorded: Count,
+    pub(crate) retained: Count,
+    pub(crate) retained_refused: Count,
+    pub(crate) sessions_absent: Count,
+    pub(crate) subscriptions: Count,
+    pub(crate) qos2_unreleased: Count,
+    pub(crate) republished: Count,
+}
+
+/// [`Status`] at one moment. `_total` only ever grows; the others are gauges.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// Where clients connect; `None` until the broker runs.
+    pub listening: Option<SocketAddr>,
+    pub connections: u64,
+    pub connections_total: u64,
+    pub connections_refused_total: BTreeMap<&'static str, u64>,
+    /// Why connections ended.
+    pub connections_closed_total: BTreeMap<&'static str, u64>,
+    pub publishes_qos0_total: u64,
+    pub publishes_qos1_total: u64,
+    pub publishes_qos2_total: u64,
+    /// PUBACK and PUBREC that say "on disk".
+    pub acknowledged_total: u64,
+    /// QoS 2 publishes that were sent again and are in the log once.
+    pub duplicates_suppressed_total: u64,
+    /// Publishes that are not in the log, by reason.
+    pub refused_total: BTreeMap<&'static str, u64>,
+    pub malformed_total: BTreeMap<&'static str, u64>,
+    pub bytes_in_total: u64,
+    pub bytes_out_total: u64,
+    pub deliveries_total: u64,
+    pub deliveries_expired_total: u64,
+    pub deliveries_too_large_total: u64,
+    /// Live deliveries dropped because a subscriber reads too slowly. The log has them.
+    pub slow_reader_losses_total: u64,
+    /// Live deliveries dropped inside the fan-out. The log has them.
+    pub fanout_losses_total: u64,
+    /// Gap records written for QoS 0 publishes that the log refused.
+    pub gaps_recorded_total: u64,
+    pub retained_topics: u64,
+    pub retained_refused_total: u64,
+    pub sessions_absent: u64,
+    pub subscriptions: u64,
+    /// QoS 2 publishes whose PUBREL is still to come, on connections that are open.
+    pub qos2_unreleased: u64,
+    pub republished_total: u64,
+}
+
+impl Status {
+    pub(crate) fn published(&self, qos: Qos) {
+        self.publishes[qos as usize].up();
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            listening: *self
+                .listening
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            connections: self.connections.get(),
+            connections_total: self.connections_total.get(),
+            connections_refused_total: self.connections_refused.get(),
+            connections_closed_total: self.closed.get(),
+            publishes_qos0_total: self.publishes[0].get(),
+            publishes_qos1_total: self.publishes[1].get(),
+            publishes_qos2_total: self.publishes[2].get(),
+            acknowledged_total: self.acknowledged.get(),
+            duplicates_suppressed_total: self.duplicates_suppressed.get(),
+            refused_total: self.refused.get(),
+            malformed_total: self.malformed.get(),
+            bytes_in_total: self.bytes_in.get(),
+            bytes_out_total: self.bytes_out.get(),
+            deliveries_total: self.deliveries.get(),
+            deliveries_expired_total: self.deliveries_expired.get(),
+            deliveries_too_large_total: self.deliveries_too_large.get(),
+            slow_reader_losses_total: self.slow_reader_losses.get(),
+            fanout_losses_total: self.fanout_losses.get(),
+            gaps_recorded_total: self.gaps_recorded.get(),
+            retained_topics: self.retained.get(),
+            retained_refused_total: self.retained_refused.get(),
+            sessions_absent: self.sessions_absent.get(),
+            subscriptions: self.subscriptions.get(),
+            qos2_unreleased: self.qos2_unreleased.get(),
+            republished_total: self.republished.get(),
+        }
+    }
+}
