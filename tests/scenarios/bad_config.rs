@@ -4,7 +4,7 @@ use std::fs;
 
 use skerry_tests::node;
 use skerry_tests::world::World;
-use skerry_tests::{Context as _, Result, ensure};
+use skerry_tests::{Context as _, Result, ensure, workspace};
 
 /// Each line that ends in `# KEY` has a problem with this key.
 const PROBLEMS: &str = r#"
@@ -113,4 +113,83 @@ pub(crate) fn problems(world: &World) -> Result<()> {
         checked.text()
     );
     Ok(())
+}
+
+/// The example configs, and the ones in README.md, are right.
+pub(crate) fn shipped(world: &World) -> Result<()> {
+    let mut configs = Vec::new();
+    for entry in fs::read_dir(workspace::root().join("configs"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            configs.push(path);
+        }
+    }
+    ensure!(!configs.is_empty(), "no example config is shipped");
+    let readme = fs::read_to_string(workspace::root().join("README.md"))?;
+    let blocks = blocks(&readme, "toml");
+    ensure!(!blocks.is_empty(), "README.md shows no config");
+    for (index, block) in blocks.iter().enumerate() {
+        let path = world.folder().join(format!("readme-{index}.toml"));
+        fs::write(&path, block)?;
+        configs.push(path);
+    }
+    for path in configs {
+        let checked = node::skerry(&["check", &path.display().to_string()])?;
+        ensure!(
+            checked.code == Some(0),
+            "{}: {}",
+            path.display(),
+            checked.text()
+        );
+    }
+    Ok(())
+}
+
+/// Every `skerry` command in README.md has the subcommands and options it uses.
+pub(crate) fn readme_commands(_world: &World) -> Result<()> {
+    let readme = fs::read_to_string(workspace::root().join("README.md"))?;
+    let mut count = 0;
+    for block in ["sh", "bash", "console", ""]
+        .iter()
+        .flat_map(|tag| blocks(&readme, tag))
+    {
+        for line in block.lines() {
+            let line = line
+                .trim_start_matches("$ ")
+                .split(" #")
+                .next()
+                .unwrap_or("");
+            let run = line.strip_prefix("cargo run --release -- ");
+            let Some(arguments) = run.or_else(|| line.strip_prefix("skerry ")) else {
+                continue;
+            };
+            // Help is printed once everything before it was understood, and nothing is run.
+            let words: Vec<&str> = arguments.split_whitespace().chain(["--help"]).collect();
+            let output = node::skerry(&words)?;
+            ensure!(
+                output.code == Some(0),
+                "README.md says {line:?}: {}",
+                output.text()
+            );
+            count += 1;
+        }
+    }
+    ensure!(count > 0, "README.md shows no command");
+    Ok(())
+}
+
+/// The fenced blocks of a Markdown text that carry this tag.
+fn blocks(markdown: &str, tag: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut lines = markdown.lines();
+    while let Some(line) = lines.next() {
+        let Some(opened) = line.strip_prefix("```") else {
+            continue;
+        };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        if opened == tag {
+            found.push(block.join("\n"));
+        }
+    }
+    found
 }

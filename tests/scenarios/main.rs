@@ -76,6 +76,16 @@ fn main() -> std::process::ExitCode {
             run: bad_config::problems,
         },
         Scenario {
+            name: "shipped_configs_are_right",
+            needs: &[],
+            run: bad_config::shipped,
+        },
+        Scenario {
+            name: "readme_commands_exist",
+            needs: &[],
+            run: bad_config::readme_commands,
+        },
+        Scenario {
             name: "data_directory_in_use",
             needs: &[],
             run: bad_disk::in_use,
