@@ -1,0 +1,59 @@
+//! ONNX models over the log: what the machines say in, scores and alerts out.
+//!
+//! ```text
+//!   records of     ┌ per asset ─────────────────────────┐   window    ┌ thread ┐
+//!   the input ───► │ hold ─► gate ─► row ─► window      │ ──────────► │ tract  │
+//!   streams        │ last    bad,    per    32 rows,    │             └───┬────┘
+//!   (cursors)      │ value   stale   clock  step 8      │                 │ score
+//!                  │                        alert state │ ◄───────────────┘
+//!                  └────────────────────────────────────┘
+//!                     │ one append: scores + state + cursors  ──► stream `scores`
+//!                     └ then: alerts, out of the outbox       ──► stream `alerts`
+//! ```
+//!
+//! **Binding.** A tensor column is a source's latest number, scaled. The first column is the
+//! clock: each of its values makes a row, in which the other columns hold what they last had. A
+//! value whose StatusCode is not Good, that is not finite, unreadable or older than
+//! `stale_after` never reaches the tensor: no row is made until it is replaced, and why is
+//! counted. A window never spans a hole longer than that either.
+//!
+//! **Exactly once.** State, cursors and scores change in one append. Through kill -9 each window
+//! is scored once, and each alert is raised and cleared once; see `engine`.
+//!
+//! **Isolation.** A model is read, optimised and run on a thread of its own, its golden cases
+//! first. If it is not a model, panics, stalls or answers NaN it is disabled with its reason in
+//! the [`Status`]; its cursors stay, so after the next start it goes on where it was. Not
+//! contained here: a model that allocates without bound takes the process with it.
+//!
+//! **Memory.** Windows are set aside from the configuration: [`Model::memory_bytes`].
+//!
+//! Not here: trees (tract has no operators for them worth using), features computed on the box,
+//! swapping a model without a restart.
+
+mod alert;
+mod asset;
+mod binding;
+mod config;
+mod derived;
+mod driver;
+mod engine;
+mod error;
+mod merge;
+mod package;
+mod runner;
+mod state;
+mod status;
+mod tract;
+mod window;
+
+#[cfg(test)]
+mod fixture;
+
+pub use config::{
+    ASSET, ASSETS_MAX, COLUMNS_MAX, Config, Input, Model, ModelOptions, Problem, ROWS_MAX,
+    STALE_AFTER_DEFAULT, Severity, Source, Thresholds, WINDOW_VALUES_MAX,
+};
+pub use driver::run;
+pub use error::{Error, RunFault};
+pub use package::ModelInfo;
+pub use status::{AssetSnapshot, ModelSnapshot, RowsSkipped, Snapshot, State, Status};

@@ -1,0 +1,343 @@
+//! One task per model: follows the log, has windows scored, writes what comes of them.
+//!
+//! ```text
+//!   log ──► merge ──► engine ──► worker ──► engine ──► append scores + state + cursors
+//!                     (rows)     (thread)   (alerts)   append alerts, emptying the outbox
+//! ```
+
+use crate::alert::Transition;
+use crate::config::{Config, Model};
+use crate::derived::Due;
+use crate::engine::{Engine, Outcome};
+use crate::error::Error;
+use crate::merge::{Heads, Merge};
+use crate::package;
+use crate::runner::Worker;
+use crate::state::{self, OUTBOX_BUCKET, Posted, WINDOW_BUCKET};
+use crate::status::{Entry, State, Status};
+use skerry_store::{Append, Change, Class, Log, Offset, Record, StreamName, WallNanos};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// Runs all models until `stop`. Returns early only when the log can no longer be used; what is
+/// wrong with one model disables that model, visibly, and touches nothing else.
+pub async fn run(
+    config: Config,
+    log: Log,
+    status: Arc<Status>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mut tasks = JoinSet::new();
+    for model in config.models {
+        let entry = status.entry(&model);
+        tasks.spawn(load_and_follow(model, log.clone(), entry, stop.clone()));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(result) => result?,
+            Err(join) => match join.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => break,
+            },
+        }
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
+async fn load_and_follow(
+    model: Model,
+    log: Log,
+    entry: Arc<Entry>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    match package::start(&model).await {
+        Ok((worker, info)) => {
+            entry.loaded(&info);
+            tracing::info!(model = model.name, sha256 = info.sha256, "model loaded");
+            follow(model, log, entry, worker, info.sha256, stop).await
+        }
+        Err(error) => {
+            disable(&model, &entry, &error);
+            Ok(())
+        }
+    }
+}
+
+/// One loaded model until `stop`, or until it is disabled. An error is the log's, and final.
+async fn follow(
+    model: Model,
+    log: Log,
+    entry: Arc<Entry>,
+    worker: Worker,
+    sha256: String,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let session = Session {
+        model: &model,
+        log: &log,
+        entry: &entry,
+        worker: &worker,
+    };
+    let mut delay = RETRY_DELAY_MIN;
+    loop {
+        let Err(error) = session.run(&sha256, &stop, &mut delay).await else {
+            return Ok(());
+        };
+        match cure(&error) {
+            Cure::None => return Err(error),
+            Cure::Restart => {
+                disable(&model, &entry, &error);
+                return Ok(());
+            }
+            Cure::Time => {
+                tracing::warn!(model = model.name, "{error}; trying again in {delay:?}");
+                entry.set(State::Retrying, Some(error.to_string()));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(jittered(delay)) => {}
+        }
+        delay = (delay * 2).min(RETRY_DELAY_MAX);
+    }
+}
+
+/// What helps against an error.
+enum Cure {
+    /// It passes by itself.
+    Time,
+    /// Something has to be changed first.
+    Restart,
+    /// The log is gone, and every model with it.
+    None,
+}
+
+fn cure(error: &Error) -> Cure {
+    match error {
+        Error::Log(cause) => match cause.class() {
+            Class::Retry | Class::Full => Cure::Time,
+            Class::Reject => Cure::Restart,
+            Class::Fatal => Cure::None,
+        },
+        _ => Cure::Restart,
+    }
+}
+
+/// The model's cursors stay where they are: the next start goes on from there.
+fn disable(model: &Model, entry: &Entry, error: &Error) {
+    tracing::error!(
+        model = model.name,
+        "{error}; the model is disabled until the next start"
+    );
+    entry.set(State::Disabled, Some(error.to_string()));
+}
+
+/// Models that fail together should not try again together.
+fn jittered(delay: Duration) -> Duration {
+    let noise = WallNanos::now().0.rem_euclid(1_000) as u32;
+    delay.mul_f64(0.75) + delay.mul_f64(0.5) * noise / 1_000
+}
+
+/// From what the catalog holds to the first error. After one, the next session starts from the
+/// catalog again: whether an append that failed took effect or not, that is the truth.
+struct Session<'a> {
+    model: &'a Model,
+    log: &'a Log,
+    entry: &'a Entry,
+    worker: &'a Worker,
+}
+
+impl Session<'_> {
+    async fn run(
+        &self,
+        sha256: &str,
+        stop: &CancellationToken,
+        delay: &mut Duration,
+    ) -> Result<(), Error> {
+        let streams = self.model.streams();
+        let mut heads = Heads::open(self.log, &streams)?;
+        self.deliver_posted().await?;
+        let cursors = self.cursors(&streams, &heads).await?;
+        let mut merge = Merge::open(self.log, &streams, &cursors)?;
+        let (model, sha256) = (self.model.clone(), sha256.to_owned());
+        let entries = self.scan(WINDOW_BUCKET).await?;
+        let mut engine = Engine::new(model, sha256, cursors, &entries);
+        for asset in 0..self.model.assets.len() {
+            self.entry.alert(asset, engine.alert(asset).is_raised());
+        }
+        self.entry.set(State::Running, None);
+        loop {
+            heads.mark();
+            merge = blocking(move || merge.fill().map(|()| merge)).await?;
+            while !merge.is_drained() {
+                self.round(&mut engine, &mut merge, stop.is_cancelled())
+                    .await?;
+                *delay = RETRY_DELAY_MIN;
+            }
+            if stop.is_cancelled() {
+                return self.round(&mut engine, &mut merge, true).await;
+            }
+            if merge.is_at_head() {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = heads.moved() => {}
+                }
+            }
+        }
+    }
+
+    /// Takes in what one append can hold, scores what is due, and writes what came of it.
+    async fn round(
+        &self,
+        engine: &mut Engine,
+        merge: &mut Merge,
+        stopping: bool,
+    ) -> Result<(), Error> {
+        while let Some((stream, offset, record)) = merge.pop() {
+            engine.take(stream, offset, &record);
+            if engine.is_round_full() {
+                break;
+            }
+        }
+        self.entry.count(&engine.take_tally(), merge.take_missing());
+        let mut scored = Vec::new();
+        for mut due in engine.take_due() {
+            let answer = self.worker.run(std::mem::take(&mut due.window)).await?;
+            self.entry.took(answer.took);
+            engine.judge(&due, answer.score, WallNanos::now());
+            scored.push((due, answer.score));
+        }
+        if let Some(outcome) = engine.finish_round(stopping) {
+            self.write(outcome).await?;
+            self.show(engine, &scored);
+        }
+        Ok(())
+    }
+
+    async fn write(&self, outcome: Outcome) -> Result<(), Error> {
+        let Outcome {
+            scores,
+            changes,
+            alerts,
+        } = outcome;
+        self.append(&self.model.scores, scores, changes).await?;
+        if !alerts.is_empty() {
+            self.deliver(alerts).await?;
+        }
+        Ok(())
+    }
+
+    fn show(&self, engine: &Engine, scored: &[(Due, f32)]) {
+        for (due, score) in scored {
+            self.entry.scored(due.asset, *score, due.newest.time);
+            self.entry
+                .alert(due.asset, engine.alert(due.asset).is_raised());
+        }
+    }
+
+    /// Writes alerts to their stream and takes them out of the outbox.
+    async fn deliver(&self, alerts: Vec<Posted>) -> Result<(), Error> {
+        let changes = alerts.iter().map(Posted::delivered).collect();
+        let raised = alerts
+            .iter()
+            .filter(|alert| alert.transition == Transition::Raised)
+            .count();
+        let cleared = alerts.len() - raised;
+        let records = alerts.into_iter().map(|alert| alert.record).collect();
+        self.append(&self.model.alerts, records, changes).await?;
+        self.entry.alerted(raised as u64, cleared as u64);
+        Ok(())
+    }
+
+    /// What a crash left between a score and its alert.
+    async fn deliver_posted(&self) -> Result<(), Error> {
+        let entries = self.scan(OUTBOX_BUCKET).await?;
+        let posted = entries
+            .into_iter()
+            .filter_map(|(key, value)| Posted::read(key, &value));
+        let posted: Vec<_> = posted.collect();
+        if posted.is_empty() {
+            Ok(())
+        } else {
+            self.deliver(posted).await
+        }
+    }
+
+    /// Where the model goes on in each stream. A new model begins with what comes from now on,
+    /// and holds that place from its first moment, so that a crash before its first score
+    /// skips nothing.
+    async fn cursors(&self, streams: &[StreamName], heads: &Heads) -> Result<Vec<Offset>, Error> {
+        let (log, cursor) = (self.log.clone(), state::cursor(self.model));
+        let (names, name) = (streams.to_vec(), cursor.clone());
+        let kept = blocking(move || {
+            names
+                .iter()
+                .map(|stream| log.cursor(&name, stream))
+                .collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+        let mut changes = Vec::new();
+        let mut offsets = Vec::new();
+        for ((stream, kept), head) in streams.iter().zip(kept).zip(heads.offsets()) {
+            offsets.push(kept.unwrap_or(head));
+            if kept.is_none() {
+                changes.push(Change::Advance {
+                    cursor: cursor.clone(),
+                    stream: stream.as_str().to_owned(),
+                    next: head,
+                });
+            }
+        }
+        if !changes.is_empty() {
+            self.append(&StreamName::catalog(), Vec::new(), changes)
+                .await?;
+        }
+        Ok(offsets)
+    }
+
+    /// This model's entries of a bucket.
+    async fn scan(&self, bucket: &'static str) -> Result<Vec<(bytes::Bytes, bytes::Bytes)>, Error> {
+        let (log, prefix) = (self.log.clone(), state::prefix(self.model));
+        blocking(move || log.scan(bucket, &prefix)).await
+    }
+
+    async fn append(
+        &self,
+        stream: &StreamName,
+        records: Vec<Record>,
+        changes: Vec<Change>,
+    ) -> Result<(), Error> {
+        // A stream of records takes them only with records.
+        let stream = if records.is_empty() {
+            StreamName::catalog()
+        } else {
+            stream.clone()
+        };
+        self.log
+            .append(Append {
+                stream,
+                records,
+                changes,
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+/// Reads the disk off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, skerry_store::Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.expect("the log's readers do not panic")?)
+}
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -1,0 +1,222 @@
+//! Where a model's state lies in the catalog, and in which form.
+//!
+//! ```text
+//! bucket        key                             value
+//! model         <model> 0 <asset> 0 "s"         version, fingerprint, held values, counters, alert
+//! model         <model> 0 <asset> 0 "w" <u16>   consecutive rows of the window, about 1 KiB
+//! model-alerts  <model> 0 <asset> 0 <u64>       an alert on its way to its stream, by score number
+//! ```
+//! Numbers in keys are big-endian, so that keys sort by them. Names have no zero byte.
+
+use crate::alert::Transition;
+use crate::asset::{Asset, Saved};
+use crate::config::{COLUMNS_MAX, Model, Source};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use skerry_store::{Change, Record};
+use std::collections::HashMap;
+
+pub(crate) const WINDOW_BUCKET: &str = "model";
+pub(crate) const OUTBOX_BUCKET: &str = "model-alerts";
+
+/// Raised when the form of the values changes; a value of another version is not read.
+const VERSION: u8 = 1;
+
+/// Most bytes the value under "s" takes: 15 per column, and a dozen varints.
+pub(crate) const STATE_BYTES_MAX: usize = 15 * COLUMNS_MAX + 100;
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u8,
+    /// Of the binding: rows gathered under another one mean something else.
+    fingerprint: u64,
+    saved: Saved,
+}
+
+/// Stands for everything that gives a window its meaning.
+pub(crate) fn fingerprint(model: &Model) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(format!("{} {}", model.rows, model.step));
+    for input in &model.inputs {
+        let source = match &input.source {
+            Source::Opcua { name } => format!("opcua {name}"),
+            Source::Mqtt { topic, pointer } => format!("mqtt {topic} {pointer}"),
+        };
+        hash.update(format!(
+            "\n{} {source} {} {}",
+            input.stream.as_str(),
+            input.scale,
+            input.offset
+        ));
+    }
+    let digest = hash.finalize();
+    u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+}
+
+/// The name under which a model advances in its input streams.
+pub(crate) fn cursor(model: &Model) -> String {
+    format!("model:{}", model.name)
+}
+
+/// The start of all keys of a model.
+pub(crate) fn prefix(model: &Model) -> Vec<u8> {
+    [model.name.as_bytes(), &[0]].concat()
+}
+
+fn key(model: &Model, asset: usize, rest: &[&[u8]]) -> Bytes {
+    let asset = model.assets[asset].as_bytes();
+    [&prefix(model), asset, &[0], &rest.concat()]
+        .concat()
+        .into()
+}
+
+fn put(key: Bytes, value: Vec<u8>) -> Change {
+    Change::Put {
+        bucket: WINDOW_BUCKET.to_owned(),
+        key,
+        value: value.into(),
+    }
+}
+
+/// What keeps this asset as it is now.
+pub(crate) fn save(
+    model: &Model,
+    fingerprint: u64,
+    index: usize,
+    asset: &mut Asset,
+) -> Vec<Change> {
+    let (saved, chunks) = asset.save();
+    let stored = Stored {
+        version: VERSION,
+        fingerprint,
+        saved,
+    };
+    let stored = postcard::to_stdvec(&stored).expect("a state has only numbers");
+    let state = put(key(model, index, &[b"s"]), stored);
+    let chunks = chunks
+        .into_iter()
+        .map(|(chunk, bytes)| put(key(model, index, &[b"w", &chunk.to_be_bytes()]), bytes));
+    std::iter::once(state).chain(chunks).collect()
+}
+
+/// Sets the assets to what was kept. Returns what is to be deleted: entries of assets that are
+/// configured no more, and rows that no longer fit the binding.
+pub(crate) fn restore(
+    model: &Model,
+    fingerprint: u64,
+    assets: &mut [Asset],
+    entries: &[(Bytes, Bytes)],
+) -> Vec<Change> {
+    let prefix = prefix(model);
+    let mut by_asset: HashMap<&[u8], Vec<(&[u8], &Bytes)>> = HashMap::new();
+    let mut kept = Vec::new();
+    for (key, value) in entries {
+        let own = key.strip_prefix(&prefix[..]).unwrap_or_default();
+        if let Some(at) = own.iter().position(|byte| *byte == 0) {
+            by_asset
+                .entry(&own[..at])
+                .or_default()
+                .push((&own[at + 1..], value));
+        }
+    }
+    for (name, asset) in model.assets.iter().zip(assets) {
+        let Some(parts) = by_asset.get(name.as_bytes()) else {
+            continue;
+        };
+        if restore_one(fingerprint, asset, parts) {
+            kept.push(name.as_bytes());
+        } else {
+            *asset = Asset::new(model);
+            tracing::warn!(
+                model = model.name,
+                asset = name,
+                "its binding changed: the window fills anew, and its alert starts over"
+            );
+        }
+    }
+    let is_kept = |key: &[u8]| {
+        let own = key.strip_prefix(&prefix[..]).unwrap_or_default();
+        kept.iter().any(|name| {
+            own.strip_prefix(*name)
+                .is_some_and(|rest| rest.first() == Some(&0))
+        })
+    };
+    let obsolete = entries.iter().filter(|(key, _)| !is_kept(key));
+    obsolete
+        .map(|(key, _)| Change::Delete {
+            bucket: WINDOW_BUCKET.to_owned(),
+            key: key.clone(),
+        })
+        .collect()
+}
+
+fn restore_one(fingerprint: u64, asset: &mut Asset, parts: &[(&[u8], &Bytes)]) -> bool {
+    let mut stored = None;
+    let mut chunks = Vec::new();
+    for (key, value) in parts {
+        match *key {
+            [b's'] => stored = postcard::from_bytes::<Stored>(value).ok(),
+            [b'w', high, low] => chunks.push((u16::from_be_bytes([*high, *low]), &value[..])),
+            _ => return false,
+        }
+    }
+    stored.is_some_and(|stored| {
+        stored.version == VERSION
+            && stored.fingerprint == fingerprint
+            && asset.restore(&stored.saved, &chunks)
+    })
+}
+
+/// An alert on its way to its stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Posted {
+    pub(crate) transition: Transition,
+    pub(crate) record: Record,
+    key: Bytes,
+}
+
+impl Posted {
+    pub(crate) fn new(
+        model: &Model,
+        asset: usize,
+        sequence: u64,
+        transition: Transition,
+        record: Record,
+    ) -> Self {
+        let key = key(model, asset, &[&sequence.to_be_bytes()]);
+        Self {
+            transition,
+            record,
+            key,
+        }
+    }
+
+    /// `None` if the entry cannot be read.
+    pub(crate) fn read(key: Bytes, value: &[u8]) -> Option<Self> {
+        let (transition, record) = postcard::from_bytes(value).ok()?;
+        Some(Self {
+            transition,
+            record,
+            key,
+        })
+    }
+
+    /// Puts it where a crash cannot lose it.
+    pub(crate) fn post(&self) -> Change {
+        let value = postcard::to_stdvec(&(self.transition, &self.record));
+        Change::Put {
+            bucket: OUTBOX_BUCKET.to_owned(),
+            key: self.key.clone(),
+            value: value.expect("a record has a plain form").into(),
+        }
+    }
+
+    /// Takes it out again; belongs into the append that delivers it.
+    pub(crate) fn delivered(&self) -> Change {
+        Change::Delete {
+            bucket: OUTBOX_BUCKET.to_owned(),
+            key: self.key.clone(),
+        }
+    }
+}

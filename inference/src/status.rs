@@ -1,0 +1,236 @@
+//! How each model fares, for the status page and metrics.
+
+use crate::config::Model;
+use crate::engine::Tally;
+use crate::package::ModelInfo;
+use serde::Serialize;
+use skerry_store::WallNanos;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Run times kept for the median.
+const RUNS_KEPT: usize = 255;
+
+/// The state of all models. Empty until [`run`](crate::run) starts.
+#[derive(Debug, Default)]
+pub struct Status {
+    models: Mutex<Vec<Arc<Entry>>>,
+}
+
+/// [`Status`] at one instant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Snapshot {
+    pub models: Vec<ModelSnapshot>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Loading the file.
+    Starting,
+    Running,
+    /// The log refused or failed; tried again by itself.
+    Retrying,
+    /// Will not score any more until the node is started again.
+    Disabled,
+}
+
+/// One model. Totals count since the process started.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelSnapshot {
+    pub name: String,
+    pub file: String,
+    pub state: State,
+    /// Why it is disabled or retrying.
+    pub reason: Option<String>,
+    pub sha256: Option<String>,
+    pub golden_cases: Option<usize>,
+    /// See [`Model::memory_bytes`].
+    pub memory_bytes: usize,
+    pub records_total: u64,
+    /// Records that were gone before the model read them.
+    pub records_missing_total: u64,
+    pub rows_total: u64,
+    pub rows_skipped_total: RowsSkipped,
+    /// Windows that started over because nothing came for longer than `stale_after`.
+    pub holes_total: u64,
+    pub scores_total: u64,
+    /// Alerts raised.
+    pub alerts_total: u64,
+    pub alerts_cleared_total: u64,
+    pub run_p50_us: Option<f64>,
+    pub run_max_us: Option<f64>,
+    pub assets: Vec<AssetSnapshot>,
+}
+
+/// Clock values that made no row, by the first reason found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RowsSkipped {
+    pub no_value: u64,
+    pub bad_status: u64,
+    pub not_finite: u64,
+    pub unreadable: u64,
+    pub stale: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AssetSnapshot {
+    pub asset: String,
+    pub last_score: Option<f32>,
+    /// Event time of the last row of the window that was scored last.
+    pub last_score_time_ms: Option<i64>,
+    pub alert: bool,
+}
+
+impl Status {
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            models: lock(&self.models)
+                .iter()
+                .map(|entry| entry.snapshot())
+                .collect(),
+        }
+    }
+
+    /// The entry of a model: a new one, or the one it had before a restart of its task.
+    pub(crate) fn entry(&self, model: &Model) -> Arc<Entry> {
+        let mut models = lock(&self.models);
+        if let Some(entry) = models.iter().find(|entry| entry.name == model.name) {
+            return Arc::clone(entry);
+        }
+        let entry = Arc::new(Entry::new(model));
+        models.push(Arc::clone(&entry));
+        entry
+    }
+}
+
+/// One model's part of the status; written by its task alone.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    name: String,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    snapshot: ModelSnapshot,
+    runs: heapless::HistoryBuf<Duration, RUNS_KEPT>,
+    run_max: Duration,
+}
+
+impl Entry {
+    fn new(model: &Model) -> Self {
+        let assets = model.assets.iter().map(|asset| AssetSnapshot {
+            asset: asset.clone(),
+            last_score: None,
+            last_score_time_ms: None,
+            alert: false,
+        });
+        let snapshot = ModelSnapshot {
+            name: model.name.clone(),
+            file: model.file.display().to_string(),
+            state: State::Starting,
+            reason: None,
+            sha256: None,
+            golden_cases: None,
+            memory_bytes: model.memory_bytes(),
+            records_total: 0,
+            records_missing_total: 0,
+            rows_total: 0,
+            rows_skipped_total: RowsSkipped::default(),
+            holes_total: 0,
+            scores_total: 0,
+            alerts_total: 0,
+            alerts_cleared_total: 0,
+            run_p50_us: None,
+            run_max_us: None,
+            assets: assets.collect(),
+        };
+        let runs = heapless::HistoryBuf::new();
+        let inner = Inner {
+            snapshot,
+            runs,
+            run_max: Duration::ZERO,
+        };
+        Self {
+            name: model.name.clone(),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    pub(crate) fn loaded(&self, info: &ModelInfo) {
+        let mut inner = lock(&self.inner);
+        inner.snapshot.sha256 = Some(info.sha256.clone());
+        inner.snapshot.golden_cases = info.golden_cases;
+    }
+
+    pub(crate) fn set(&self, state: State, reason: Option<String>) {
+        let mut inner = lock(&self.inner);
+        inner.snapshot.state = state;
+        inner.snapshot.reason = reason;
+    }
+
+    pub(crate) fn took(&self, run: Duration) {
+        let mut inner = lock(&self.inner);
+        inner.runs.write(run);
+        inner.run_max = inner.run_max.max(run);
+    }
+
+    pub(crate) fn count(&self, tally: &Tally, missing: u64) {
+        let mut inner = lock(&self.inner);
+        let snapshot = &mut inner.snapshot;
+        snapshot.records_total += tally.records;
+        snapshot.records_missing_total += missing;
+        snapshot.rows_total += tally.rows;
+        snapshot.holes_total += tally.holes;
+        let skipped = &mut snapshot.rows_skipped_total;
+        skipped.no_value += tally.no_value;
+        skipped.bad_status += tally.bad_status;
+        skipped.not_finite += tally.not_finite;
+        skipped.unreadable += tally.unreadable;
+        skipped.stale += tally.stale;
+    }
+
+    /// A score is in its stream.
+    pub(crate) fn scored(&self, asset: usize, score: f32, time: WallNanos) {
+        let mut inner = lock(&self.inner);
+        inner.snapshot.scores_total += 1;
+        let asset = &mut inner.snapshot.assets[asset];
+        asset.last_score = Some(score);
+        asset.last_score_time_ms = Some(time.millis());
+    }
+
+    /// Whether the asset's alert stands, as a restart or a score left it.
+    pub(crate) fn alert(&self, asset: usize, raised: bool) {
+        lock(&self.inner).snapshot.assets[asset].alert = raised;
+    }
+
+    /// Alerts are in their stream.
+    pub(crate) fn alerted(&self, raised: u64, cleared: u64) {
+        let mut inner = lock(&self.inner);
+        inner.snapshot.alerts_total += raised;
+        inner.snapshot.alerts_cleared_total += cleared;
+    }
+
+    fn snapshot(&self) -> ModelSnapshot {
+        let inner = lock(&self.inner);
+        let mut snapshot = inner.snapshot.clone();
+        let mut runs = inner.runs.to_vec();
+        drop(inner);
+        runs.sort_unstable();
+        snapshot.run_p50_us = runs.get(runs.len() / 2).map(micros);
+        let inner = lock(&self.inner);
+        snapshot.run_max_us = (!runs.is_empty()).then(|| micros(&inner.run_max));
+        snapshot
+    }
+}
+
+fn micros(duration: &Duration) -> f64 {
+    (duration.as_secs_f64() * 1e7).round() / 10.0
+}
+
+/// A status is only numbers: whatever a panicking writer left is still worth showing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
