@@ -1,0 +1,106 @@
+//! Northbound: every record of the log into Apache Kafka, once and in order per source.
+//!
+//! Each stream has a lane of its own that follows the log and writes transactions. A transaction
+//! holds a slice of the stream and one record more, the *position*: "everything of this log
+//! before offset n is here". Both become readable together or not at all, so the cluster itself
+//! says how far it is, and that word is read back before anything is sent.
+//!
+//! What is promised:
+//! - **Once.** Whatever stops this process, the link or a broker, and wherever it does: after an
+//!   unknown outcome the lane makes a new producer of the same transactional id, which ends
+//!   what the older one began, and then reads the position. For readers with
+//!   `isolation.level=read_committed`; others also see what was aborted.
+//! - **In order per source**: one transaction of a stream at a time, the record's source as its
+//!   key, Kafka's default partitioner (as long as nobody changes the topic's partition count).
+//! - **In = out + gaps.** Offsets the log no longer has, and records the cluster refuses, are
+//!   delivered as gap records that name them.
+//! - **The log is the queue.** At most one slice per stream is in flight; nothing is dropped on
+//!   this side, however long the cluster is away.
+//!
+//! What is not: one transaction over several streams, order between sources, and delivery to a
+//! cluster without transactions.
+//!
+//! Positions live in a compacted topic of the node rather than in consumer-group offsets, because
+//! those expire a week after the last commit, and a ship is away for longer.
+
+mod config;
+mod fault;
+mod hint;
+mod lane;
+mod link;
+mod mapping;
+mod pace;
+mod position;
+mod source;
+mod status;
+mod wire;
+
+pub use config::{
+    Config, Identity, InvalidName, Limits, Mechanism, NodeName, Sasl, Tls, TopicTemplate,
+};
+pub use hint::CURSOR;
+pub use status::{LaneState, Link, LinkState, Snapshot, Status, StreamSnapshot};
+
+use lane::Lane;
+use skerry_store::{Log, StreamName};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The uplink ends early only where going on is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the uplink cannot go on: {0}")]
+    Log(#[from] skerry_store::Error),
+    #[error("the lane of a stream panicked; this is a bug")]
+    Panicked,
+}
+
+/// Delivers until `stop` is cancelled. The cluster may be away at the start and at any time.
+///
+/// # Errors
+/// When the log is poisoned or closed, or names a stream that it does not have.
+pub async fn run(
+    config: Config,
+    log: Log,
+    status: Arc<Status>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let config = Arc::new(config);
+    let link = Arc::new(link::Link::new(Arc::clone(&config), Arc::clone(&status)));
+    // One lane's end is the end of all.
+    let stop = stop.child_token();
+    let _stop_on_return = stop.clone().drop_guard();
+    let mut lanes = JoinSet::new();
+    for stream in streams(&config, &log) {
+        let topic = config.topic.fill(&config.node, stream.as_str());
+        let status = status.stream(&stream, &topic);
+        status.set_head(*log.head(&stream)?.borrow());
+        let lane = Lane::new(
+            Arc::clone(&config),
+            log.clone(),
+            stream,
+            Arc::clone(&link),
+            status,
+        );
+        lanes.spawn(lane.run(stop.clone()));
+    }
+    let mut outcome = Ok(());
+    while let Some(ended) = lanes.join_next().await {
+        stop.cancel();
+        let ended = ended
+            .map_err(|_| Error::Panicked)
+            .and_then(|ended| Ok(ended?));
+        outcome = outcome.and(ended);
+    }
+    outcome
+}
+
+fn streams(config: &Config, log: &Log) -> Vec<StreamName> {
+    let all = || {
+        log.streams()
+            .into_iter()
+            .filter(|stream| !stream.as_str().starts_with('_'))
+    };
+    config.streams.clone().unwrap_or_else(|| all().collect())
+}

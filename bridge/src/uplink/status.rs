@@ -1,0 +1,215 @@
+//! What an operator sees of the uplink: the link's state, and per stream how far it is.
+
+use serde::Serialize;
+use skerry_store::{Offset, StreamName, WallNanos};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Shared between the uplink, which writes, and whoever asks.
+#[derive(Debug, Default)]
+pub struct Status {
+    link: Mutex<Link>,
+    streams: Mutex<BTreeMap<String, Arc<StreamStatus>>>,
+}
+
+/// Everything at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    pub link: Link,
+    pub streams: Vec<StreamSnapshot>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Link {
+    pub state: LinkState,
+    pub since: WallNanos,
+    /// Why it is down, in words.
+    pub because: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// No attempt has ended yet.
+    Connecting,
+    Up,
+    Down,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            state: LinkState::Connecting,
+            since: WallNanos::now(),
+            because: None,
+        }
+    }
+}
+
+/// What one stream's lane is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LaneState {
+    /// Connecting, fencing or reading the position back.
+    #[default]
+    Starting,
+    /// Everything up to the head is in the cluster.
+    Idle,
+    Delivering,
+    /// The last attempt failed; another follows.
+    Retrying,
+    /// Stands still until an operator decides; see the error.
+    Held,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamSnapshot {
+    pub stream: String,
+    pub topic: String,
+    pub state: LaneState,
+    /// One past the last durable record of the log.
+    pub head: Offset,
+    /// Everything before it is confirmed by the cluster; none before the cluster was asked.
+    pub position: Option<Offset>,
+    /// `head - position`.
+    pub lag_records: Option<u64>,
+    pub delivered_total: u64,
+    /// Records the cluster has only as gaps, by retention or damage.
+    pub gap_records_total: u64,
+    /// Records the cluster refused; a gap with the reason stands for each.
+    pub quarantined_total: u64,
+    pub transactions_total: u64,
+    pub bytes_total: u64,
+    pub retries_total: u64,
+    pub last_error: Option<String>,
+    /// When the oldest record read and not yet confirmed came in.
+    pub oldest_unsent: Option<WallNanos>,
+    pub last_confirmed: Option<WallNanos>,
+}
+
+impl Status {
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let streams = lock(&self.streams)
+            .values()
+            .map(|stream| stream.snapshot())
+            .collect();
+        Snapshot {
+            link: lock(&self.link).clone(),
+            streams,
+        }
+    }
+
+    pub(crate) fn stream(&self, name: &StreamName, topic: &str) -> Arc<StreamStatus> {
+        let entry = StreamStatus {
+            topic: topic.to_owned(),
+            ..StreamStatus::new(name)
+        };
+        let mut streams = lock(&self.streams);
+        Arc::clone(
+            streams
+                .entry(name.as_str().to_owned())
+                .or_insert_with(|| Arc::new(entry)),
+        )
+    }
+
+    /// True when that is news.
+    pub(crate) fn link_up(&self) -> bool {
+        self.turn(LinkState::Up, None)
+    }
+
+    /// True when that is news.
+    pub(crate) fn link_down(&self, because: &str) -> bool {
+        self.turn(LinkState::Down, Some(because.to_owned()))
+    }
+
+    fn turn(&self, state: LinkState, because: Option<String>) -> bool {
+        let mut link = lock(&self.link);
+        let turned = link.state != state;
+        if turned {
+            link.since = WallNanos::now();
+        }
+        (link.state, link.because) = (state, because);
+        turned
+    }
+}
+
+/// Written by one lane.
+#[derive(Debug)]
+pub(crate) struct StreamStatus {
+    stream: String,
+    topic: String,
+    pub(crate) delivered: AtomicU64,
+    pub(crate) gap_records: AtomicU64,
+    pub(crate) quarantined: AtomicU64,
+    pub(crate) transactions: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) head: AtomicU64,
+    rest: Mutex<Rest>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rest {
+    pub(crate) state: LaneState,
+    pub(crate) position: Option<Offset>,
+    pub(crate) last_error: Option<String>,
+    pub(crate) oldest_unsent: Option<WallNanos>,
+    pub(crate) last_confirmed: Option<WallNanos>,
+}
+
+impl StreamStatus {
+    fn new(stream: &StreamName) -> Self {
+        Self {
+            stream: stream.as_str().to_owned(),
+            topic: String::new(),
+            delivered: AtomicU64::new(0),
+            gap_records: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
+            transactions: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            rest: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn rest(&self) -> MutexGuard<'_, Rest> {
+        lock(&self.rest)
+    }
+
+    pub(crate) fn set_head(&self, head: Offset) {
+        self.head.store(head.0, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> StreamSnapshot {
+        let rest = self.rest().clone();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let head = Offset(read(&self.head));
+        StreamSnapshot {
+            stream: self.stream.clone(),
+            topic: self.topic.clone(),
+            state: rest.state,
+            head,
+            position: rest.position,
+            lag_records: rest
+                .position
+                .map(|position| head.0.saturating_sub(position.0)),
+            delivered_total: read(&self.delivered),
+            gap_records_total: read(&self.gap_records),
+            quarantined_total: read(&self.quarantined),
+            transactions_total: read(&self.transactions),
+            bytes_total: read(&self.bytes),
+            retries_total: read(&self.retries),
+            last_error: rest.last_error,
+            oldest_unsent: rest.oldest_unsent,
+            last_confirmed: rest.last_confirmed,
+        }
+    }
+}
+
+/// A panic elsewhere does not make a number unreadable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
