@@ -17,6 +17,7 @@
 pub mod audit;
 pub mod http;
 pub mod kafka;
+pub mod load;
 pub mod node;
 pub mod ports;
 pub mod process;

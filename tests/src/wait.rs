@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// Long enough for a start of the slowest part on a busy two-core machine.
-pub const START: Duration = Duration::from_secs(60);
+pub const START: Duration = Duration::from_secs(120);
 /// Long enough for a backlog of some thousand records to drain after an outage.
-pub const DRAIN: Duration = Duration::from_secs(120);
+pub const DRAIN: Duration = Duration::from_secs(180);
 
 const POLL: Duration = Duration::from_millis(50);
 

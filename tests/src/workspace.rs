@@ -14,22 +14,24 @@ pub fn root() -> PathBuf {
 /// Cargo's target folder: the tests write nowhere else.
 #[must_use]
 pub fn target() -> PathBuf {
-    // target/release/deps/scenarios-0123456789abcdef
-    let exe = std::env::current_exe().expect("a running program has a path");
-    exe.ancestors()
-        .nth(3)
-        .expect("cargo runs tests in target/PROFILE/deps")
+    profile()
+        .parent()
+        .expect("a profile's folder lies in the target folder")
         .to_path_buf()
 }
 
 /// The binary under test, from the same profile as the test itself.
 #[must_use]
 pub fn skerry() -> PathBuf {
+    profile().join("skerry")
+}
+
+/// `target/PROFILE`: the running program is in it, or in its `deps`.
+fn profile() -> PathBuf {
     let exe = std::env::current_exe().expect("a running program has a path");
-    exe.ancestors()
-        .nth(2)
-        .expect("cargo runs tests in target/PROFILE/deps")
-        .join("skerry")
+    let folder = exe.parent().expect("a program lies in a folder");
+    let inside = folder.ends_with("deps").then(|| folder.parent()).flatten();
+    inside.unwrap_or(folder).to_path_buf()
 }
 
 /// The Python of the environment `tests/run` made.
