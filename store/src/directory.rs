@@ -54,11 +54,7 @@ pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<File, Erro
 fn is_volatile(directory: &Path) -> Result<bool, Error> {
     let found = rustix::fs::statfs(directory)
         .map_err(|errno| Error::storage("look at the file system of", directory)(errno.into()))?;
-    #[expect(
-        clippy::unnecessary_cast,
-        clippy::cast_lossless,
-        reason = "the field's type differs between the architectures we build for"
-    )]
+    // The field's type differs between the architectures we build for.
     let magic = (found.f_type as i64) & 0xFFFF_FFFF;
     Ok(magic == TMPFS_MAGIC || magic == RAMFS_MAGIC)
 }

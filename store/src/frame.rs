@@ -78,8 +78,6 @@ pub(crate) enum Flaw {
     Field,
     #[error("payload does not decode")]
     Payload,
-    #[error("offsets are not contiguous")]
-    Offsets,
 }
 
 impl Header {
@@ -309,7 +307,7 @@ impl Builder {
             first_time,
             last_time,
             codec,
-            flags: self.snapshot | u8::from(self.has_changes()) * flags::CHANGES,
+            flags: self.snapshot | (u8::from(self.has_changes()) * flags::CHANGES),
             payload_checksum: seed.checksum(payload),
         };
         out.extend_from_slice(&header.encode(seed));

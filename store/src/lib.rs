@@ -6,6 +6,7 @@ mod directory;
 mod disk;
 mod error;
 mod frame;
+pub mod inspect;
 mod log;
 mod options;
 mod plan;

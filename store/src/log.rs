@@ -86,6 +86,9 @@ impl Log {
             stream
         };
         let encoded = append.encode()?;
+        for change in &encoded.decoded {
+            shared.check_advance(change)?;
+        }
         match shared.queue.push(carrier, stream, encoded).await {
             Ok(answer) => Ok(Pending {
                 answer,
@@ -97,9 +100,9 @@ impl Log {
 
     /// A reader of durable records from `from` on; independent of every other reader.
     pub fn reader(&self, stream: &StreamName, from: Offset) -> Result<Reader, Error> {
-        let stream = self.0.shared.stream(stream)?;
         let shared = Arc::clone(&self.0.shared);
-        Ok(Reader::new(shared, Arc::clone(stream), from))
+        let index = shared.index(stream)?;
+        Ok(Reader::new(shared, index, from))
     }
 
     /// One past the last durable record; changes wake the waiter.
@@ -149,9 +152,11 @@ impl Log {
     /// is to end then, with an exit code of its own.
     pub async fn poisoned(&self) -> Error {
         let mut poison = self.0.shared.poison.clone();
-        match poison.wait_for(Option::is_some).await {
-            Ok(error) => error.clone().expect("waited for"),
-            Err(_) => std::future::pending().await,
+        let found = poison.wait_for(Option::is_some).await;
+        let found = found.ok().and_then(|error| error.clone());
+        match found {
+            Some(error) => error,
+            None => std::future::pending().await,
         }
     }
 
@@ -245,27 +250,12 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     for (index, (stream, head)) in streams.iter().zip(heads).enumerate() {
         let name = stream.options.name.as_str();
         for damage in &damage[index] {
-            let reason = format!(
-                "damaged in {}: {}",
-                damage.segment.path.display(),
-                damage.flaw
-            );
-            let lost = (damage.first, damage.next);
-            let Some(note) = recovery::loss(&catalog, name, lost, reason) else {
-                continue;
-            };
-            tracing::error!(
-                stream = name, path = %damage.segment.path.display(), at = damage.at,
-                first = %damage.first, next = %damage.next, flaw = %damage.flaw,
-                "a damaged place was put into quarantine"
-            );
-            recovery.quarantined_frames += 1;
-            recovery.records_missing += damage.next.0 - damage.first.0;
-            let quarantine = directory.join("quarantine");
-            if let Err(error) = damage.quarantine(&quarantine, name) {
-                tracing::warn!(%error, "cannot copy damaged bytes to quarantine");
+            let note = damage.note(&catalog, &directory, name);
+            recovery.quarantined_frames += u64::from(note.is_some());
+            if damage.records() > 0 {
+                recovery.records_missing += note.as_ref().map_or(0, |_| damage.records());
+                notes.extend(note.map(|note| (index, note)));
             }
-            notes.extend((damage.next > damage.first).then_some((index, note)));
         }
         let found = *head.borrow();
         let floor = floors.get(name).copied().unwrap_or_default();
@@ -287,6 +277,9 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         tracks.push(track);
     }
 
+    // The catalog may know of changes that the log has lost.
+    let incomplete = recovery.torn_bytes + recovery.records_missing > 0
+        || damage.iter().any(|damage| !damage.is_empty());
     let (poison, poisoned) = watch::channel(None);
     let shared = Shared {
         epoch,
@@ -295,6 +288,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         journal,
         catalog,
         queue: Queue::new(),
+        damaged: Mutex::default(),
         figures: Mutex::default(),
         poison: poisoned,
     };
@@ -313,6 +307,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             journal_bytes_since: 0,
             bytes: synchronised.snapshot_bytes,
             segment_bytes: options.segment_bytes,
+            wanted: incomplete && !synchronised.rebuilt,
         },
         unflushed_bytes: 0,
         rebuild_after: None,

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 /// [`Change::Advance`]: crate::Change::Advance
 pub struct Reader {
     shared: Arc<Shared>,
+    index: usize,
     stream: Arc<Stream>,
     head: watch::Receiver<Offset>,
     position: Offset,
@@ -45,10 +46,12 @@ impl Batch {
 }
 
 impl Reader {
-    pub(crate) fn new(shared: Arc<Shared>, stream: Arc<Stream>, from: Offset) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize, from: Offset) -> Self {
+        let stream = Arc::clone(&shared.streams[index]);
         Self {
             head: stream.head.clone(),
             shared,
+            index,
             stream,
             position: from,
             open: None,
@@ -141,7 +144,10 @@ impl Reader {
         if !self.open.as_ref().is_some_and(stays) {
             self.open = None;
             match segment.walk(segment.seek(self.position)) {
-                Ok(walk) => self.open = Some(Open { segment, walk }),
+                Ok(walk) => {
+                    let segment = Arc::clone(&segment);
+                    self.open = Some(Open { segment, walk });
+                }
                 // Removed between our look at the list and now: look again.
                 Err(_) if self.stream.tail() > self.position => return self.load(head),
                 Err(error) => return Err(error),
@@ -152,6 +158,7 @@ impl Reader {
         let loaded = open.load(self.position, end, &mut self.ahead)?;
         if loaded != Loaded::Records {
             self.open = None;
+            self.shared.report_damage(self.index, &segment, end);
         }
         Ok(loaded)
     }

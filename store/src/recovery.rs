@@ -7,7 +7,7 @@
 use crate::append::OWN_BUCKET;
 use crate::catalog::{Catalog, Mark};
 use crate::disk::Disk;
-use crate::frame::{Encoded, flags};
+use crate::frame::{Encoded, Flaw, flags};
 use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step, Walk};
 use crate::stream::Stream;
 use crate::{Change, Error, Gap, Offset, WallNanos};
@@ -54,7 +54,7 @@ pub(crate) struct Damage {
     pub(crate) until: u64,
     pub(crate) first: Offset,
     pub(crate) next: Offset,
-    pub(crate) flaw: crate::frame::Flaw,
+    pub(crate) flaw: Flaw,
 }
 
 /// Reads what a stream's directory holds, and mends the end of its newest segment.
@@ -84,59 +84,129 @@ pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found
     Ok(found)
 }
 
-/// Validates one segment in full and cuts off what is torn. False if it holds no frame.
+/// Cuts off what is torn at the end of one segment. False if it holds no frame.
 fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, Error> {
     Preface::read(&segment.path)?;
-    let header = HEADER_BYTES as u64;
-    let mut walk = segment.walk(header)?;
-    let mut next = segment.name.base;
-    let mut damaged = None;
-    let mut any = false;
-    let (end, torn) = loop {
-        match walk.step(Check::Payload)? {
-            Step::Frame { at, header } => {
-                if let Some((from, flaw)) = damaged.take() {
-                    found.damage.push(Damage {
-                        segment: Arc::clone(segment),
-                        at: from,
-                        until: at,
-                        first: next,
-                        next: header.base,
-                        flaw,
-                    });
-                }
-                segment.mark(header.base, at);
-                next = header.next();
-                found.last_sequence = found.last_sequence.max(header.sequence);
-                any = true;
-            }
-            Step::Damage { at, flaw, .. } => damaged = Some((at, flaw)),
-            Step::Torn { at, flaw } => {
-                tracing::info!(path = %segment.path.display(), at, %flaw, "cutting off a torn end");
-                break (at, segment.bytes().saturating_sub(at));
-            }
-            Step::End { at } => break (at, 0),
-        }
-    };
-    if segment.bytes() > end {
+    let survey = Survey::of(segment)?;
+    if segment.bytes() > survey.end {
         let path = &segment.path;
         let file = File::options()
             .write(true)
             .open(path)
             .map_err(Error::storage("open", path))?;
-        disk.truncate(&file, path, end)
+        disk.truncate(&file, path, survey.end)
             .and_then(|()| disk.sync(&file, path))
             .map_err(Error::storage("truncate", path))?;
     }
-    found.torn_bytes += torn;
-    found.head = found.head.max(next);
-    segment.extend(end, next.max(segment.next()));
-    Ok(any)
+    if let Some(flaw) = survey.torn {
+        let torn_bytes = segment.bytes() - survey.end;
+        let path = segment.path.display();
+        tracing::info!(%path, at = survey.end, torn_bytes, %flaw, "cut off a torn end");
+        found.torn_bytes += torn_bytes;
+    }
+    found.last_sequence = found.last_sequence.max(survey.last_sequence);
+    found.head = found.head.max(survey.next);
+    segment.extend(survey.end, survey.next.max(segment.next()));
+    found.damage.extend(survey.damage);
+    Ok(survey.frames > 0)
+}
+
+/// One segment, read in full.
+struct Survey {
+    damage: Vec<Damage>,
+    frames: u64,
+    last_sequence: u64,
+    /// Where the last intact frame ends, and one past its last record.
+    end: u64,
+    next: Offset,
+    /// What is wrong with the bytes after that, if any are there.
+    torn: Option<Flaw>,
+}
+
+impl Survey {
+    fn of(segment: &Arc<Segment>) -> Result<Self, Error> {
+        let mut walk = segment.walk(HEADER_BYTES as u64)?;
+        let mut survey = Self {
+            damage: Vec::new(),
+            frames: 0,
+            last_sequence: 0,
+            end: segment.bytes().min(HEADER_BYTES as u64),
+            next: segment.name.base,
+            torn: None,
+        };
+        let mut broken = None;
+        loop {
+            match walk.step(Check::Payload)? {
+                Step::Frame { at, header } => {
+                    if let Some(flaw) = broken.take() {
+                        survey.damaged(segment, at, header.base, flaw);
+                    }
+                    segment.mark(header.base, at);
+                    survey.frames += 1;
+                    survey.last_sequence = header.sequence;
+                    survey.end = at + header.frame_bytes();
+                    survey.next = header.next();
+                }
+                Step::Damage { flaw, .. } => broken = Some(flaw),
+                Step::Torn { flaw, .. } => {
+                    survey.torn = Some(flaw);
+                    return Ok(survey);
+                }
+                Step::End { .. } => return Ok(survey),
+            }
+        }
+    }
+
+    /// From the last intact frame to `until`, where the record `next` is, nothing reads.
+    fn damaged(&mut self, segment: &Arc<Segment>, until: u64, next: Offset, flaw: Flaw) {
+        self.damage.push(Damage {
+            segment: Arc::clone(segment),
+            at: self.end,
+            until,
+            first: self.next,
+            next,
+            flaw,
+        });
+    }
+}
+
+/// The damage in a segment that a reader came upon, and that is known to end at `end`.
+pub(crate) fn survey(segment: &Arc<Segment>, end: Offset) -> Result<Vec<Damage>, Error> {
+    let mut survey = Survey::of(segment)?;
+    if let Some(flaw) = survey.torn {
+        survey.damaged(segment, segment.bytes(), end, flaw);
+    }
+    Ok(survey.damage)
 }
 
 impl Damage {
+    /// Makes the damage known: the bytes to quarantine, and a gap record to be appended if
+    /// records went with them. `None` if that was done before.
+    pub(crate) fn note(
+        &self,
+        catalog: &Catalog,
+        data_directory: &Path,
+        stream: &str,
+    ) -> Option<Encoded> {
+        let path = self.segment.path.display();
+        let reason = format!("damaged in {path}: {}", self.flaw);
+        let note = loss(catalog, stream, (self.first, self.next), reason)?;
+        tracing::error!(
+            stream, %path, at = self.at, first = %self.first, next = %self.next,
+            flaw = %self.flaw, "a damaged place was put into quarantine"
+        );
+        if let Err(error) = self.quarantine(&data_directory.join("quarantine"), stream) {
+            tracing::warn!(%error, "cannot copy damaged bytes to quarantine");
+        }
+        Some(note)
+    }
+
+    pub(crate) const fn records(&self) -> u64 {
+        self.next.0.saturating_sub(self.first.0)
+    }
+
     /// Copies the damaged bytes to where a person can look at them.
-    pub(crate) fn quarantine(&self, directory: &Path, stream: &str) -> Result<(), Error> {
+    fn quarantine(&self, directory: &Path, stream: &str) -> Result<(), Error> {
         std::fs::create_dir_all(directory).map_err(Error::storage("create", directory))?;
         let file = format!("{stream}-{}-{}.bin", self.segment.name.file(), self.at);
         let target = directory.join(file);

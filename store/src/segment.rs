@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub(crate) const HEADER_BYTES: usize = 256;
@@ -134,6 +134,8 @@ pub(crate) struct Segment {
     next: AtomicU64,
     /// Sparse index: offset of a frame's first record, and where the frame starts.
     marks: Mutex<Vec<(Offset, u64)>>,
+    /// Damage in it was reported to the writer.
+    reported: AtomicBool,
 }
 
 impl Segment {
@@ -145,6 +147,7 @@ impl Segment {
             durable_bytes: AtomicU64::new(bytes),
             next: AtomicU64::new(next.0),
             marks: Mutex::default(),
+            reported: AtomicBool::new(false),
         }
     }
 
@@ -161,6 +164,11 @@ impl Segment {
     pub(crate) fn extend(&self, bytes: u64, next: Offset) {
         self.next.store(next.0, Ordering::Release);
         self.durable_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// True for the first who comes upon damage in it.
+    pub(crate) fn report(&self) -> bool {
+        !self.reported.swap(true, Ordering::AcqRel)
     }
 
     /// Notes where a frame is, if the sparse index lacks one thereabouts.

@@ -4,7 +4,7 @@ use crate::catalog::Catalog;
 use crate::queue::Queue;
 use crate::segment::Segment;
 use crate::stats::Figures;
-use crate::{Error, Offset, StreamName, StreamOptions};
+use crate::{Change, Error, Offset, StreamName, StreamOptions};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -109,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) journal: usize,
     pub(crate) catalog: Catalog,
     pub(crate) queue: Queue,
+    /// Segments in which a reader came upon damage: the stream's index, and where it ends.
+    pub(crate) damaged: Mutex<Vec<(usize, Arc<Segment>, Offset)>>,
     pub(crate) figures: Mutex<Figures>,
     /// Why the writer ended before it was told to. Its sender goes with the writer.
     pub(crate) poison: watch::Receiver<Option<Error>>,
@@ -127,6 +129,34 @@ impl Shared {
 
     pub(crate) fn stream(&self, name: &StreamName) -> Result<&Arc<Stream>, Error> {
         self.index(name).map(|index| &self.streams[index])
+    }
+
+    /// Has the writer look at a segment, at its next commit; once each.
+    pub(crate) fn report_damage(&self, stream: usize, segment: &Arc<Segment>, end: Offset) {
+        if segment.report() {
+            let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+            damaged.push((stream, Arc::clone(segment), end));
+        }
+    }
+
+    /// A reader cannot have done with what is not there. Recovery relies on it: a cursor beyond
+    /// the head means that the end of the stream was lost.
+    pub(crate) fn check_advance(&self, change: &Change) -> Result<(), Error> {
+        let Change::Advance {
+            cursor,
+            stream,
+            next,
+        } = change
+        else {
+            return Ok(());
+        };
+        let head = self.stream(&StreamName::new(stream)?)?.head();
+        if *next <= head {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "cursor {cursor} cannot advance to {next}: the head of stream {stream} is {head}"
+        )))
     }
 
     /// An error once the log is poisoned.

@@ -59,6 +59,8 @@ pub(crate) struct Snapshots {
     /// Size of the newest one: the journal may grow to a multiple of it.
     pub(crate) bytes: u64,
     pub(crate) segment_bytes: u64,
+    /// Changes were found damaged in the log that the catalog still has.
+    pub(crate) wanted: bool,
 }
 
 impl Snapshots {
@@ -66,8 +68,11 @@ impl Snapshots {
     fn due(&self) -> bool {
         let replay_bytes_max = (4 * self.segment_bytes).max(8 * self.bytes);
         let journal_bytes_max = (self.segment_bytes / 4).max(4 * self.bytes);
-        self.last_change > self.last
-            && (self.bytes_since > replay_bytes_max || self.journal_bytes_since > journal_bytes_max)
+        let worthwhile = self.last_change > self.last;
+        self.wanted
+            || worthwhile
+                && (self.bytes_since > replay_bytes_max
+                    || self.journal_bytes_since > journal_bytes_max)
     }
 }
 
@@ -101,7 +106,8 @@ impl Writer {
         }
         let (gaps, batch) = self.admit(batch);
         let mut plan = Plan::new(self.next_sequence);
-        let notes: Vec<_> = notes.into_iter().chain(gaps).collect();
+        let damage = self.survey_damage();
+        let notes: Vec<_> = notes.into_iter().chain(damage).chain(gaps).collect();
         for (stream, note) in &notes {
             plan.push(*stream, self.tracks[*stream].head(), note);
         }
@@ -158,6 +164,23 @@ impl Writer {
             queued.answer(Ok(committed));
         }
         self.tidy()
+    }
+
+    /// Gap records for damage that readers came upon.
+    fn survey_damage(&mut self) -> Vec<Note> {
+        let damaged = self.shared.damaged.lock();
+        let damaged = std::mem::take(&mut *damaged.unwrap_or_else(PoisonError::into_inner));
+        self.snapshots.wanted |= !damaged.is_empty();
+        let mut notes = Vec::new();
+        for (stream, segment, end) in damaged {
+            let places = recovery::survey(&segment, end).unwrap_or_default();
+            for damage in places.iter().filter(|damage| damage.records() > 0) {
+                let shared = &self.shared;
+                let note = damage.note(&shared.catalog, &shared.directory, self.name(stream));
+                notes.extend(note.map(|note| (stream, note)));
+            }
+        }
+        notes
     }
 
     /// Lets in what fits. Returns gap records for what has to go, and the appends let in.
@@ -495,6 +518,7 @@ impl Writer {
         journal.publish(head);
         let before = journal.stream.segments().len() - 1;
         self.snapshots.last = self.next_sequence - 1;
+        self.snapshots.wanted = false;
         self.snapshots.bytes = bytes;
         self.snapshots.bytes_since = 0;
         self.snapshots.journal_bytes_since = 0;

@@ -61,8 +61,11 @@ pub(crate) fn change(change: Change) -> Append {
     }
 }
 
+/// First, one past last.
+pub(crate) type Ranges = Vec<(u64, u64)>;
+
 /// Everything in a stream from the start: offsets and payloads, and what is missing.
-pub(crate) fn read_all(log: &Log, stream: &str) -> (Vec<(u64, String)>, Vec<(u64, u64)>) {
+pub(crate) fn read_all(log: &Log, stream: &str) -> (Vec<(u64, String)>, Ranges) {
     let mut reader = log.reader(&name(stream), Offset::ZERO).unwrap();
     let (mut records, mut missing) = (Vec::new(), Vec::new());
     loop {

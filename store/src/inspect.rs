@@ -1,0 +1,299 @@
+//! Looking into a data directory from outside: of a stopped node, or beside a live one.
+//!
+//! Nothing here writes, takes the lock, or needs the catalog. Beside a live node the last bytes
+//! of a stream's newest segment may be a commit under way; they show as `unfinished_bytes`.
+
+use crate::directory;
+use crate::frame::{Flaw, Header};
+use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step, Walk};
+use crate::{Error, Offset, Record, StreamName};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+/// One stream, as its files say.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamSummary {
+    pub name: String,
+    /// The first record held, and one past the last.
+    pub tail: Offset,
+    pub head: Offset,
+    pub bytes: u64,
+    pub segments: usize,
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    pub streams: usize,
+    pub segments: u64,
+    pub frames: u64,
+    pub records: u64,
+    pub bytes: u64,
+    /// At the ends of newest segments: a commit under way, or one that never finished.
+    pub unfinished_bytes: u64,
+    pub faults: Vec<Fault>,
+}
+
+impl Report {
+    /// Whether everything that was acknowledged and not retired is there and intact.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// A place where the log is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    pub stream: String,
+    pub file: PathBuf,
+    /// Where in the file, in bytes.
+    pub position: u64,
+    pub what: String,
+    /// The offsets that do not read because of it: first, one past last.
+    pub missing: Option<(Offset, Offset)>,
+}
+
+/// Every stream in the data directory, in name order.
+pub fn streams(data_directory: &Path) -> Result<Vec<StreamSummary>, Error> {
+    let epoch = epoch(data_directory)?;
+    let names = directory::list(data_directory)?;
+    let summary = |name: StreamName| {
+        let segments = segments(data_directory, &name, epoch)?;
+        let mut head = Offset::ZERO;
+        // Only the newest tells where the stream ends, unless nothing is in it yet.
+        if let Some(newest) = segments.last() {
+            head = newest.name.base;
+            let mut walk = newest.walk(HEADER_BYTES as u64)?;
+            while let Some((_, header)) = next_frame(&mut walk, Check::Header)? {
+                head = header.next();
+            }
+        }
+        Ok(StreamSummary {
+            tail: segments.first().map_or(head, |first| first.name.base),
+            head,
+            bytes: segments.iter().map(Segment::bytes).sum(),
+            segments: segments.len(),
+            name: name.to_string(),
+        })
+    };
+    names.into_iter().map(summary).collect()
+}
+
+/// The records of a stream from `from` on, to the end there is now. What does not read is
+/// passed over; [`verify`] names it.
+pub fn records(data_directory: &Path, stream: &StreamName, from: Offset) -> Result<Records, Error> {
+    let epoch = epoch(data_directory)?;
+    if !directory::list(data_directory)?.contains(stream) {
+        return Err(Error::UnknownStream {
+            name: stream.to_string(),
+        });
+    }
+    let mut segments: VecDeque<_> = segments(data_directory, stream, epoch)?.into();
+    while segments.get(1).is_some_and(|next| next.name.base <= from) {
+        segments.pop_front();
+    }
+    Ok(Records {
+        segments,
+        walk: None,
+        from,
+        ahead: VecDeque::new(),
+    })
+}
+
+/// Records in order; holds one frame at a time.
+#[derive(Debug)]
+pub struct Records {
+    segments: VecDeque<Segment>,
+    walk: Option<Walk>,
+    from: Offset,
+    ahead: VecDeque<(Offset, Record)>,
+}
+
+impl Iterator for Records {
+    type Item = Result<(Offset, Record), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ahead.is_empty() {
+            match self.load() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => {
+                    self.walk = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+        self.ahead.pop_front().map(Ok)
+    }
+}
+
+impl Records {
+    fn load(&mut self) -> Result<bool, Error> {
+        let Some(walk) = &mut self.walk else {
+            let Some(segment) = self.segments.pop_front() else {
+                return Ok(false);
+            };
+            self.walk = match segment.walk(HEADER_BYTES as u64) {
+                Ok(walk) => Some(walk),
+                // Retired by the live node since we listed it.
+                Err(_) if !segment.path.exists() => None,
+                Err(error) => return Err(error),
+            };
+            return Ok(true);
+        };
+        let Some((at, header)) = next_frame(walk, Check::Header)? else {
+            self.walk = None;
+            return Ok(true);
+        };
+        if header.next() <= self.from {
+            return Ok(true);
+        }
+        let seed = walk.seed();
+        if let Ok(body) = header.open(walk.payload(at, &header)?, seed) {
+            let records = body.records.into_iter().enumerate();
+            let records = records.map(|(index, record)| (header.base.plus(index as u64), record));
+            self.ahead
+                .extend(records.filter(|(at, _)| *at >= self.from));
+        }
+        Ok(true)
+    }
+}
+
+/// Reads every byte of every segment: headers, checksums, whether records decode, whether
+/// offsets follow one another. Damage is reported, not an error.
+pub fn verify(data_directory: &Path) -> Result<Report, Error> {
+    let epoch = epoch(data_directory)?;
+    let mut report = Report::default();
+    for name in directory::list(data_directory)? {
+        report.streams += 1;
+        let segments = segments(data_directory, &name, epoch)?;
+        let mut expected = segments
+            .first()
+            .map_or(Offset::ZERO, |first| first.name.base);
+        for (index, segment) in segments.iter().enumerate() {
+            let newest = index + 1 == segments.len();
+            let mut check = Verification {
+                stream: name.as_str(),
+                segment,
+                newest,
+                report: &mut report,
+            };
+            expected = check.run(epoch, expected)?;
+        }
+    }
+    Ok(report)
+}
+
+struct Verification<'a> {
+    stream: &'a str,
+    segment: &'a Segment,
+    newest: bool,
+    report: &'a mut Report,
+}
+
+impl Verification<'_> {
+    /// Returns the offset that the next segment has to begin with.
+    fn run(&mut self, epoch: u64, expected: Offset) -> Result<Offset, Error> {
+        self.report.segments += 1;
+        self.report.bytes += self.segment.bytes();
+        match Preface::read(&self.segment.path)? {
+            None => self.fault(0, "the segment's header is damaged", None),
+            Some(preface) if preface.name != self.segment.name || preface.epoch != epoch => {
+                self.fault(0, "the segment's header is not that of this file", None);
+            }
+            Some(_) => {}
+        }
+        let base = self.segment.name.base;
+        if base != expected {
+            self.fault(
+                0,
+                "the segment does not follow the one before",
+                missing(expected, base),
+            );
+        }
+        let mut next = base;
+        let mut broken: Option<(u64, Flaw)> = None;
+        let mut walk = self.segment.walk(HEADER_BYTES as u64)?;
+        loop {
+            match walk.step(Check::Payload)? {
+                Step::Frame { at, header } => {
+                    if let Some((at, flaw)) = broken.take() {
+                        self.fault(at, &flaw.to_string(), missing(next, header.base));
+                    } else if header.base != next {
+                        self.fault(at, "records are missing", missing(next, header.base));
+                    }
+                    let seed = walk.seed();
+                    if let Err(flaw) = header.open(walk.payload(at, &header)?, seed) {
+                        let gone = missing(header.base, header.next());
+                        self.fault(at, &flaw.to_string(), gone);
+                    }
+                    self.report.frames += 1;
+                    self.report.records += u64::from(header.count);
+                    next = header.next();
+                }
+                Step::Damage { at, flaw, .. } => broken = Some((at, flaw)),
+                Step::Torn { at, .. } if self.newest => {
+                    self.report.unfinished_bytes += self.segment.bytes() - at;
+                    return Ok(next);
+                }
+                Step::Torn { at, flaw } => {
+                    self.fault(at, &flaw.to_string(), None);
+                    return Ok(next);
+                }
+                Step::End { .. } => return Ok(next),
+            }
+        }
+    }
+
+    fn fault(&mut self, position: u64, what: &str, missing: Option<(Offset, Offset)>) {
+        self.report.faults.push(Fault {
+            stream: self.stream.to_owned(),
+            file: self.segment.path.clone(),
+            position,
+            what: what.to_owned(),
+            missing,
+        });
+    }
+}
+
+fn missing(first: Offset, next: Offset) -> Option<(Offset, Offset)> {
+    (first < next).then_some((first, next))
+}
+
+fn next_frame(walk: &mut Walk, check: Check) -> Result<Option<(u64, Header)>, Error> {
+    loop {
+        match walk.step(check)? {
+            Step::Frame { at, header } => return Ok(Some((at, header))),
+            Step::Damage { .. } => {}
+            Step::Torn { .. } | Step::End { .. } => return Ok(None),
+        }
+    }
+}
+
+fn epoch(data_directory: &Path) -> Result<u64, Error> {
+    let epoch = directory::epoch(data_directory)?;
+    epoch.ok_or_else(|| {
+        let shown = data_directory.display();
+        Error::invalid(format!(
+            "{shown} is not a data directory of skerry: no epoch in it"
+        ))
+    })
+}
+
+fn segments(data_directory: &Path, stream: &StreamName, epoch: u64) -> Result<Vec<Segment>, Error> {
+    let directory = directory::streams(data_directory).join(stream.as_str());
+    let names = Name::list(&directory).map_err(Error::storage("list", &directory))?;
+    let segment = |name: Name| {
+        let path = directory.join(name.file());
+        // A live node may have retired it since we listed it.
+        let bytes = std::fs::metadata(path).map_or(0, |found| found.len());
+        Segment::new(&directory, epoch, name, bytes, name.base)
+    };
+    Ok(names
+        .into_iter()
+        .map(segment)
+        .filter(|segment| segment.bytes() > 0)
+        .collect())
+}
