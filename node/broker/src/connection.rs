@@ -144,7 +144,7 @@ async fn join(
     let (seat, kept) = timeout(patience, joining)
         .await
         .map_err(|_| Refused::Unavailable)?;
-    let ids = match qos2::load(&ingest.log, &agreed.client_id, agreed.clean).await {
+    let mut ids = match qos2::load(&ingest.log, &agreed.client_id, agreed.clean).await {
         Ok(ids) => ids,
         Err(error) => {
             ingest.refusal(&error);
@@ -153,6 +153,9 @@ async fn join(
         }
     };
     let session_present = kept.is_some();
+    if session_present {
+        ids.resume();
+    }
     let mut outbound = kept.map(|kept| kept.outbound).unwrap_or_default();
     outbound.set_window(agreed.in_flight_max);
     let session = Session::new(agreed.version, ids, outbound);
@@ -576,21 +579,13 @@ impl Connection {
             self.ingest.will(will, self.seat.mailbox.number).await;
         }
         self.count_unreleased(0);
+        self.give_up_seat().await;
         let Self {
-            ingest,
             agreed,
-            seat,
-            session,
             mut inlet,
             mut outlet,
             ..
         } = self;
-        let has_ids = session.ids.len() > 0;
-        let kept = agreed.is_lasting() && seat.keep(session.outbound, agreed.session_expiry);
-        if has_ids && !kept {
-            // The session is over and its ids with it; a failure leaves them for a clean start.
-            let _ = qos2::load(&ingest.log, &agreed.client_id, true).await;
-        }
         if !end.peer_listens() {
             return;
         }
@@ -600,5 +595,20 @@ impl Connection {
         outlet.finish(FAREWELL).await;
         // Closing with unread bytes would reset the connection under our last words.
         let _ = timeout(FAREWELL, inlet.discard()).await;
+    }
+
+    /// Lets the next connection of this client in, before the last words to this one: those may
+    /// take their time.
+    async fn give_up_seat(&mut self) {
+        let outbound = std::mem::take(&mut self.session.outbound);
+        let stays = self.agreed.is_lasting();
+        if stays && self.seat.keep(outbound, self.agreed.session_expiry) {
+            return;
+        }
+        if self.session.ids.len() > 0 {
+            // The session is over and its ids with it; a failure leaves them for a clean start.
+            let _ = qos2::load(&self.ingest.log, &self.agreed.client_id, true).await;
+        }
+        self.seat.give_up();
     }
 }

@@ -6,8 +6,9 @@
 //!
 //! The value is a digest of topic and payload. It protects the other promise: a client that lost
 //! *its* state reuses ids for new messages, and a new message must not be taken for an old one's
-//! copy. So across connections a publish counts as a copy only if it says so (DUP) *and* carries
-//! the same content.
+//! copy. So across connections a publish counts as a copy only if it carries the same content,
+//! and, where the client was told that there is no session, also says that it is one (DUP).
+//! Within a session DUP is not asked for: rumqttc 0.25 resends without it.
 
 use crate::codec::PacketId;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -92,7 +93,10 @@ pub(crate) struct Ids {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Committed on an earlier connection.
-    Earlier(Digest),
+    Earlier {
+        digest: Digest,
+        resumed: bool,
+    },
     Uncommitted,
     Committed,
     Releasing,
@@ -114,19 +118,39 @@ impl Ids {
             let number = key.last_chunk().map(|bytes| u16::from_be_bytes(*bytes));
             let id = number.and_then(PacketId::new);
             if let (Some(id), Some(digest)) = (id, Digest::from_bytes(value)) {
-                ids.held.insert(id, State::Earlier(digest));
+                ids.held.insert(
+                    id,
+                    State::Earlier {
+                        digest,
+                        resumed: false,
+                    },
+                );
             }
         }
         ids
     }
 
+    /// The client is told that its session goes on: it knows these ids too.
+    pub(crate) fn resume(&mut self) {
+        for state in self.held.values_mut() {
+            if let State::Earlier { resumed, .. } = state {
+                *resumed = true;
+            }
+        }
+    }
+
     /// A PUBLISH with this id arrived. `New` registers it.
     pub(crate) fn begin(&mut self, id: PacketId, digest: Digest, dup: bool) -> Held {
         match self.held.get(&id) {
-            Some(State::Earlier(earlier)) if dup && *earlier == digest => return Held::Committed,
+            Some(State::Earlier {
+                digest: earlier,
+                resumed,
+            }) if *earlier == digest && (dup || *resumed) => {
+                return Held::Committed;
+            }
             Some(State::Committed | State::Releasing) => return Held::Committed,
             Some(State::Uncommitted) => return Held::Uncommitted,
-            Some(State::Earlier(_)) | None => {}
+            Some(State::Earlier { .. }) | None => {}
         }
         self.held.insert(id, State::Uncommitted);
         self.since_connect += 1;
@@ -144,8 +168,8 @@ impl Ids {
         match self.held.get_mut(&id) {
             None => Held::New,
             Some(State::Uncommitted | State::Releasing) => Held::Uncommitted,
-            Some(state @ (State::Earlier(_) | State::Committed)) => {
-                if matches!(state, State::Earlier(_)) {
+            Some(state @ (State::Earlier { .. } | State::Committed)) => {
+                if matches!(state, State::Earlier { .. }) {
                     self.since_connect += 1;
                 }
                 *state = State::Releasing;
@@ -203,6 +227,17 @@ mod tests {
             Held::New,
             "other content"
         );
+    }
+
+    #[test]
+    fn in_a_resumed_session_a_copy_need_not_say_so() {
+        let mut ids = loaded();
+        ids.resume();
+        let again = ids.begin(ID, Digest::of("t", b"1"), false);
+        assert_eq!(again, Held::Committed);
+        let mut ids = loaded();
+        ids.resume();
+        assert_eq!(ids.begin(ID, Digest::of("t", b"2"), true), Held::New);
     }
 
     #[test]

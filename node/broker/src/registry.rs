@@ -242,14 +242,13 @@ impl Seat {
 
     /// Leaves the session behind for `stay`. False if there are too many already, in which case
     /// it ended.
-    pub(crate) fn keep(mut self, outbound: Outbound, stay: Duration) -> bool {
+    pub(crate) fn keep(&mut self, outbound: Outbound, stay: Duration) -> bool {
         let mut entries = self.registry.entries();
         let absent = entries
             .values()
             .filter(|entry| matches!(entry, Entry::Absent { .. }))
             .count();
         if absent >= self.registry.sessions_max {
-            drop(entries);
             return false;
         }
         self.mailbox.set_online(false);
@@ -266,19 +265,26 @@ impl Seat {
         self.registry.status.sessions_absent.up();
         drop(entries);
         self.settled = true;
+        self.gone.cancel();
         true
+    }
+
+    /// Ends the session and frees the seat.
+    pub(crate) fn give_up(&mut self) {
+        if !self.settled {
+            self.settled = true;
+            self.registry
+                .unsubscribe_all(&self.filters, self.mailbox.number);
+            self.registry.entries().remove(&self.mailbox.client_id);
+        }
+        self.gone.cancel();
     }
 }
 
 impl Drop for Seat {
     /// Also runs when a connection's task is dropped in the middle: a seat is never left locked.
     fn drop(&mut self) {
-        if !self.settled {
-            self.registry
-                .unsubscribe_all(&self.filters, self.mailbox.number);
-            self.registry.entries().remove(&self.mailbox.client_id);
-        }
-        self.gone.cancel();
+        self.give_up();
     }
 }
 
@@ -340,12 +346,12 @@ mod tests {
         assert!(seat.subscribe(&filter, options(), None));
         assert!(seat.keep(Outbound::default(), DAY));
         registry.deliver(message());
-        let (seat, kept) = registry.join("a", false).await;
+        let (mut seat, kept) = registry.join("a", false).await;
         assert!(kept.is_some());
         assert!(seat.mailbox.take_if(|_| true).is_some());
         assert!(seat.keep(Outbound::default(), DAY));
 
-        let (other, _) = registry.join("b", false).await;
+        let (mut other, _) = registry.join("b", false).await;
         assert!(!other.keep(Outbound::default(), DAY), "one session at most");
         assert!(registry.expire(Instant::now()).is_empty());
         assert_eq!(registry.expire(Instant::now() + DAY), ["a".into()]);
