@@ -167,7 +167,9 @@ async fn walk(session: &Session, look: &Browse) -> Result<Listing, Error> {
         }
         level = below;
     }
-    let variables = describe(session, &namespaces, variables).await?;
+    let mut variables = describe(session, &namespaces, variables).await?;
+    // Servers list in any order; people look for names.
+    variables.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(Listing {
         variables,
         truncated,

@@ -11,13 +11,13 @@ pub enum Error {
         address: String,
         source: std::io::Error,
     },
-    #[error("{address} does not answer: {step} took longer than {} s", after.as_secs())]
+    #[error("{address} stays silent: {step} took more than {} s", after.as_secs())]
     Silent {
         address: String,
         step: &'static str,
         after: Duration,
     },
-    #[error("{address} is not an OPC-UA server: {detail}; check host and port of the endpoint")]
+    #[error("{address} does not speak OPC-UA: {detail}; check host and port of the endpoint")]
     NotOpcua { address: String, detail: String },
     #[error("{address} refused {step}: {detail}")]
     Refused {

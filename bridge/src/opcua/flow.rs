@@ -18,7 +18,7 @@ const KEEP_ALIVES_MISSED: u32 = 3;
 /// Time for an answer to travel, on top of what the server takes.
 const LATENCY: Duration = Duration::from_secs(1);
 /// How often nodes the server refused are asked for again.
-const BAD_RETRY: Duration = Duration::from_secs(30);
+const BAD_RETRY: Duration = Duration::from_secs(10);
 
 /// Why the loop ended without a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

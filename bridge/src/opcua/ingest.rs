@@ -116,7 +116,7 @@ impl Ingest {
     /// before it.
     pub(crate) fn records(&self, sample: Sample, news: WallNanos) -> Vec<Record> {
         let Some(node) = self.config.nodes.get(sample.handle as usize) else {
-            tracing::debug!(
+            tracing::warn!(
                 handle = sample.handle,
                 "a value for a node nobody asked for"
             );

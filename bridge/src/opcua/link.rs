@@ -414,7 +414,7 @@ impl Link {
                 tracing::warn!(
                     endpoint = self.ingest.config.name, node = node.name, id = %node.id,
                     reason = status_name(*code),
-                    "the server does not monitor this node; asking again every half minute"
+                    "the server does not monitor this node; asking again every ten seconds"
                 );
                 self.ingest.without_value(*handle, *code)
             })

@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 
 /// URI of the namespace that holds the variables.
 pub const NAMESPACE: &str = "urn:skerry:demo";
+/// URI of the server itself, which must differ: its namespace is the server's own.
+const APPLICATION: &str = "urn:skerry:demo:server";
 /// Ticks of 100 ns between OPC-UA's epoch, 1601-01-01, and Unix's.
 const TICKS_TO_UNIX: i64 = 116_444_736_000_000_000;
 /// What the server keeps for a client that is away; the crate's default is ten values.
@@ -181,8 +183,8 @@ fn builder(port: u16, directory: &Path) -> ServerBuilder {
     };
     let mut builder = ServerBuilder::new()
         .application_name("skerry demo plant")
-        .application_uri(NAMESPACE)
-        .product_uri(NAMESPACE)
+        .application_uri(APPLICATION)
+        .product_uri(APPLICATION)
         .create_sample_keypair(false)
         .pki_dir(directory.join("plant-pki"))
         .host("127.0.0.1")

@@ -6,7 +6,7 @@ use super::vendor::{
     ActivateSession, ApplicationDescription, ApplicationType, AsyncSecureChannel, CertificateStore,
     ClientBuilder, ClientConfig, CreateSession, DateTime, EndpointDescription, GetEndpointsRequest,
     IdentityToken, MessageSecurityMode, NodeId, RequestHeader, ResponseMessage, RwLock,
-    SessionBuilder, TransportPollResult, UARequest, UserTokenType, VendorError, X509,
+    SessionBuilder, TransportPollResult, UserTokenType, VendorError, X509,
 };
 use crate::opcua::address::EndpointUrl;
 use crate::opcua::config::{OUTAGE_BUDGET, Security};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Hello and OpenSecureChannel; an old PLC takes seconds for its RSA.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Any other request.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session nobody uses is forgotten by the server after this; the subscription, with what it
@@ -261,8 +261,7 @@ impl Target<'_> {
         if let Some(certificate) = self.own_certificate(store)? {
             request = request.client_certificate(certificate);
         }
-        let created = request
-            .send(&session.channel)
+        let created = super::send(request, &session.channel)
             .await
             .map_err(|error| refused(&self.address(), "a session", &error))?;
         self.activate(session, endpoint, created.authentication_token)
@@ -323,8 +322,7 @@ impl Target<'_> {
             })?;
             request = request.private_key(key);
         }
-        request
-            .send(&session.channel)
+        super::send(request, &session.channel)
             .await
             .map_err(|error| refused(&self.address(), "the login", &error))?;
         session.token = token;

@@ -1,10 +1,10 @@
 //! The server's values and messages in our types.
 
-use super::Message;
 use super::vendor::{
     Array, ByteStringBody, DataChangeNotification, DataValue, DateTime, ExpandedNodeId,
     ExtensionObject, LocalizedText, NodeId, NotificationMessage, StatusChangeNotification, Variant,
 };
+use super::{FIRST_HANDLE, Message};
 use crate::opcua::value::{Sample, Value};
 use skerry_store::WallNanos;
 
@@ -32,7 +32,7 @@ pub(super) fn message(message: NotificationMessage) -> Message {
             decoded.samples.extend(
                 items
                     .into_iter()
-                    .map(|item| sample(item.client_handle, item.value)),
+                    .map(|item| sample(item.client_handle.wrapping_sub(FIRST_HANDLE), item.value)),
             );
         }
     }

@@ -15,6 +15,8 @@ pub(crate) use connect::{Login, SESSION_TIMEOUT, Target};
 use super::error::{Error, status};
 use super::value::{Sample, Value};
 use connect::{Driver, REQUEST_TIMEOUT};
+use futures_util::future::BoxFuture;
+use std::sync::LazyLock;
 use std::time::Duration;
 use vendor::{
     AsyncSecureChannel, AtomicHandle, AttributeId, CloseSession, CreateMonitoredItems,
@@ -26,6 +28,9 @@ use vendor::{
 /// Values in one notification, at most: what a server sends after an outage comes in pieces
 /// that fit into memory and into one append.
 const NOTIFICATION_VALUES_MAX: u32 = 5_000;
+/// The crate takes a client handle of 0 for none given and puts its own in its place; on the wire
+/// ours therefore start at 1.
+const FIRST_HANDLE: u32 = 1;
 /// `Server_NamespaceArray`, `Server_ServerStatus_State` and `…_StartTime` (Part 6, annex A).
 const NAMESPACE_ARRAY: u32 = 2255;
 const SERVER_STATE: u32 = 2259;
@@ -122,8 +127,7 @@ impl Session {
     }
 
     async fn call<R: UARequest>(&self, step: &'static str, request: R) -> Result<R::Out, Error> {
-        request
-            .send(&self.channel)
+        send(request, &self.channel)
             .await
             .map_err(|error| Error::Service {
                 step,
@@ -228,7 +232,7 @@ impl Session {
         items: &[Item],
     ) -> Result<Vec<Monitored>, Error> {
         // Every item brings its own handle; the crate's counter is not used.
-        let unused = AtomicHandle::new(1);
+        static UNUSED: LazyLock<AtomicHandle> = LazyLock::new(|| AtomicHandle::new(1));
         let to_create = items
             .iter()
             .map(|item| MonitoredItemCreateRequest {
@@ -239,7 +243,7 @@ impl Session {
                 },
                 monitoring_mode: MonitoringMode::Reporting,
                 requested_parameters: MonitoringParameters {
-                    client_handle: item.handle,
+                    client_handle: item.handle + FIRST_HANDLE,
                     sampling_interval: item.sampling.as_secs_f64() * 1000.0,
                     queue_size: item.queue_values,
                     discard_oldest: true,
@@ -247,7 +251,7 @@ impl Session {
                 },
             })
             .collect();
-        let request = request!(self, CreateMonitoredItems, subscription, &unused)
+        let request = request!(self, CreateMonitoredItems, subscription, &UNUSED)
             .timestamps_to_return(TimestampsToReturn::Both)
             .items_to_create(to_create);
         let response = self.call("monitoring the nodes", request).await?;
@@ -338,6 +342,18 @@ impl Session {
         }
         self.channel.close_channel().await;
     }
+}
+
+/// Sends a request and waits for the answer. Boxed, because inside another future the compiler
+/// loses the lifetimes it needs to see that this one may change threads (rust-lang/rust#100013).
+fn send<'a, R>(
+    request: R,
+    channel: &'a AsyncSecureChannel,
+) -> BoxFuture<'a, Result<R::Out, VendorError>>
+where
+    R: UARequest + 'a,
+{
+    Box::pin(request.send(channel))
 }
 
 /// The node id in the crate's form. A malformed one becomes the null id, which the server

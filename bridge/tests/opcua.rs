@@ -1,0 +1,578 @@
+//! The OPC-UA client against a server in the same process: restarts, cuts, refusals, a full log.
+
+use skerry_bridge::opcua::{self, Config, Node, Security, Snapshot, State, Status};
+use skerry_simulation::opcua_server::{OpcuaServer, TagValue};
+use skerry_store::{
+    Append, Change, Gap, Kind, Log, Offset, Options, Record, StreamName, StreamOptions, WallNanos,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than the server samples, so that it sees every value that is set.
+const TICK: Duration = Duration::from_millis(130);
+const BAD_NO_COMMUNICATION: u32 = 0x8031_0000;
+const BAD_NODE_ID_UNKNOWN: u32 = 0x8034_0000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_arrive_once_with_their_times_and_status() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let client = Client::start(&world, &plant.url(), &["count"]);
+    client
+        .until("connected", |s| s.state == State::Connected)
+        .await;
+    let mut times = Vec::new();
+    for count in 1..=15 {
+        times.push(set(&plant, count).await);
+    }
+    client
+        .until("fifteen values", |s| s.values_total >= 16)
+        .await;
+    let status = client.stop().await;
+    assert_eq!(status.gaps_total, 0);
+    assert_eq!(
+        (status.nodes_good, status.nodes_bad),
+        (0, 0),
+        "nothing is monitored any more"
+    );
+
+    let records = world.records();
+    assert_eq!(counts(&records), (0..=15).collect::<Vec<_>>());
+    for (record, time) in records.iter().skip(1).zip(times) {
+        assert_eq!(
+            (record.kind, record.source.as_str()),
+            (Kind::Opcua, "plant/count")
+        );
+        assert_eq!(record.status, 0);
+        assert_eq!(record.source_time, Some(time));
+        assert!(record.server_time.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_server_is_read_again_and_the_outage_is_in_the_data() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let (url, port) = (plant.url(), plant.port());
+    let client = Client::start(&world, &url, &["count"]);
+    client.until("a value", |s| s.values_total >= 1).await;
+    plant.stop().await;
+    client
+        .until("trouble", |s| s.state == State::Retrying)
+        .await;
+    let down = WallNanos::now();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let up = WallNanos::now();
+    let plant = world.plant(port).await;
+    client
+        .until("the way back", |s| s.state == State::Connected)
+        .await;
+    for count in 1..=3 {
+        set(&plant, count).await;
+    }
+    client.until("values again", |s| s.values_total >= 5).await;
+    client.stop().await;
+
+    let records = world.records();
+    let silent: Vec<_> = records
+        .iter()
+        .filter(|r| r.status == BAD_NO_COMMUNICATION)
+        .collect();
+    assert_eq!(silent.len(), 1, "one record per node and outage");
+    assert_eq!(silent[0].payload, r#"{"value":null}"#);
+    let gaps = gaps(&records);
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!(gaps[0].subject, "plant");
+    assert!(
+        gaps[0].from.unwrap() <= down && gaps[0].to.unwrap() >= up,
+        "{:?}",
+        gaps[0]
+    );
+    let last: Vec<_> = counts(&records).into_iter().rev().take(3).collect();
+    assert_eq!(last, [3, 2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_connection_loses_nothing() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let proxy = Proxy::to(plant.port()).await;
+    let client = Client::start(&world, &proxy.url(), &["count"]);
+    client
+        .until("connected", |s| s.state == State::Connected)
+        .await;
+    for count in 1..=30 {
+        match count {
+            10 => proxy.cut(),
+            20 => proxy.open(),
+            _ => {}
+        }
+        set(&plant, count).await;
+    }
+    client.until("all values", |s| s.values_total >= 31).await;
+    let status = client.stop().await;
+    assert!(status.reconnects_total >= 1);
+    assert_eq!(counts(&world.records()), (0..=30).collect::<Vec<_>>());
+    assert_eq!(status.gaps_total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_crash_leaves_neither_hole_nor_double() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let first = Client::start(&world, &plant.url(), &["count"]);
+    first
+        .until("connected", |s| s.state == State::Connected)
+        .await;
+    for count in 1..=12 {
+        set(&plant, count).await;
+    }
+    first.crash().await;
+    for count in 13..=30 {
+        set(&plant, count).await;
+    }
+    let second = Client::start(&world, &plant.url(), &["count"]);
+    for count in 31..=36 {
+        set(&plant, count).await;
+    }
+    let whole: Vec<_> = (0..=36).collect();
+    world
+        .until("every value", |records| counts(records).last() == Some(&36))
+        .await;
+    second.stop().await;
+    let records = world.records();
+    assert_eq!(counts(&records), whole);
+    assert_eq!(gaps(&records), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_log_refuses_comes_later_and_in_order() {
+    let world = World::with_limit(24 * 1024);
+    let plant = world.plant(0).await;
+    world.fill().await;
+    let client = Client::start(&world, &plant.url(), &["count"]);
+    client.until("a refusal", |s| s.log_refusal.is_some()).await;
+    for count in 1..=20 {
+        set(&plant, count).await;
+    }
+    let status = client.status.snapshot();
+    assert_eq!(status.values_total, 0);
+    assert!(status.log_refusal.unwrap().contains("full"), "says why");
+    world.free().await;
+    client.until("all values", |s| s.values_total >= 21).await;
+    let status = client.stop().await;
+    assert_eq!(status.log_refusal, None);
+    assert_eq!(counts(&world.records()), (0..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_node_stops_no_other() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let mut config = world.config(&plant.url(), &["gone", "count", "astray"]);
+    config.nodes[0].id = "ns=9;s=gone".parse().unwrap();
+    config.nodes[2].id = "nsu=urn:elsewhere;s=astray".parse().unwrap();
+    let client = Client::run(&world, config);
+    client
+        .until("the good node's value", |s| s.values_total >= 1)
+        .await;
+    for count in 1..=3 {
+        set(&plant, count).await;
+    }
+    client
+        .until("all of its values", |s| s.values_total >= 4)
+        .await;
+    let status = client.status.snapshot();
+    assert_eq!((status.nodes_good, status.nodes_bad), (1, 2));
+    let names: Vec<_> = status
+        .bad_nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect();
+    assert_eq!(names, ["plant/gone", "plant/astray"]);
+    assert!(
+        status.bad_nodes[0].error.contains("BadNodeIdUnknown"),
+        "{:?}",
+        status.bad_nodes
+    );
+    client.stop().await;
+    let records = world.records();
+    assert_eq!(counts(&records), [0, 1, 2, 3]);
+    let bad: Vec<_> = records
+        .iter()
+        .filter(|r| r.status == BAD_NODE_ID_UNKNOWN)
+        .collect();
+    assert_eq!(bad.len(), 2, "one record each says so in the data");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_answers_is_named_and_tried_again() {
+    let world = World::new();
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody_url = format!("opc.tcp://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let refused = Client::start(&world, &nobody_url, &["count"]);
+    let web = peer(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        std::future::pending::<()>().await;
+    });
+    let web = Client::start(&world, &web.await, &["count"]);
+    let silent = peer(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    });
+    let silent = Client::start(&world, &silent.await, &["count"]);
+    let hangs_up = Client::start(&world, &peer(|_| async {}).await, &["count"]);
+
+    for (client, word) in [
+        (refused, "cannot reach"),
+        (web, "answers as a web server"),
+        (silent, "stays silent"),
+        (hangs_up, "does not speak OPC-UA"),
+    ] {
+        client
+            .until(word, |s| s.error.as_ref().is_some_and(|e| e.contains(word)))
+            .await;
+        client
+            .until("another try", |s| s.connect_failures_total >= 2)
+            .await;
+        assert_eq!(client.status.snapshot().state, State::Retrying);
+        client.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn security_that_is_not_offered_is_refused_with_what_is() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let mut config = world.config(&plant.url(), &["count"]);
+    config.security = Security::new("Basic256Sha256", "SignAndEncrypt").unwrap();
+    let client = Client::run(&world, config);
+    client.until("a refusal", |s| s.error.is_some()).await;
+    let error = client.stop().await.error.unwrap();
+    assert!(error.contains("Basic256Sha256/SignAndEncrypt"), "{error}");
+    assert!(error.contains("it offers None"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browsing_prints_configuration() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let look = opcua::Browse::new(plant.url().parse().unwrap());
+    let listing = opcua::browse(&look).await.unwrap();
+    let paths: Vec<_> = listing.variables.iter().map(|v| v.path.as_str()).collect();
+    assert_eq!(paths, ["count", "pump1/spectrum", "pump1/vibration"]);
+    let vibration = &listing.variables[2];
+    assert_eq!(vibration.stable_id, "nsu=urn:skerry:demo;s=pump1/vibration");
+    assert_eq!(
+        (vibration.data_type.as_str(), vibration.value.as_str()),
+        ("Double", "1.5")
+    );
+    assert_eq!(listing.variables[1].value, "[1.0,2.5]");
+    assert!(!listing.truncated);
+    let text = opcua::config_text(&look, "plant", &listing);
+    assert!(
+        text.contains(r#"id = "nsu=urn:skerry:demo;s=pump1/vibration""#),
+        "{text}"
+    );
+}
+
+/// A directory with a log in it.
+struct World {
+    directory: tempfile::TempDir,
+    log: Log,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with_limit(64 * 1024 * 1024)
+    }
+
+    fn with_limit(bytes_max: u64) -> Self {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .try_init();
+        let directory = tempfile::tempdir().unwrap();
+        let mut stream = StreamOptions::new(stream(), bytes_max);
+        stream.readers = vec!["reader".to_owned()];
+        let mut options = Options::new(directory.path().join("log"));
+        options.streams = vec![stream];
+        options.allow_volatile = true;
+        let (log, _) = Log::open(options).unwrap();
+        Self { directory, log }
+    }
+
+    async fn plant(&self, port: u16) -> OpcuaServer {
+        let tags = vec![
+            ("count".to_owned(), TagValue::Count(0)),
+            ("pump1/vibration".to_owned(), TagValue::Number(1.5)),
+            (
+                "pump1/spectrum".to_owned(),
+                TagValue::Numbers(vec![1.0, 2.5]),
+            ),
+        ];
+        OpcuaServer::start(port, self.directory.path(), tags)
+            .await
+            .unwrap()
+    }
+
+    fn config(&self, url: &str, tags: &[&str]) -> Config {
+        Config {
+            name: "plant".to_owned(),
+            endpoint: url.parse().unwrap(),
+            stream: stream(),
+            security: Security::None,
+            user: None,
+            publishing_interval: Duration::from_millis(100),
+            nodes: tags
+                .iter()
+                .map(|tag| Node {
+                    name: format!("plant/{tag}"),
+                    id: OpcuaServer::node_id(tag).parse().unwrap(),
+                    sampling: Duration::from_millis(100),
+                })
+                .collect(),
+            pki_directory: self.directory.path().join("pki"),
+        }
+    }
+
+    /// What the clients wrote.
+    fn records(&self) -> Vec<Record> {
+        let from = self.log.tail(&stream()).unwrap();
+        let mut reader = self.log.reader(&stream(), from).unwrap();
+        let mut records = Vec::new();
+        loop {
+            let batch = reader.next(1 << 20).unwrap();
+            if batch.records.is_empty() {
+                return records;
+            }
+            let fresh = batch.records.into_iter().map(|(_, record)| record);
+            records.extend(fresh.filter(|record| record.source != "filler"));
+        }
+    }
+
+    async fn until(&self, what: &str, done: impl Fn(&[Record]) -> bool) {
+        wait(what, || done(&self.records())).await;
+    }
+
+    /// Appends until the stream takes nothing more.
+    async fn fill(&self) {
+        // Large ones first, then ones smaller than any value's record.
+        for payload in [noise(), Vec::new()] {
+            loop {
+                let filler = Record::new(Kind::Node, "filler", payload.clone());
+                let append = Append {
+                    stream: stream(),
+                    records: vec![filler],
+                    changes: Vec::new(),
+                };
+                if self.log.append(append).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Confirms everything, so that it may be reclaimed.
+    async fn free(&self) {
+        let next = *self.log.head(&stream()).unwrap().borrow();
+        assert!(next > Offset::ZERO);
+        let advance = Change::Advance {
+            cursor: "reader".to_owned(),
+            stream: stream().as_str().to_owned(),
+            next,
+        };
+        let append = Append {
+            stream: stream(),
+            records: Vec::new(),
+            changes: vec![advance],
+        };
+        self.log.append(append).await.unwrap();
+    }
+}
+
+/// A running client.
+struct Client {
+    status: Arc<Status>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), opcua::Error>>,
+}
+
+impl Client {
+    fn start(world: &World, url: &str, tags: &[&str]) -> Self {
+        Self::run(world, world.config(url, tags))
+    }
+
+    fn run(world: &World, config: Config) -> Self {
+        let status = Arc::new(Status::new(&config));
+        let stop = CancellationToken::new();
+        let run = opcua::run(config, world.log.clone(), Arc::clone(&status), stop.clone());
+        Self {
+            status,
+            stop,
+            task: tokio::spawn(run),
+        }
+    }
+
+    async fn until(&self, what: &str, done: impl Fn(&Snapshot) -> bool) {
+        let last = || format!("{what}: {:?}", self.status.snapshot());
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(40);
+        while !done(&self.status.snapshot()) {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "waited too long for {}",
+                last()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn stop(self) -> Snapshot {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+        let snapshot = self.status.snapshot();
+        assert_eq!(snapshot.state, State::Stopped);
+        snapshot
+    }
+
+    /// Ends as a killed process does: without a word to the server.
+    async fn crash(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+/// A TCP proxy that can be cut, as a cable is.
+struct Proxy {
+    port: u16,
+    cut: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    async fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let cut = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&cut);
+        let task = tokio::spawn(async move {
+            loop {
+                let Ok((mut near, _)) = listener.accept().await else {
+                    return;
+                };
+                let seen = Arc::clone(&seen);
+                tokio::spawn(async move {
+                    let Ok(mut far) = TcpStream::connect(("127.0.0.1", target)).await else {
+                        return;
+                    };
+                    let broken = async {
+                        while !seen.load(Ordering::Relaxed) {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    };
+                    tokio::select! {
+                        () = broken => {}
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    }
+                });
+            }
+        });
+        Self { port, cut, task }
+    }
+
+    fn url(&self) -> String {
+        format!("opc.tcp://127.0.0.1:{}/", self.port)
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    fn open(&self) {
+        self.cut.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Something that listens and does `behave` with every connection; its URL.
+async fn peer<F>(behave: impl Fn(TcpStream) -> F + Send + 'static) -> String
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("opc.tcp://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(behave(stream));
+        }
+    });
+    url
+}
+
+async fn wait(what: &str, done: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(40);
+    while !done() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "waited too long for {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Sets the counter and waits a tick; the source time that was given.
+async fn set(plant: &OpcuaServer, count: i64) -> WallNanos {
+    // OPC-UA counts in steps of 100 ns.
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_nanos()
+        / 100
+        * 100;
+    let time = UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap());
+    plant.set("count", TagValue::Count(count), time).unwrap();
+    tokio::time::sleep(TICK).await;
+    WallNanos(i64::try_from(nanos).unwrap())
+}
+
+/// The counter's good values in the order of the log.
+fn counts(records: &[Record]) -> Vec<i64> {
+    records
+        .iter()
+        .filter(|record| record.source == "plant/count" && record.status == 0)
+        .map(|record| {
+            let payload: serde_json::Value = serde_json::from_slice(&record.payload).unwrap();
+            payload["value"].as_i64().unwrap()
+        })
+        .collect()
+}
+
+fn gaps(records: &[Record]) -> Vec<Gap> {
+    let of = records.iter().filter(|record| record.kind == Kind::Gap);
+    of.map(|record| serde_json::from_slice(&record.payload).unwrap())
+        .collect()
+}
+
+fn stream() -> StreamName {
+    StreamName::new("machines").unwrap()
+}
+
+/// A payload that does not compress.
+fn noise() -> Vec<u8> {
+    use std::hash::{BuildHasher, RandomState};
+    (0..128_u64)
+        .flat_map(|i| RandomState::new().hash_one(i).to_le_bytes())
+        .collect()
+}
