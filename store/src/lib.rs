@@ -1,4 +1,144 @@
-//! skerry's durable log (contract to be completed).
+//! skerry's durable log: named streams of [`Record`]s in segment files, written by one thread
+//! with one group commit, and a catalog of cursors and keys that is journalled in the same frames.
+//!
+//! # What it promises
+//!
+//! - **Acknowledged means on disk.** [`Log::append`] resolves after `fdatasync` of every file its
+//!   commit touched, and after the directory's if a file is new.
+//! - **All or nothing.** The records and the [`Change`]s of one [`Append`] share one frame, so
+//!   they are true together or not at all. Exactly-once within the box is built from this: a
+//!   stage that reads and writes advances its cursor in the append that carries its results.
+//! - **Offsets are contiguous** per stream from 0, and never name two different records. What
+//!   does not read any more is reported as [`Batch::missing`] and journalled as a [`Gap`] record
+//!   in the same stream.
+//! - **Readers see durable records only**, and cost one frame of memory however far behind.
+//! - **It always opens**, whatever a crash or a bad disk did to its files ([`Recovery`] says what
+//!   was found), unless they are from a newer format version.
+//! - **A full stream is a policy** ([`WhenFull`]), a full disk is a state ([`Storage`]) that ends
+//!   by itself, a failed sync is the end: the log is poisoned, [`Log::poisoned`] resolves, and
+//!   only a new process may look at what the disk really holds.
+//!
+//! # What it is not
+//!
+//! Not a database: no index by time or source, one bucket scan reads all it finds into memory.
+//! Not replicated, not encrypted, not (yet) hash-chained: room for both is in the segment header.
+//! Two limits no checksum lifts: an acknowledged frame that a lying disk loses from the very end
+//! of the newest segment looks like a write that never finished, and is noted only where a
+//! cursor, the clean-stop marker or the catalog remembers it; and damage in older segments is
+//! noticed when it is read (or by [`inspect::verify`]), not at opening.
+//!
+//! # How it works
+//!
+//! ```text
+//!  Log::append ─► queue ─► writer ──► streams/<stream>/<base>-<sequence>.seg   the truth
+//!  (encodes)     bounded   thread ├─► streams/_catalog/…                       changes, snapshots
+//!                                 ├─► catalog/                                 sled: a view of them
+//!                                 └─► heads (watch) ─► Reader ◄─ segment files
+//! ```
+//!
+//! A commit takes what is queued. When nobody else is expected it starts at once; otherwise it
+//! waits for as many appends as the last one carried, at most `commit_delay_max`. It writes one
+//! frame per stream touched, syncs each file, applies changes to the catalog, moves the heads,
+//! and answers. An append without records is carried by `_catalog`.
+//!
+//! **sled is never the only copy and never synced.** A database that is missing, does not open,
+//! panics, belongs to another directory, is ahead of the log, or was last written before a power
+//! cut, is wiped and made anew: the newest snapshot in `_catalog`, then all changes after it in
+//! the order of their frames' sequence numbers. Snapshots are written when enough log has passed,
+//! before a segment is deleted whose changes no snapshot has, and after damage; then `_catalog`
+//! is trimmed.
+//!
+//! **Retention.** A stream may hold `bytes_max` of segment files (exceeded by one commit at most).
+//! When the next append does not fit, the oldest segments whose records all the stream's
+//! `readers` have passed are deleted; if that is not enough, the append fails with
+//! [`Error::Full`], or, by policy, the oldest segment is given up: its gap record and the
+//! stream's new tail are journalled in one frame before the file goes.
+//!
+//! # Files of a data directory
+//!
+//! ```text
+//! lock                    held by the one process that may write
+//! epoch                   16 hex digits and a newline: random id, made at the first opening
+//! clean-stop.json         {"last_sequence", "heads"}: there only after an orderly stop
+//! streams/<stream>/<base offset, 20 digits>-<sequence, 20 digits>.seg
+//! catalog/                sled; may be deleted while nothing runs
+//! quarantine/             copies of damaged bytes, for people
+//! ```
+//!
+//! Files sort by name in the order they were written. A process begins a new segment in each
+//! stream it writes to, so that only the newest segment of a stream may have a torn end.
+//!
+//! # Format version 1
+//!
+//! All integers are little-endian. A segment file is one header, then frames without anything
+//! between them. Zeros after the last frame are unused room, not damage.
+//!
+//! ```text
+//! segment header, 256 bytes
+//!   0   4  "SKRY"
+//!   4   2  format version, 1
+//!   6   2  length of this header, 256
+//!   8   8  epoch of the data directory
+//!  16  16  boot id of the kernel that ran when the segment was begun
+//!  32   8  base offset: that of the first record in it
+//!  40   8  sequence: no frame in it has a lower one, all in earlier segments do
+//!  48   8  created, ns since the Unix epoch (signed)
+//!  56   4  flags, 0 (room for: encrypted)
+//!  60   4  0
+//!  64  32  0 (room for: digest of the segment before)
+//!  96   1  length of the stream's name
+//!  97  64  the name, padded with 0
+//! 161  91  0
+//! 252   4  CRC32C of bytes 0..252
+//!
+//! frame header, 64 bytes, then the payload
+//!   0   4  F5 53 4B 0A
+//!   4   4  length of the payload
+//!   8   4  length of the body, which is the payload decompressed
+//!  12   4  number of records
+//!  16   8  offset of the first record
+//!  24   8  sequence number: unique and growing over all streams, with gaps
+//!  32   8  earliest event time of its records, ns since the Unix epoch (signed); 0 without any
+//!  40   8  latest event time
+//!  48   1  codec: 0 none, 1 lz4 block
+//!  49   1  flags: 1 has changes, 2 part of a snapshot, 4 its first part, 8 its last
+//!  50   6  0
+//!  56   4  CRC32C of the payload
+//!  60   4  CRC32C of bytes 0..60 of this header
+//! ```
+//!
+//! Both checksums of a frame continue the CRC32C of 24 bytes that stand nowhere in front of it:
+//! the segment's epoch, base offset and sequence. So a frame copied from elsewhere, or embedded
+//! in a payload, does not pass. All three are also known from the file's name and `epoch`: a
+//! segment whose header is damaged still reads.
+//!
+//! The body is the [postcard](https://postcard.jamesmunns.com/wire-format) form of
+//! `(Vec<Record>, Vec<Change>)`, with unsigned integers as LEB128 varints, signed ones zigzagged
+//! first, and strings and bytes led by their length:
+//!
+//! ```text
+//! count of records, then each:
+//!   kind         varint: 0 mqtt, 1 opcua, 2 score, 3 alert, 4 gap, 5 node
+//!   source       string
+//!   payload      bytes
+//!   source time  0 | 1, signed ns since the Unix epoch
+//!   server time  0 | 1, signed ns
+//!   ingest time  signed ns
+//!   status       varint
+//!   attributes   count, then each: string, bytes
+//! count of changes, then each:
+//!   0 advance    cursor (string), stream (string), next (varint)
+//!   1 put        bucket (string), key (bytes), value (bytes)
+//!   2 delete     bucket (string), key (bytes)
+//! ```
+//!
+//! Changes in bucket `_skerry` are the log's own: `tail/<stream>` (u64, records before it were
+//! given up), `dropped/<stream>` (what the last gap record of retention covers), and
+//! `damage/<stream>/<offset>` (a gap record was written for it).
+//!
+//! A snapshot of the catalog is a run of frames in `_catalog`, alone in its segment's beginning:
+//! all flagged 2, the first also 4, the last also 8. It is valid only whole, and then stands for
+//! every change with a lower sequence number.
 
 mod append;
 mod catalog;
