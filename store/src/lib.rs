@@ -146,6 +146,7 @@ mod directory;
 mod disk;
 mod error;
 mod frame;
+mod housekeeping;
 pub mod inspect;
 mod log;
 mod options;

@@ -4,11 +4,12 @@ use crate::catalog::Catalog;
 use crate::directory;
 use crate::disk::Disk;
 use crate::frame::Encoded;
+use crate::housekeeping::Snapshots;
 use crate::queue::{Answer, Queue};
 use crate::recovery::{self, Found, Marker};
 use crate::stream::{Shared, Stream};
 use crate::track::{Origin, Track};
-use crate::writer::{Snapshots, Writer};
+use crate::writer::Writer;
 use crate::{
     Append, Committed, Error, Offset, Options, Reader, Recovery, Stats, StreamName, StreamOptions,
 };

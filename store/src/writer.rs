@@ -10,7 +10,8 @@
 use crate::append::OWN_BUCKET;
 use crate::catalog::Mark;
 use crate::disk::Disk;
-use crate::frame::{self, Builder, Encoded, flags};
+use crate::frame::{self, Encoded};
+use crate::housekeeping::Snapshots;
 use crate::plan::{Plan, Planned};
 use crate::queue::{Company, Queued};
 use crate::recovery;
@@ -23,12 +24,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-
-/// sled is handed to the operating system after this much log, which bounds the replay after a
-/// crash of the process.
-const FLUSH_BYTES: u64 = 8 * 1024 * 1024;
-/// A catalog that is out of order is rebuilt no more often than this.
-const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
@@ -44,36 +39,6 @@ pub(crate) struct Writer {
     pub(crate) rebuild_after: Option<Instant>,
     /// Held for as long as the files may change.
     pub(crate) lock: std::fs::File,
-}
-
-/// When the catalog was last written into the log as a whole, and when it is to be again.
-#[derive(Debug)]
-pub(crate) struct Snapshots {
-    /// Last sequence number of the newest complete snapshot; 0 if there is none.
-    pub(crate) last: u64,
-    /// Newest frame that carries changes.
-    pub(crate) last_change: u64,
-    /// Log written since, in all streams and in `_catalog` alone.
-    pub(crate) bytes_since: u64,
-    pub(crate) journal_bytes_since: u64,
-    /// Size of the newest one: the journal may grow to a multiple of it.
-    pub(crate) bytes: u64,
-    pub(crate) segment_bytes: u64,
-    /// Changes were found damaged in the log that the catalog still has.
-    pub(crate) wanted: bool,
-}
-
-impl Snapshots {
-    /// Often enough that a rebuild reads little, rarely enough that it costs little.
-    fn due(&self) -> bool {
-        let replay_bytes_max = (4 * self.segment_bytes).max(8 * self.bytes);
-        let journal_bytes_max = (self.segment_bytes / 4).max(4 * self.bytes);
-        let worthwhile = self.last_change > self.last;
-        self.wanted
-            || worthwhile
-                && (self.bytes_since > replay_bytes_max
-                    || self.journal_bytes_since > journal_bytes_max)
-    }
 }
 
 /// An append that was let in, and the stream whose frame carries it.
@@ -343,14 +308,14 @@ impl Writer {
         Ok(written)
     }
 
-    fn sync(&mut self, stream: usize) -> Result<(), Error> {
+    pub(crate) fn sync(&mut self, stream: usize) -> Result<(), Error> {
         let started = Instant::now();
         self.tracks[stream].sync(&self.disk)?;
         self.figures().synced(started.elapsed());
         Ok(())
     }
 
-    fn roll_back(&mut self) -> Result<(), Error> {
+    pub(crate) fn roll_back(&mut self) -> Result<(), Error> {
         for track in &mut self.tracks {
             track.roll_back(&self.disk)?;
         }
@@ -358,7 +323,7 @@ impl Writer {
     }
 
     /// Answers a commit that failed. A poisoning error is handed on.
-    fn fail(&self, batch: Vec<Queued>, error: Error) -> Result<(), Error> {
+    pub(crate) fn fail(&self, batch: Vec<Queued>, error: Error) -> Result<(), Error> {
         let mut figures = self.figures();
         if figures.storage == Storage::Ok {
             tracing::error!(%error, "a commit failed; nothing acknowledged is lost");
@@ -416,195 +381,6 @@ impl Writer {
         }
     }
 
-    /// Work that nobody waits for.
-    fn tidy(&mut self) -> Result<(), Error> {
-        for index in 0..self.tracks.len() {
-            if self.tracks[index].remove_below > Offset::ZERO {
-                self.remove_old(index)?;
-            }
-        }
-        if self.snapshots.due() {
-            self.snapshot()?;
-        }
-        if self.unflushed_bytes >= FLUSH_BYTES {
-            self.flush_catalog();
-        }
-        Ok(())
-    }
-
-    /// Removes the segments of a stream that are marked for it.
-    fn remove_old(&mut self, index: usize) -> Result<(), Error> {
-        let track = &self.tracks[index];
-        let segments = track.stream.segments();
-        let count = segments
-            .iter()
-            .take_while(|segment| segment.next() <= track.remove_below)
-            .count()
-            // The newest one says where the stream goes on.
-            .min(segments.len().saturating_sub(1));
-        if count == 0 {
-            return Ok(());
-        }
-        track.stream.raise_floor(track.remove_below);
-        // Frames that go may hold the only copy of changes made since the last snapshot.
-        let kept = segments[count].name.sequence;
-        if kept > self.snapshots.last + 1
-            && self.snapshots.last_change > self.snapshots.last
-            && !self.snapshot()?
-        {
-            return Ok(());
-        }
-        self.unlink(index, count);
-        Ok(())
-    }
-
-    /// A failure here costs space and nothing else: recovery finds the file again.
-    fn unlink(&self, index: usize, count: usize) {
-        let stream = &self.tracks[index].stream;
-        let segments = stream.segments();
-        stream.remove_oldest(count);
-        for segment in &segments[..count] {
-            if let Err(error) = self.disk.remove(&segment.path) {
-                tracing::warn!(path = %segment.path.display(), %error, "cannot remove a segment");
-            }
-        }
-        if let Err(error) = self.disk.sync_directory(&stream.directory) {
-            tracing::warn!(path = %stream.directory.display(), %error, "cannot sync a directory");
-        }
-        self.figures().removed += count as u64;
-    }
-
-    /// The disk is full: gives back what is confirmed and needs no snapshot first.
-    fn reclaim_confirmed(&mut self) {
-        for index in 0..self.tracks.len() {
-            let stream = &self.tracks[index].stream;
-            let confirmed = self.shared.confirmed(stream);
-            let segments = stream.segments();
-            let safe = |pair: &&[Arc<crate::segment::Segment>]| {
-                let all_applied = self.snapshots.last_change <= self.snapshots.last;
-                pair[0].next() <= confirmed
-                    && (all_applied || pair[1].name.sequence <= self.snapshots.last + 1)
-            };
-            let count = segments.windows(2).take_while(safe).count();
-            if count > 0 {
-                self.unlink(index, count);
-            }
-        }
-    }
-
-    /// Writes the whole catalog into `_catalog` and trims what came before. `Ok(false)` if the
-    /// disk or the catalog did not allow it; an error poisons.
-    fn snapshot(&mut self) -> Result<bool, Error> {
-        if !self.shared.catalog.in_order() {
-            return Ok(false);
-        }
-        self.tracks[self.shared.journal].rotate = true;
-        let outcome = match self.write_snapshot() {
-            Ok(bytes) => self.sync(self.shared.journal).map(|()| bytes),
-            Err(error) => Err(error),
-        };
-        let bytes = match outcome {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                return match (self.roll_back(), error) {
-                    (_, poisoned @ Error::Poisoned { .. }) => Err(poisoned),
-                    (Err(poisoned @ Error::Poisoned { .. }), _) => Err(poisoned),
-                    (_, error) => self.fail(Vec::new(), error).map(|()| false),
-                };
-            }
-        };
-        let journal = &mut self.tracks[self.shared.journal];
-        let head = journal.head();
-        journal.publish(head);
-        let before = journal.stream.segments().len() - 1;
-        self.snapshots.last = self.next_sequence - 1;
-        self.snapshots.wanted = false;
-        self.snapshots.bytes = bytes;
-        self.snapshots.bytes_since = 0;
-        self.snapshots.journal_bytes_since = 0;
-        self.figures().snapshots += 1;
-        self.flush_catalog();
-        self.unlink(self.shared.journal, before);
-        Ok(true)
-    }
-
-    /// Frames that hold the catalog as it is, the last of them marked as such.
-    fn write_snapshot(&mut self) -> Result<u64, Error> {
-        let (disk, origin) = (self.disk.clone(), self.origin);
-        let shared = Arc::clone(&self.shared);
-        let track = &mut self.tracks[shared.journal];
-        let head = track.head();
-        let next_sequence = &mut self.next_sequence;
-        // The segment is begun here, and holds the snapshot however large it gets.
-        let segment = track.segment(&disk, origin, *next_sequence, 0)?;
-        let mut bytes = Vec::new();
-        let mut total = 0;
-        let mut flush = |part: &mut Builder, flag: u8| {
-            part.snapshot |= flags::SNAPSHOT | flag;
-            bytes.clear();
-            part.finish(*next_sequence, segment.seed, &mut bytes);
-            *next_sequence += 1;
-            total += bytes.len() as u64;
-            *part = Builder::new(head);
-            track.write(&disk, &bytes)
-        };
-        let mut part = Builder::new(head);
-        part.snapshot = flags::SNAPSHOT_FIRST;
-        shared.catalog.export(|change| {
-            part.push(&Encoded::new(&[], vec![change]));
-            if part.is_large() {
-                flush(&mut part, 0)?;
-            }
-            Ok(())
-        })?;
-        flush(&mut part, flags::SNAPSHOT_LAST)?;
-        Ok(total)
-    }
-
-    fn flush_catalog(&mut self) {
-        self.unflushed_bytes = 0;
-        let heads: Vec<_> = (0..self.tracks.len())
-            .map(|stream| (self.name(stream), self.tracks[stream].head()))
-            .collect();
-        let mark = self.mark(self.next_sequence - 1);
-        let catalog = &self.shared.catalog;
-        let flushed = catalog
-            .apply([], mark, &heads)
-            .and_then(|()| catalog.flush());
-        if let Err(error) = flushed {
-            self.abandon_catalog(&error);
-        }
-    }
-
-    fn abandon_catalog(&mut self, error: &Error) {
-        if self.shared.catalog.in_order() {
-            tracing::warn!(%error, "the catalog is out of order; it will be rebuilt from the log");
-            self.shared.catalog.abandon();
-            self.rebuild_after = Some(Instant::now() + REBUILD_PAUSE);
-        }
-    }
-
-    /// Rebuilds the catalog if it is out of order.
-    fn mend_catalog(&mut self) {
-        let due = self
-            .rebuild_after
-            .is_none_or(|after| Instant::now() >= after);
-        if self.shared.catalog.in_order() || !due {
-            return;
-        }
-        let mark = self.mark(self.next_sequence - 1);
-        match recovery::rebuild(
-            &self.shared.catalog,
-            &self.shared.streams,
-            self.shared.journal,
-            mark,
-        ) {
-            Ok(_) => tracing::info!("the catalog was rebuilt from the log"),
-            Err(error) => self.abandon_catalog(&error),
-        }
-        self.rebuild_after = Some(Instant::now() + REBUILD_PAUSE);
-    }
-
     /// The end of an orderly life.
     fn stop(&mut self) -> Result<(), Error> {
         self.flush_catalog();
@@ -634,7 +410,7 @@ impl Writer {
         drop(self.lock);
     }
 
-    const fn mark(&self, applied: u64) -> Mark {
+    pub(crate) const fn mark(&self, applied: u64) -> Mark {
         Mark {
             epoch: self.origin.epoch,
             boot: self.origin.boot,
@@ -642,11 +418,11 @@ impl Writer {
         }
     }
 
-    fn name(&self, stream: usize) -> &str {
+    pub(crate) fn name(&self, stream: usize) -> &str {
         self.shared.streams[stream].options.name.as_str()
     }
 
-    fn figures(&self) -> MutexGuard<'_, crate::stats::Figures> {
+    pub(crate) fn figures(&self) -> MutexGuard<'_, crate::stats::Figures> {
         let figures = self.shared.figures.lock();
         figures.unwrap_or_else(PoisonError::into_inner)
     }
