@@ -1,1 +1,76 @@
-fn main() {}
+//! `skerry`: an edge node for sites that are often cut off.
+
+#![expect(
+    unreachable_pub,
+    reason = "a binary has no outside to be reachable from"
+)]
+
+mod cli;
+mod config;
+mod demo;
+mod exit;
+mod http;
+mod logging;
+mod logs;
+mod metrics;
+mod opcua;
+mod panics;
+mod run;
+mod status;
+mod supervise;
+mod view;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use config::Config;
+use exit::Exit;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init();
+    panics::install_hook();
+    let exit = match cli.command {
+        Command::Run(args) => match load(&args.config.path()) {
+            Ok(config) => run::run(config, args.until_stdin_closes),
+            Err(exit) => exit,
+        },
+        Command::Check(file) => check(&file.path()),
+        Command::Demo(args) => demo::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Log(command) => logs::run(&command),
+        Command::Opcua(command) => opcua::run(&command),
+        Command::Version => {
+            println!("skerry {}", env!("CARGO_PKG_VERSION"));
+            Exit::Clean
+        }
+    };
+    exit.into()
+}
+
+fn load(path: &Path) -> Result<Config, Exit> {
+    Config::load(path).map_err(|error| {
+        eprintln!("{error}");
+        Exit::Usage
+    })
+}
+
+/// All that can be known without running: the file, then the models it names.
+fn check(path: &Path) -> Exit {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let mut exit = Exit::Clean;
+    for model in &config.models.models {
+        if let Err(error) = model.check() {
+            eprintln!("{}: model `{}`: {error}", path.display(), model.name);
+            exit = Exit::Usage;
+        }
+    }
+    if exit == Exit::Clean {
+        println!("{}", config.summary(path));
+    }
+    exit
+}

@@ -4,3 +4,5 @@
 pub mod central;
 pub mod opcua_server;
 pub mod plant;
+pub mod real;
+pub mod sensors;

@@ -1,0 +1,258 @@
+//! The node's configuration: one TOML file, read into the parts' own types, every problem
+//! reported at once with its line and key.
+
+mod models;
+mod opcua;
+mod reader;
+mod streams;
+mod units;
+mod uplink;
+
+use reader::{Report, Source, Table};
+use skerry_bridge::uplink as kafka;
+use skerry_store::StreamName;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use streams::Streams;
+
+pub use streams::NODE_EVENTS;
+
+pub const DATA_DIR_DEFAULT: &str = "/var/lib/skerry";
+pub const HTTP_LISTEN_DEFAULT: &str = "127.0.0.1:9810";
+const MQTT_LISTEN_DEFAULT: &str = "0.0.0.0:1883";
+
+const MIB: u64 = 1024 * 1024;
+const SEGMENT_BYTES_DEFAULT: u64 = 16 * MIB;
+/// MQTT's own limit on a packet (3.1.1, 2.2.3).
+const PACKET_BYTES_MOST: u64 = 268_435_455;
+
+/// A configuration that was read without a problem.
+#[derive(Debug)]
+pub struct Config {
+    pub node_name: String,
+    pub http_listen: SocketAddr,
+    pub store: skerry_store::Options,
+    pub mqtt: Option<skerry_broker::Config>,
+    pub opcua: Vec<skerry_bridge::opcua::Config>,
+    pub models: skerry_inference::Config,
+    pub uplink: Option<skerry_bridge::uplink::Config>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot read the config file {}: {source}; name one, or start from configs/skerry.toml",
+        path.display()
+    )]
+    Unreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Problems(#[from] Report),
+}
+
+impl Config {
+    /// Reads `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with the list of all its problems.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// What the file amounts to, for a person who has just checked it: the streams, what comes
+    /// in, what is computed, where it goes, and the most disk and memory it may take.
+    pub fn summary(&self, path: &Path) -> String {
+        let mut lines = vec![format!("{} is in order.", path.display())];
+        let streams = &self.store.streams;
+        let total: u64 = streams.iter().map(|stream| stream.bytes_max).sum();
+        lines.push(format!(
+            "  streams  {}; at most {} in {}",
+            join(streams.iter().map(|stream| stream.name.as_str())),
+            bytesize::ByteSize::b(total),
+            self.store.directory.display(),
+        ));
+        if let Some(mqtt) = &self.mqtt {
+            lines.push(format!("  mqtt     listens on {}", mqtt.listen));
+        }
+        for server in &self.opcua {
+            lines.push(format!(
+                "  opcua    {}: {} nodes of {}, {}",
+                server.name,
+                server.nodes.len(),
+                server.endpoint,
+                server.security,
+            ));
+        }
+        for model in &self.models.models {
+            lines.push(format!(
+                "  model    {}: {} windows of {} x {}, {} of memory",
+                model.name,
+                model.assets.len(),
+                model.rows,
+                model.inputs.len(),
+                bytesize::ByteSize::b(model.memory_bytes() as u64),
+            ));
+        }
+        match &self.uplink {
+            Some(kafka) => lines.push(format!("  kafka    {}", kafka.brokers.join(", "))),
+            None => lines.push("  kafka    none: nothing leaves the site".to_owned()),
+        }
+        lines.push(format!("  http     listens on {}", self.http_listen));
+        lines.join("\n")
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        let source = Source::new(path, text);
+        let config = source.read(|root| read_root(root, base));
+        match (config, source.into_report()) {
+            (Some(config), None) => Ok(config),
+            (_, report) => Err(report.expect("a missing value is always noted").into()),
+        }
+    }
+}
+
+fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
+    let node = read_node(root, base);
+    let http_listen = read_http(root);
+    let (segment_bytes, commit_delay_max) = read_store(root);
+    let kafka = root.table("kafka");
+    let model_tables = root.tables("model");
+    let streams = Streams::read(root, kafka.is_some(), !model_tables.is_empty());
+    let mqtt = read_mqtt(root, &streams);
+    let data_dir = node.as_ref().map(|node| node.data_dir.clone());
+    let opcua = opcua::read(root, base, data_dir.as_deref(), &streams);
+    let models = models::read(
+        &model_tables,
+        base,
+        &streams,
+        opcua.as_deref().unwrap_or(&[]),
+    );
+    let uplink = match (&kafka, &node) {
+        (Some(table), Some(node)) => Some(uplink::read(table, base, &node.name, &streams)?),
+        _ => None,
+    };
+    let (node, opcua, models) = (node?, opcua?, models?);
+    let options = streams.into_options(|stream| readers_of(stream, uplink.as_ref()));
+    Some(Config {
+        node_name: node.name,
+        http_listen: http_listen?,
+        store: skerry_store::Options {
+            directory: node.data_dir,
+            streams: options,
+            commit_delay_max,
+            segment_bytes,
+            allow_volatile: node.allow_volatile,
+        },
+        mqtt,
+        opcua,
+        models,
+        uplink,
+    })
+}
+
+/// Only the cluster's confirmation frees space. A model or a local subscriber that lags must not
+/// be able to fill the disk; what it misses it is told.
+fn readers_of(stream: &StreamName, uplink: Option<&kafka::Config>) -> Vec<String> {
+    let delivered = uplink.is_some_and(|uplink| {
+        let chosen = uplink.streams.as_ref();
+        chosen.is_none_or(|chosen| chosen.contains(stream))
+    });
+    match delivered {
+        true => vec![kafka::CURSOR.to_owned()],
+        false => Vec::new(),
+    }
+}
+
+struct Node {
+    name: String,
+    data_dir: PathBuf,
+    allow_volatile: bool,
+}
+
+fn read_node(root: &Table<'_>, base: &Path) -> Option<Node> {
+    let Some(table) = root.table("node") else {
+        root.problem("node", "is missing; write [node] and below it name = \"…\"");
+        return None;
+    };
+    let name = table.required("name", |value| {
+        let name = units::text(value)?;
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        match name.len() <= 64 && name.chars().all(fits) {
+            true => Ok(name),
+            false => Err(format!(
+                "`{name}` must be at most 64 of a-z, 0-9, `.`, `_` and `-`"
+            )),
+        }
+    });
+    let data_dir = table.optional("data_dir", units::path_from(base));
+    let allow_volatile = table.optional("allow_volatile", units::flag);
+    table.finish();
+    Some(Node {
+        name: name?,
+        data_dir: data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into()),
+        allow_volatile: allow_volatile.unwrap_or(false),
+    })
+}
+
+fn read_http(root: &Table<'_>) -> Option<SocketAddr> {
+    let table = root.table("http");
+    let listen = table.as_ref().and_then(|table| {
+        let listen = table.optional("listen", units::listen);
+        table.finish();
+        listen
+    });
+    listen.or_else(|| HTTP_LISTEN_DEFAULT.parse().ok())
+}
+
+fn read_store(root: &Table<'_>) -> (u64, Duration) {
+    let mut segment = SEGMENT_BYTES_DEFAULT;
+    let mut delay = Duration::from_millis(5);
+    if let Some(table) = root.table("store") {
+        let sizes = units::bytes(64 * 1024..=1024 * MIB);
+        segment = table.optional("segment", sizes).unwrap_or(segment);
+        let delays = units::duration(Duration::ZERO..=Duration::from_secs(1));
+        delay = table.optional("commit_delay_max", delays).unwrap_or(delay);
+        table.finish();
+    }
+    (segment, delay)
+}
+
+fn read_mqtt(root: &Table<'_>, streams: &Streams) -> Option<skerry_broker::Config> {
+    let table = root.table("mqtt")?;
+    let listen = table.optional("listen", units::listen);
+    let packet_bytes = table.optional("packet_bytes_max", units::bytes(1024..=PACKET_BYTES_MOST));
+    let connections = table.optional("connections_max", units::count(1..=100_000));
+    let republish = table
+        .optional("republish", |value| {
+            value.list(|name| streams.named(name.string()?))
+        })
+        .unwrap_or_default();
+    table.finish();
+    let listen = listen.or_else(|| MQTT_LISTEN_DEFAULT.parse().ok())?;
+    let mut config = skerry_broker::Config::new(listen, streams.default_stream());
+    config.routes = streams.routes().to_vec();
+    config.republish = republish;
+    if let Some(bytes) = packet_bytes {
+        config.packet_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    if let Some(connections) = connections {
+        config.connections_max = connections;
+    }
+    Some(config)
+}
+
+fn join<'t>(words: impl Iterator<Item = &'t str>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

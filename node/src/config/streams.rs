@@ -1,0 +1,145 @@
+//! `[[stream]]`: which streams there are, what they may hold, and which topics go to them.
+
+use super::reader::Table;
+use super::{MIB, units};
+use skerry_broker::TopicFilter;
+use skerry_store::{StreamName, StreamOptions, WhenFull};
+use std::collections::BTreeMap;
+
+/// A limit below this could not hold two segments of the smallest size.
+const BYTES_LEAST: u64 = MIB;
+const BYTES_MOST: u64 = 1 << 50;
+const BYTES_DEFAULT: u64 = 1024 * MIB;
+
+/// Where MQTT topics go that no stream asks for.
+const DEFAULT: &str = "default";
+/// Where the node's own events go.
+pub const NODE_EVENTS: &str = "node";
+
+/// The streams of the configuration and those that always exist.
+#[derive(Debug)]
+pub struct Streams {
+    options: BTreeMap<StreamName, StreamOptions>,
+    routes: Vec<(TopicFilter, StreamName)>,
+}
+
+impl Streams {
+    pub fn read(root: &Table<'_>, leaves_the_site: bool, has_models: bool) -> Self {
+        // Without a cluster nothing is ever confirmed, and a stream that blocks would end the
+        // site's recording for good; then the oldest data makes room.
+        let when_full = match leaves_the_site {
+            true => WhenFull::Block,
+            false => WhenFull::DropOldest,
+        };
+        let mut streams = Self {
+            options: BTreeMap::new(),
+            routes: Vec::new(),
+        };
+        streams.add_always(DEFAULT, BYTES_DEFAULT, when_full);
+        streams.add_always(NODE_EVENTS, 16 * MIB, WhenFull::DropOldest);
+        if has_models {
+            streams.add_always("scores", 256 * MIB, when_full);
+            streams.add_always("alerts", 64 * MIB, when_full);
+        }
+        let mut named = BTreeMap::new();
+        for (index, table) in root.tables("stream").iter().enumerate() {
+            let Some(stream) = streams.read_stream(table, when_full) else {
+                continue;
+            };
+            if let Some(first) = named.insert(stream.clone(), index) {
+                let message = format!("`{stream}` is already the name of stream[{first}]");
+                table.problem("name", message);
+            }
+        }
+        streams
+    }
+
+    fn add_always(&mut self, name: &str, bytes_max: u64, when_full: WhenFull) {
+        let name = StreamName::new(name).expect("the names in this file are valid");
+        let options = StreamOptions {
+            when_full,
+            ..StreamOptions::new(name.clone(), bytes_max)
+        };
+        self.options.insert(name, options);
+    }
+
+    fn read_stream(&mut self, table: &Table<'_>, when_full: WhenFull) -> Option<StreamName> {
+        let name = table.required("name", |value| {
+            let text = value.string()?;
+            match text.starts_with('_') {
+                true => Err(format!(
+                    "`{text}`: a leading `_` is kept for the node's own streams"
+                )),
+                false => StreamName::new(text).map_err(|error| error.to_string()),
+            }
+        });
+        let filters = table.optional("topics", |value| {
+            value.list(|filter| TopicFilter::new(filter.string()?).map_err(|why| why.to_string()))
+        });
+        let bytes_max = table.optional("bytes_max", units::bytes(BYTES_LEAST..=BYTES_MOST));
+        let policy = table.optional(
+            "when_full",
+            units::word(&[
+                ("block", WhenFull::Block),
+                ("drop_oldest", WhenFull::DropOldest),
+            ]),
+        );
+        table.finish();
+        let name = name?;
+        for filter in filters.into_iter().flatten() {
+            self.routes.push((filter, name.clone()));
+        }
+        let options = self
+            .options
+            .entry(name.clone())
+            .or_insert_with(|| StreamOptions {
+                when_full,
+                ..StreamOptions::new(name.clone(), BYTES_DEFAULT)
+            });
+        options.bytes_max = bytes_max.unwrap_or(options.bytes_max);
+        options.when_full = policy.unwrap_or(options.when_full);
+        Some(name)
+    }
+
+    /// The stream called `name`, or a sentence that lists the ones there are.
+    pub fn named(&self, name: &str) -> Result<StreamName, String> {
+        let found = self.options.keys().find(|stream| stream.as_str() == name);
+        found.cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.options.keys().map(StreamName::as_str).collect();
+            format!(
+                "there is no stream `{name}`; there are {}",
+                known.join(", ")
+            )
+        })
+    }
+
+    pub fn default_stream(&self) -> StreamName {
+        self.named(DEFAULT)
+            .expect("the default stream always exists")
+    }
+
+    pub fn routes(&self) -> &[(TopicFilter, StreamName)] {
+        &self.routes
+    }
+
+    /// Where a PUBLISH to `topic` goes.
+    pub fn of_topic(&self, topic: &str) -> StreamName {
+        let route = self.routes.iter().find(|(filter, _)| filter.matches(topic));
+        route.map_or_else(|| self.default_stream(), |(_, stream)| stream.clone())
+    }
+
+    /// The options for the log. `readers_of` names the cursors that must have passed a record
+    /// before its space may be taken back.
+    pub fn into_options(
+        self,
+        readers_of: impl Fn(&StreamName) -> Vec<String>,
+    ) -> Vec<StreamOptions> {
+        let options = self.options.into_values();
+        options
+            .map(|stream| StreamOptions {
+                readers: readers_of(&stream.name),
+                ..stream
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,225 @@
+use super::*;
+use skerry_store::WhenFull;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("site/skerry.toml"), text).map_err(|error| error.to_string())
+}
+
+/// The problems of a file, without its name.
+fn problems(text: &str) -> Vec<String> {
+    let report = parse(text).expect_err("the config has problems");
+    let lines: Vec<&str> = report.lines().collect();
+    let (last, problems) = lines.split_last().expect("a report has lines");
+    assert!(last.contains("in site/skerry.toml"), "{last}");
+    let problems = problems.iter();
+    problems
+        .map(|line| line.trim_start_matches("site/skerry.toml:").to_owned())
+        .collect()
+}
+
+#[test]
+fn the_smallest_config_has_every_default() {
+    let config = parse("[node]\nname = \"n\"\n").unwrap();
+    assert_eq!(config.store.directory, Path::new(DATA_DIR_DEFAULT));
+    assert_eq!(config.http_listen.to_string(), HTTP_LISTEN_DEFAULT);
+    assert!(config.mqtt.is_none() && config.uplink.is_none() && config.opcua.is_empty());
+    let names: Vec<&str> = config
+        .store
+        .streams
+        .iter()
+        .map(|s| s.name.as_str())
+        .collect();
+    assert_eq!(names, ["default", "node"]);
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_line_and_key() {
+    let found = problems(
+        r#"[node]
+nam = "n"
+[store]
+segment = "16 bananas"
+commit_delay_max = "1h"
+[[stream]]
+name = "_mine"
+[[stream]]
+name = "a"
+topics = ["x/#/y"]
+bytes_max = "10B"
+when_full = "explode"
+[mqtt]
+listen = "everywhere"
+connections_max = 0
+republish = ["nowhere"]
+[kafka]
+brokers = ["nohost"]
+delivery = "twice"
+[typo]
+"#,
+    );
+    let expected = [
+        ("1", "node.name", "is missing"),
+        ("2", "node.nam", "did you mean `name`?"),
+        ("4", "store.segment", "16 bananas"),
+        ("5", "store.commit_delay_max", "must be between"),
+        ("7", "stream[0].name", "leading `_`"),
+        ("10", "stream[1].topics", "not a topic filter"),
+        ("11", "stream[1].bytes_max", "must be between"),
+        ("12", "stream[1].when_full", "`block`, `drop_oldest`"),
+        ("14", "mqtt.listen", "0.0.0.0:1883"),
+        ("15", "mqtt.connections_max", "must be between 1"),
+        ("16", "mqtt.republish", "no stream `nowhere`"),
+        ("20", "typo", "not a key"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, (number, key, part)) in found.iter().zip(expected) {
+        assert!(line.starts_with(&format!("{number}: {key}: ")), "{line}");
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn the_cluster_is_checked_too() {
+    let found = problems(
+        "[node]\nname = \"n\"\n[kafka]\nbrokers = [\"nohost\"]\ndelivery = \"twice\"\nuser = \"u\"\n",
+    );
+    let expected = [
+        "4: kafka.brokers: [0] `nohost` is not host:port",
+        "5: kafka.delivery: `twice`",
+        "6: kafka.user: goes together with password_file",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, start) in found.iter().zip(expected) {
+        assert!(line.starts_with(start), "{line}");
+    }
+}
+
+#[test]
+fn syntax_errors_name_their_line_and_hide_no_other_problem() {
+    let found = problems("[node]\nname = \"n\nmame = 1\n");
+    assert!(
+        found.iter().any(|line| line.starts_with("2: ")),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn routes_keep_the_order_of_the_file_and_limits_apply_to_streams_that_always_exist() {
+    let config = parse(
+        r#"[node]
+name = "n"
+[[stream]]
+name = "b"
+topics = ["plant/+/temperature"]
+[[stream]]
+name = "a"
+topics = ["plant/#"]
+[[stream]]
+name = "default"
+bytes_max = "2MiB"
+when_full = "block"
+[mqtt]
+"#,
+    )
+    .unwrap();
+    let mqtt = config.mqtt.unwrap();
+    for (topic, stream) in [
+        ("plant/pump1/temperature", "b"),
+        ("plant/pump1/speed", "a"),
+        ("other", "default"),
+    ] {
+        assert_eq!(mqtt.stream_of(topic).as_str(), stream);
+    }
+    let default = config
+        .store
+        .streams
+        .iter()
+        .find(|s| s.name.as_str() == "default")
+        .unwrap();
+    assert_eq!(
+        (default.bytes_max, default.when_full),
+        (2 * MIB, WhenFull::Block)
+    );
+    let other = config
+        .store
+        .streams
+        .iter()
+        .find(|s| s.name.as_str() == "a")
+        .unwrap();
+    assert_eq!(
+        other.when_full,
+        WhenFull::DropOldest,
+        "nothing is ever confirmed without kafka"
+    );
+}
+
+const MODEL: &str = r#"[node]
+name = "n"
+[[stream]]
+name = "machines"
+[[opcua]]
+name = "plc"
+endpoint = "opc.tcp://127.0.0.1:4840"
+stream = "machines"
+nodes = [{ name = "p1/x", id = "ns=2;s=X" }, { name = "p2/x", id = "ns=2;s=Y" }]
+[[model]]
+name = "m"
+file = "m.onnx"
+assets = ["p1", "p2"]
+window = 4
+inputs = [{ opcua = "{asset}/x" }, { mqtt = "t/{asset}", pointer = "/v", scale = 2 }]
+threshold = 0.5
+[kafka]
+brokers = ["k:9092"]
+"#;
+
+#[test]
+fn a_model_is_bound_to_the_streams_its_sources_are_logged_in() {
+    let config = parse(MODEL).unwrap();
+    let model = &config.models.models[0];
+    let streams: Vec<&str> = model
+        .inputs
+        .iter()
+        .map(|input| input.stream.as_str())
+        .collect();
+    assert_eq!(streams, ["machines", "default"]);
+    assert_eq!(model.file, Path::new("site/m.onnx"));
+    let readers = |name: &str| {
+        let streams = &config.store.streams;
+        streams
+            .iter()
+            .find(|s| s.name.as_str() == name)
+            .unwrap()
+            .readers
+            .clone()
+    };
+    assert_eq!(readers("machines"), ["uplink"]);
+    assert_eq!(readers("alerts"), ["uplink"]);
+}
+
+#[test]
+fn a_model_without_its_source_is_a_problem_of_that_input() {
+    let found = problems(&MODEL.replace("p2/x", "p3/x"));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(
+        found[0].starts_with("15: model[0].inputs[0].opcua: no [[opcua]]"),
+        "{found:#?}"
+    );
+    let found = problems(&MODEL.replace("threshold = 0.5", "threshold = 0.5\nclear = 0.9"));
+    assert!(found[0].starts_with("17: model[0].clear: "), "{found:#?}");
+}
+
+#[test]
+fn the_summary_names_everything_that_will_run() {
+    let config = parse(MODEL).unwrap();
+    let summary = config.summary(Path::new("skerry.toml"));
+    for part in [
+        "machines",
+        "plc: 2 nodes",
+        "m: 2 windows of 4 x 2",
+        "k:9092",
+        "127.0.0.1:9810",
+    ] {
+        assert!(summary.contains(part), "{part} is not in\n{summary}");
+    }
+}

@@ -1,0 +1,116 @@
+//! What the node knows of itself, gathered from its parts each time somebody asks.
+
+use crate::supervise::{Part, Progress};
+use serde_json::{Value, json};
+use skerry_bridge::{opcua, uplink};
+use skerry_store::{Log, Recovery, Storage};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The running node, as `/status`, `/metrics` and the health checks see it.
+pub struct View {
+    pub node_name: String,
+    pub started: Instant,
+    pub log: Log,
+    pub recovery: Recovery,
+    pub mqtt: Option<Arc<skerry_broker::Status>>,
+    pub opcua: Vec<Arc<opcua::Status>>,
+    pub inference: Arc<skerry_inference::Status>,
+    pub uplink: Option<Arc<uplink::Status>>,
+    parts: Mutex<Vec<Arc<Part>>>,
+    progress: Mutex<Progress>,
+    serving: AtomicBool,
+}
+
+impl View {
+    pub fn new(
+        node_name: String,
+        log: Log,
+        recovery: Recovery,
+        mqtt: Option<Arc<skerry_broker::Status>>,
+        opcua: Vec<Arc<opcua::Status>>,
+        inference: Arc<skerry_inference::Status>,
+        uplink: Option<Arc<uplink::Status>>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            node_name,
+            started: now,
+            log,
+            recovery,
+            mqtt,
+            opcua,
+            inference,
+            uplink,
+            parts: Mutex::default(),
+            progress: Mutex::new(Progress::new(now)),
+            serving: AtomicBool::new(false),
+        }
+    }
+
+    pub fn watch(&self, part: Arc<Part>) {
+        lock(&self.parts).push(part);
+    }
+
+    /// Devices can connect from now on, or no longer.
+    pub fn set_serving(&self, serving: bool) {
+        self.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Everything, as one JSON object. `/metrics` renders its numbers, so their names follow
+    /// [`crate::metrics`]' rules.
+    pub fn status(&self) -> Value {
+        let parts: Vec<_> = lock(&self.parts)
+            .iter()
+            .map(|part| part.snapshot())
+            .collect();
+        let opcua: Vec<_> = self.opcua.iter().map(|status| status.snapshot()).collect();
+        json!({
+            "node": self.node_name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "epoch": format!("{:016x}", self.log.epoch()),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "healthy": self.health().is_ok(),
+            "ready": self.readiness().is_ok(),
+            "parts": parts,
+            "recovery": self.recovery,
+            "store": self.log.stats(),
+            "mqtt": self.mqtt.as_ref().map(|status| status.snapshot()),
+            "opcua": opcua,
+            "inference": self.inference.snapshot(),
+            "uplink": self.uplink.as_ref().map(|status| status.snapshot()),
+        })
+    }
+
+    /// `Err` with the reason when the log gets nowhere although there is work.
+    pub fn health(&self) -> Result<(), String> {
+        let stats = self.log.stats();
+        let queued = stats.queue_appends > 0;
+        let alive = lock(&self.progress).observe(Instant::now(), stats.commits, queued);
+        match alive {
+            true => Ok(()),
+            false => Err(format!(
+                "{} appends wait and none was committed for {:?}",
+                stats.queue_appends,
+                Progress::STALL_AFTER
+            )),
+        }
+    }
+
+    /// `Err` with the reason while devices cannot have their data acknowledged.
+    pub fn readiness(&self) -> Result<(), String> {
+        if !self.serving.load(Ordering::Relaxed) {
+            return Err("starting or stopping".to_owned());
+        }
+        match self.log.stats().storage {
+            Storage::Ok => Ok(()),
+            Storage::StorageFailed { reason } => Err(format!("storage_failed: {reason}")),
+            Storage::Poisoned { reason } => Err(format!("poisoned: {reason}")),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
