@@ -11,7 +11,7 @@
 //! connections ─► protocol (frames ◄► requests) ─► cluster (the rules, pure) ─► batch (format v2)
 //! ```
 
-mod batch;
+pub(crate) mod batch;
 mod cluster;
 mod protocol;
 

@@ -22,7 +22,7 @@ const ATTRIBUTE_CONTROL: i16 = 0b10_0000;
 
 /// Why a batch is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub(crate) enum Flaw {
     Truncated,
     Magic,
     Checksum,
@@ -30,31 +30,31 @@ pub(super) enum Flaw {
 
 /// A batch and what its header says.
 #[derive(Debug, Clone)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     bytes: Bytes,
     attributes: i16,
     last_delta: i32,
     base_timestamp: i64,
-    pub(super) max_timestamp: i64,
-    pub(super) producer_id: i64,
-    pub(super) producer_epoch: i16,
-    pub(super) base_sequence: i32,
+    pub(crate) max_timestamp: i64,
+    pub(crate) producer_id: i64,
+    pub(crate) producer_epoch: i16,
+    pub(crate) base_sequence: i32,
     count: i32,
 }
 
 /// A record as its producer wrote it.
 #[derive(Debug, Clone)]
-pub(super) struct Opened {
-    pub(super) delta: i64,
-    pub(super) timestamp_ms: i64,
-    pub(super) key: Option<Bytes>,
-    pub(super) value: Option<Bytes>,
-    pub(super) headers: Vec<(String, Option<Bytes>)>,
+pub(crate) struct Opened {
+    pub(crate) delta: i64,
+    pub(crate) timestamp_ms: i64,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Vec<(String, Option<Bytes>)>,
 }
 
 impl Batch {
     /// Splits what a Produce request carries for one partition, and checks each batch.
-    pub(super) fn split(mut bytes: Bytes) -> Result<Vec<Self>, Flaw> {
+    pub(crate) fn split(mut bytes: Bytes) -> Result<Vec<Self>, Flaw> {
         let mut batches = Vec::new();
         while !bytes.is_empty() {
             let length = bytes.get(8..LENGTH_EXCLUDES).ok_or(Flaw::Truncated)?;
@@ -90,7 +90,7 @@ impl Batch {
     }
 
     /// The marker that ends a transaction in one partition.
-    pub(super) fn marker(producer_id: i64, producer_epoch: i16, commit: bool, now_ms: i64) -> Self {
+    pub(crate) fn marker(producer_id: i64, producer_epoch: i16, commit: bool, now_ms: i64) -> Self {
         let mut record = BytesMut::new();
         record.put_slice(&[0, 0, 0]); // attributes, timestamp delta, offset delta
         record.put_slice(&[4 << 1]);
@@ -122,46 +122,46 @@ impl Batch {
     }
 
     /// The batch as a consumer gets it: the checksum does not cover its offset.
-    pub(super) fn at(&self, base_offset: i64) -> Bytes {
+    pub(crate) fn at(&self, base_offset: i64) -> Bytes {
         let mut bytes = BytesMut::from(&self.bytes[..]);
         bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
         bytes.freeze()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// How many offsets it takes.
-    pub(super) fn offsets(&self) -> i64 {
+    pub(crate) fn offsets(&self) -> i64 {
         i64::from(self.last_delta) + 1
     }
 
-    pub(super) fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         u64::try_from(self.count).unwrap_or(0)
     }
 
-    pub(super) fn last_sequence(&self) -> i32 {
+    pub(crate) fn last_sequence(&self) -> i32 {
         // Sequences wrap from i32::MAX to 0.
         let last = i64::from(self.base_sequence) + i64::from(self.last_delta);
         i32::try_from(last % (i64::from(i32::MAX) + 1)).expect("taken modulo")
     }
 
-    pub(super) fn is_transactional(&self) -> bool {
+    pub(crate) fn is_transactional(&self) -> bool {
         self.attributes & ATTRIBUTE_TRANSACTIONAL != 0
     }
 
-    pub(super) fn is_control(&self) -> bool {
+    pub(crate) fn is_control(&self) -> bool {
         self.attributes & ATTRIBUTE_CONTROL != 0
     }
 
     /// Whether the stand-in can open it: plain or lz4.
-    pub(super) fn is_readable(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         matches!(self.attributes & ATTRIBUTE_CODEC, 0 | 3)
     }
 
     /// Its records; none where one is malformed.
-    pub(super) fn open(&self) -> Option<Vec<Opened>> {
+    pub(crate) fn open(&self) -> Option<Vec<Opened>> {
         let packed = self.bytes.slice(HEADER_BYTES..);
         let mut records = match self.attributes & ATTRIBUTE_CODEC {
             0 => packed,

@@ -1,4 +1,4 @@
-//! Kafka's wire protocol over the [`Cluster`]: the only file that names `kafka_protocol`.
+//! Kafka's wire protocol over the [`Cluster`]: the stand-in's only file that names `kafka_protocol`.
 //!
 //! The versions offered stop where topics turn into ids (Metadata 10, Fetch 13, Produce 13) and
 //! where KIP-890 would change transactions (Produce 12, EndTxn 5): a client then registers every
