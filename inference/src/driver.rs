@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Deletions in one append: their keys take at most 150 bytes each.
+const CHANGES_MAX: usize = 1_000;
 
 /// Runs all models until `stop`. Returns early only when the log can no longer be used; what is
 /// wrong with one model disables that model, visibly, and touches nothing else.
@@ -162,12 +164,17 @@ impl Session<'_> {
     ) -> Result<(), Error> {
         let streams = self.model.streams();
         let mut heads = Heads::open(self.log, &streams)?;
+        self.settle().await?;
         self.deliver_posted().await?;
         let cursors = self.cursors(&streams, &heads).await?;
         let mut merge = Merge::open(self.log, &streams, &cursors)?;
         let (model, sha256) = (self.model.clone(), sha256.to_owned());
         let entries = self.scan(WINDOW_BUCKET).await?;
-        let mut engine = Engine::new(model, sha256, cursors, &entries);
+        let (mut engine, obsolete) = Engine::new(model, sha256, cursors, &entries);
+        for changes in obsolete.chunks(CHANGES_MAX) {
+            self.append(&StreamName::catalog(), Vec::new(), changes.to_vec())
+                .await?;
+        }
         for asset in 0..self.model.assets.len() {
             self.entry.alert(asset, engine.alert(asset).is_raised());
         }
@@ -214,21 +221,16 @@ impl Session<'_> {
             scored.push((due, answer.score));
         }
         if let Some(outcome) = engine.finish_round(stopping) {
-            self.write(outcome).await?;
+            let Outcome {
+                scores,
+                changes,
+                alerts,
+            } = outcome;
+            self.append(&self.model.scores, scores, changes).await?;
             self.show(engine, &scored);
-        }
-        Ok(())
-    }
-
-    async fn write(&self, outcome: Outcome) -> Result<(), Error> {
-        let Outcome {
-            scores,
-            changes,
-            alerts,
-        } = outcome;
-        self.append(&self.model.scores, scores, changes).await?;
-        if !alerts.is_empty() {
-            self.deliver(alerts).await?;
+            if !alerts.is_empty() {
+                self.deliver(alerts).await?;
+            }
         }
         Ok(())
     }
@@ -253,6 +255,17 @@ impl Session<'_> {
         self.append(&self.model.alerts, records, changes).await?;
         self.entry.alerted(raised as u64, cleared as u64);
         Ok(())
+    }
+
+    /// Waits for what is queued. A task that was cancelled may have left an append behind that
+    /// is not committed yet, and the catalog must not be read before it is.
+    async fn settle(&self) -> Result<(), Error> {
+        let nothing = Change::Delete {
+            bucket: WINDOW_BUCKET.to_owned(),
+            key: state::prefix(self.model).into(),
+        };
+        self.append(&StreamName::catalog(), Vec::new(), vec![nothing])
+            .await
     }
 
     /// What a crash left between a score and its alert.

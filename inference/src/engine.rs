@@ -75,16 +75,18 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Starts from what the catalog holds: `cursors` by input stream, `entries` of the model.
+    /// Also returns the changes that remove what no longer means anything, which must be made
+    /// before anything else is written.
     pub(crate) fn new(
         model: Model,
         sha256: String,
         cursors: Vec<Offset>,
         entries: &[(Bytes, Bytes)],
-    ) -> Self {
+    ) -> (Self, Vec<Change>) {
         let fingerprint = state::fingerprint(&model);
         let mut assets: Vec<Asset> = model.assets.iter().map(|_| Asset::new(&model)).collect();
-        let changes = state::restore(&model, fingerprint, &mut assets, entries);
-        Self {
+        let obsolete = state::restore(&model, fingerprint, &mut assets, entries);
+        let engine = Self {
             bindings: Bindings::new(&model),
             fingerprint,
             sha256,
@@ -94,13 +96,11 @@ impl Engine {
             unsaved_records: 0,
             touches: 0,
             due: Vec::new(),
-            outcome: Outcome {
-                changes,
-                ..Outcome::default()
-            },
+            outcome: Outcome::default(),
             tally: Tally::default(),
             model,
-        }
+        };
+        (engine, obsolete)
     }
 
     /// Takes the next record of an input stream.
@@ -179,8 +179,8 @@ impl Engine {
         let must = !self.outcome.scores.is_empty()
             || self.touches >= TOUCHES_MAX
             || self.unsaved_records >= UNSAVED_RECORDS_MAX;
-        let may = self.unsaved_records > 0 || !self.outcome.changes.is_empty();
-        if !(must || stopping && may) {
+        let may = stopping && self.unsaved_records > 0;
+        if !(must || may) {
             return None;
         }
         let mut outcome = std::mem::take(&mut self.outcome);

@@ -123,7 +123,9 @@ fn run(crash_odds: u64, seed: u64) -> Disk {
             .filter_map(|(key, value)| Posted::read(key, &value));
         disk.deliver(posted.collect());
         let entries = disk.bucket(state::WINDOW_BUCKET);
-        let mut engine = Engine::new(model(), "5ha".to_owned(), disk.cursors.to_vec(), &entries);
+        let (mut engine, obsolete) =
+            Engine::new(model(), "5ha".to_owned(), disk.cursors.to_vec(), &entries);
+        assert_eq!(obsolete, []);
         let left = input
             .iter()
             .filter(|(stream, offset, _)| *offset >= disk.cursors[*stream]);
@@ -216,39 +218,35 @@ fn scores_say_what_they_rest_on() {
 }
 
 #[test]
-fn another_binding_starts_the_windows_over_and_removes_what_nobody_reads() {
+fn another_binding_starts_the_windows_over_and_keeps_the_alerts() {
     let disk = run(0, 0);
     let entries = disk.bucket(state::WINDOW_BUCKET);
     assert_eq!(entries.len(), 4, "a state and one chunk for each asset");
+    let start = |model| Engine::new(model, String::new(), disk.cursors.to_vec(), &entries);
+    let deleted = |changes: &[Change]| {
+        let is_delete = |change: &Change| matches!(change, Change::Delete { .. });
+        assert!(changes.iter().all(is_delete));
+        changes.len()
+    };
+    let (same, obsolete) = start(model());
+    assert_eq!(deleted(&obsolete), 0);
 
     let mut options = fixture::options();
     (options.rows, options.step) = (5, 3);
-    let deletes = |model| {
-        let mut engine = Engine::new(model, String::new(), disk.cursors.to_vec(), &entries);
-        let outcome = engine.finish_round(true);
-        let changes = outcome.map(|outcome| outcome.changes).unwrap_or_default();
-        changes
-            .iter()
-            .filter(|change| matches!(change, Change::Delete { .. }))
-            .count()
-    };
-    assert_eq!(
-        deletes(Model::new(options.clone()).expect("good options")),
-        2,
-        "b is gone"
-    );
-    options.step = 4;
-    assert_eq!(
-        deletes(Model::new(options).expect("good options")),
-        4,
-        "a means another thing"
-    );
-    assert_eq!(deletes(model()), 0);
+    let (_, obsolete) = start(Model::new(options.clone()).expect("good options"));
+    assert_eq!(deleted(&obsolete), 2, "b is gone");
+
+    options.rows = 4;
+    let (other, obsolete) = start(Model::new(options).expect("good options"));
+    assert_eq!(deleted(&obsolete), 3, "a's rows mean another thing");
+    let (same, other) = (&same.assets[0], &other.assets[0]);
+    assert_eq!((other.alert, other.sequence), (same.alert, same.sequence));
+    assert_eq!(other.window().total(), 0);
 }
 
 #[test]
 fn what_led_to_no_score_is_written_now_and_then() {
-    let mut engine = Engine::new(model(), String::new(), vec![Offset::ZERO; 2], &[]);
+    let (mut engine, _) = Engine::new(model(), String::new(), vec![Offset::ZERO; 2], &[]);
     let other = Record::new(Kind::Opcua, "nobody/asked", "{}");
     let mut written = 0;
     for n in 0..UNSAVED_RECORDS_MAX as u64 * 3 {
@@ -270,7 +268,7 @@ fn what_led_to_no_score_is_written_now_and_then() {
 
 #[test]
 fn rows_that_were_not_made_are_counted_by_reason() {
-    let mut engine = Engine::new(model(), String::new(), vec![Offset::ZERO; 2], &[]);
+    let (mut engine, _) = Engine::new(model(), String::new(), vec![Offset::ZERO; 2], &[]);
     let mut next = 0;
     let mut clock = |engine: &mut Engine, payload: &str, status: u32| {
         let mut record = Record::new(Kind::Opcua, "a/vibration", payload.to_owned());

@@ -33,16 +33,22 @@ pub struct ModelInfo {
 impl Model {
     /// Reads the model file as a running node would: loads it, holds it against the configured
     /// window, and runs its golden cases.
+    ///
+    /// Blocks until it is loaded. Works inside and outside of an async runtime.
     pub fn check(&self) -> Result<ModelInfo, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
-        let runtime = runtime.map_err(|source| Error::Thread {
+        let failed = |source| Error::Thread {
             model: self.name.clone(),
             source: Arc::new(source),
-        })?;
-        let (_worker, info) = runtime.block_on(start(self))?;
-        Ok(info)
+        };
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().build().map_err(failed)?;
+        let load = || runtime.block_on(start(self)).map(|(_worker, info)| info);
+        std::thread::scope(|scope| {
+            // A runtime must not be entered from within another one's thread.
+            let thread = std::thread::Builder::new().name("model-check".to_owned());
+            let loading = thread.spawn_scoped(scope, load).map_err(failed)?;
+            loading.join().expect("loading catches its panics")
+        })
     }
 }
 

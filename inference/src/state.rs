@@ -23,6 +23,10 @@ pub(crate) const OUTBOX_BUCKET: &str = "model-alerts";
 /// Raised when the form of the values changes; a value of another version is not read.
 const VERSION: u8 = 1;
 
+/// What the keys end in.
+const STATE: &[u8] = b"s";
+const CHUNK: u8 = b'w';
+
 /// Most bytes the value under "s" takes: 15 per column, and a dozen varints.
 pub(crate) const STATE_BYTES_MAX: usize = 15 * COLUMNS_MAX + 100;
 
@@ -93,15 +97,15 @@ pub(crate) fn save(
         saved,
     };
     let stored = postcard::to_stdvec(&stored).expect("a state has only numbers");
-    let state = put(key(model, index, &[b"s"]), stored);
+    let state = put(key(model, index, &[STATE]), stored);
     let chunks = chunks
         .into_iter()
-        .map(|(chunk, bytes)| put(key(model, index, &[b"w", &chunk.to_be_bytes()]), bytes));
+        .map(|(chunk, bytes)| put(key(model, index, &[&[CHUNK], &chunk.to_be_bytes()]), bytes));
     std::iter::once(state).chain(chunks).collect()
 }
 
 /// Sets the assets to what was kept. Returns what is to be deleted: entries of assets that are
-/// configured no more, and rows that no longer fit the binding.
+/// configured no more, and rows that were gathered under another binding.
 pub(crate) fn restore(
     model: &Model,
     fingerprint: u64,
@@ -109,63 +113,67 @@ pub(crate) fn restore(
     entries: &[(Bytes, Bytes)],
 ) -> Vec<Change> {
     let prefix = prefix(model);
-    let mut by_asset: HashMap<&[u8], Vec<(&[u8], &Bytes)>> = HashMap::new();
-    let mut kept = Vec::new();
+    let mut by_asset: HashMap<&[u8], Vec<Entry>> = HashMap::new();
     for (key, value) in entries {
         let own = key.strip_prefix(&prefix[..]).unwrap_or_default();
-        if let Some(at) = own.iter().position(|byte| *byte == 0) {
-            by_asset
-                .entry(&own[..at])
-                .or_default()
-                .push((&own[at + 1..], value));
-        }
+        let end = own.iter().position(|byte| *byte == 0);
+        let (asset, rest) = end.map_or((own, &[][..]), |end| (&own[..end], &own[end + 1..]));
+        let entry = Entry { key, rest, value };
+        by_asset.entry(asset).or_default().push(entry);
     }
+    let mut obsolete = Vec::new();
     for (name, asset) in model.assets.iter().zip(assets) {
-        let Some(parts) = by_asset.get(name.as_bytes()) else {
-            continue;
-        };
-        if restore_one(fingerprint, asset, parts) {
-            kept.push(name.as_bytes());
-        } else {
-            *asset = Asset::new(model);
+        let entries = by_asset.remove(name.as_bytes()).unwrap_or_default();
+        if !restore_one(model, fingerprint, asset, &entries) {
             tracing::warn!(
                 model = model.name,
                 asset = name,
-                "its binding changed: the window fills anew, and its alert starts over"
+                "its binding changed, so its window fills anew; its alert stays as it is"
             );
+            // Its state stays until the next one replaces it, so that no crash forgets an alert.
+            obsolete.extend(entries.into_iter().filter(|entry| entry.rest != STATE));
         }
     }
-    let is_kept = |key: &[u8]| {
-        let own = key.strip_prefix(&prefix[..]).unwrap_or_default();
-        kept.iter().any(|name| {
-            own.strip_prefix(*name)
-                .is_some_and(|rest| rest.first() == Some(&0))
-        })
+    obsolete.extend(by_asset.into_values().flatten());
+    let delete = |entry: Entry| Change::Delete {
+        bucket: WINDOW_BUCKET.to_owned(),
+        key: entry.key.clone(),
     };
-    let obsolete = entries.iter().filter(|(key, _)| !is_kept(key));
-    obsolete
-        .map(|(key, _)| Change::Delete {
-            bucket: WINDOW_BUCKET.to_owned(),
-            key: key.clone(),
-        })
-        .collect()
+    obsolete.into_iter().map(delete).collect()
 }
 
-fn restore_one(fingerprint: u64, asset: &mut Asset, parts: &[(&[u8], &Bytes)]) -> bool {
-    let mut stored = None;
-    let mut chunks = Vec::new();
-    for (key, value) in parts {
-        match *key {
-            [b's'] => stored = postcard::from_bytes::<Stored>(value).ok(),
-            [b'w', high, low] => chunks.push((u16::from_be_bytes([*high, *low]), &value[..])),
-            _ => return false,
-        }
+/// An entry of the window bucket; `rest` is what its key says besides model and asset.
+struct Entry<'a> {
+    key: &'a Bytes,
+    rest: &'a [u8],
+    value: &'a Bytes,
+}
+
+/// False if there is something that does not fit. The alert outlives that: somebody was told.
+fn restore_one(model: &Model, fingerprint: u64, asset: &mut Asset, entries: &[Entry]) -> bool {
+    if entries.is_empty() {
+        return true;
     }
-    stored.is_some_and(|stored| {
-        stored.version == VERSION
-            && stored.fingerprint == fingerprint
-            && asset.restore(&stored.saved, &chunks)
-    })
+    let state = entries.iter().find(|entry| entry.rest == STATE);
+    let stored = state.and_then(|entry| postcard::from_bytes::<Stored>(entry.value).ok());
+    let Some(Stored { saved, .. }) = stored.as_ref().filter(|stored| stored.version == VERSION)
+    else {
+        return false;
+    };
+    let chunks = entries.iter().filter_map(|entry| match *entry.rest {
+        [CHUNK, high, low] => Some((u16::from_be_bytes([high, low]), &entry.value[..])),
+        _ => None,
+    });
+    let same_binding = stored
+        .as_ref()
+        .is_some_and(|stored| stored.fingerprint == fingerprint);
+    if same_binding && asset.restore(saved, &chunks.collect::<Vec<_>>()) {
+        return true;
+    }
+    *asset = Asset::new(model);
+    asset.alert = saved.alert;
+    asset.sequence = saved.sequence;
+    false
 }
 
 /// An alert on its way to its stream.

@@ -1,6 +1,8 @@
 //! The shipped model on the simulated plant, through the log: the worn pump is reported well
 //! before it fails, the healthy ones never are.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use serde_json::Value;
 use skerry_inference::{
     Config, Input, Model, ModelOptions, STALE_AFTER_DEFAULT, Severity, Source, State, Status,
