@@ -1,5 +1,7 @@
 //! The OPC-UA client against a server in the same process: restarts, cuts, refusals, a full log.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 use skerry_bridge::opcua::{self, Config, Node, Security, Snapshot, State, Status};
 use skerry_simulation::opcua_server::{OpcuaServer, TagValue};
 use skerry_store::{

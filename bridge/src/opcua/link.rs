@@ -13,24 +13,22 @@ use super::config::{Config, Security};
 use super::error::{Error, status};
 use super::flow::Ended;
 use super::ingest::{Ingest, Taken};
+use super::nodes::Refused;
 use super::pki::Identity;
 use super::progress::Progress;
 use super::status::Status;
-use super::wire::{Granted, Item, Login, Session, Target, status_name};
+use super::wire::{Granted, Login, Session, Target, status_name};
 use skerry_store::{Log, Record, WallNanos};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Items in one request. Small PLCs take fewer and say so; then it is halved.
-const ITEMS_MAX: usize = 500;
 /// An outage shorter than this is not worth a record per node: what the server queued meanwhile
 /// comes after all, or a gap record tells.
 const SILENCE_ANNOUNCED_AFTER: Duration = Duration::from_secs(5);
 /// Connections that carried an earlier subscription on and broke before its first message,
-/// after which it is given up: some servers accept the transfer and then send nothing.
+/// after which it is given up: something in it may be what breaks them.
 const UNPROVEN_MAX: u32 = 2;
 
 /// Reads an endpoint into the log until `stop`.
@@ -58,7 +56,7 @@ pub(super) struct Link {
     /// The subscription to carry on, if there is one.
     pub(super) progress: Option<Progress>,
     /// Nodes the server will not monitor, by handle, with its StatusCode.
-    pub(super) bad: BTreeMap<u32, u32>,
+    pub(super) bad: Refused,
     /// Last sign of life of the server, in this run or an earlier one.
     pub(super) news: Option<WallNanos>,
     /// Token of the last session, where it may be taken up again.
@@ -122,6 +120,10 @@ impl Link {
             };
             if error.is_fatal() {
                 return Err(error);
+            }
+            if self.unproven > 0 && matches!(error, Error::NoData { .. }) {
+                // Carried on, and silent although the server lives (asyncua does this).
+                self.forget_subscription();
             }
             if !failed && self.unproven == 0 {
                 backoff.reset();
@@ -214,7 +216,7 @@ impl Link {
         if same && self.unproven >= UNPROVEN_MAX {
             tracing::warn!(
                 endpoint = self.ingest.config.name,
-                "the earlier subscription stays silent; making a new one"
+                "the earlier subscription brings nothing; making a new one"
             );
             self.forget_subscription();
             return Ok(None);
@@ -260,7 +262,7 @@ impl Link {
         }
     }
 
-    fn forget_subscription(&mut self) {
+    pub(super) fn forget_subscription(&mut self) {
         self.unproven = 0;
         self.suspect = None;
         if let Some(progress) = &mut self.progress {
@@ -279,9 +281,11 @@ impl Link {
                 config.lifetime_count(),
             )
             .await?;
-        let before = std::mem::take(&mut self.bad);
         let all: Vec<u32> = (0..).take(config.nodes.len()).collect();
-        self.monitor(session, granted.id, &all).await?;
+        let (items, mut refused) = self.items(session, &all).await?;
+        self.monitor(session, granted.id, &items, &mut refused)
+            .await?;
+        let before = std::mem::replace(&mut self.bad, refused);
 
         let mut records = Vec::new();
         if let Some(last) = self.news {
@@ -316,109 +320,6 @@ impl Link {
             Taken::Durable => Ok(Some(granted)),
             Taken::Stopped => Ok(None),
         }
-    }
-
-    /// Asks again for the nodes the server refused: they may exist by now.
-    pub(super) async fn retry_bad(
-        &mut self,
-        session: &Session,
-        granted: Granted,
-    ) -> Result<Taken, Error> {
-        let before = std::mem::take(&mut self.bad);
-        let handles: Vec<u32> = before.keys().copied().collect();
-        self.monitor(session, granted.id, &handles).await?;
-        if self.bad == before {
-            return Ok(Taken::Durable);
-        }
-        self.ingest.status.bad_nodes(&self.bad);
-        for handle in before
-            .keys()
-            .filter(|handle| !self.bad.contains_key(handle))
-        {
-            let node = self.ingest.config.nodes.get(*handle as usize);
-            tracing::info!(
-                endpoint = self.ingest.config.name,
-                node = node.map(|node| node.name.as_str()),
-                "the server monitors this node now"
-            );
-        }
-        let records = self.newly_bad(&before);
-        let Some(progress) = &mut self.progress else {
-            return Ok(Taken::Durable);
-        };
-        progress.set_bad(&self.bad);
-        let change = progress.change(&self.ingest.config.name);
-        self.ingest
-            .append(records, Some(change), Some(session))
-            .await
-    }
-
-    /// Monitors the nodes with these handles; those refused are in `bad` afterwards.
-    async fn monitor(
-        &mut self,
-        session: &Session,
-        subscription: u32,
-        handles: &[u32],
-    ) -> Result<(), Error> {
-        let namespaces = session.namespaces().await?;
-        let mut items = Vec::with_capacity(handles.len());
-        for &handle in handles {
-            let Some(node) = self.ingest.config.nodes.get(handle as usize) else {
-                continue;
-            };
-            match node.id.resolve(&namespaces) {
-                Some(id) => items.push(Item {
-                    handle,
-                    node: id,
-                    sampling: node.sampling,
-                    queue_values: node.queue_values(),
-                }),
-                None => {
-                    self.bad.insert(handle, status::BAD_NODE_ID_UNKNOWN);
-                }
-            }
-        }
-        let mut at_once = ITEMS_MAX;
-        let mut rest = items.as_slice();
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(at_once.min(rest.len()));
-            match session.monitor(subscription, now).await {
-                Ok(results) => {
-                    for (item, result) in now.iter().zip(results) {
-                        if let Err(code) = result {
-                            self.bad.insert(item.handle, code);
-                        }
-                    }
-                    rest = later;
-                }
-                Err(error)
-                    if at_once > 1 && error.status() == Some(status::BAD_TOO_MANY_OPERATIONS) =>
-                {
-                    at_once /= 2;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Says of each node that turned bad that it did: in the log of the program and in the data.
-    fn newly_bad(&self, before: &BTreeMap<u32, u32>) -> Vec<Record> {
-        let fresh = self
-            .bad
-            .iter()
-            .filter(|(handle, code)| before.get(handle) != Some(code));
-        fresh
-            .filter_map(|(handle, code)| {
-                let node = self.ingest.config.nodes.get(*handle as usize)?;
-                tracing::warn!(
-                    endpoint = self.ingest.config.name, node = node.name, id = %node.id,
-                    reason = status_name(*code),
-                    "the server does not monitor this node; asking again every ten seconds"
-                );
-                self.ingest.without_value(*handle, *code)
-            })
-            .collect()
     }
 
     /// After some seconds without connection, one record per node with `Bad_NoCommunication`,

@@ -28,6 +28,7 @@ mod error;
 mod flow;
 mod ingest;
 mod link;
+mod nodes;
 mod pki;
 mod progress;
 mod sequence;

@@ -1,0 +1,140 @@
+//! The nodes of a subscription: what the server monitors, what it refuses, and asking again.
+
+use super::error::{Error, status};
+use super::ingest::Taken;
+use super::link::Link;
+use super::wire::{Granted, Item, Session, status_name};
+use skerry_store::Record;
+use std::collections::BTreeMap;
+
+/// Items in one request. Small PLCs take fewer and say so; then it is halved.
+const ITEMS_MAX: usize = 500;
+
+/// Nodes the server refuses, by handle, with its StatusCode.
+pub(super) type Refused = BTreeMap<u32, u32>;
+
+impl Link {
+    /// Asks again for the nodes the server refused: they may exist by now.
+    pub(super) async fn retry_bad(
+        &mut self,
+        session: &Session,
+        granted: Granted,
+    ) -> Result<Taken, Error> {
+        let handles: Vec<u32> = self.bad.keys().copied().collect();
+        let (items, mut refused) = self.items(session, &handles).await?;
+        if let Err(error) = self
+            .monitor(session, granted.id, &items, &mut refused)
+            .await
+        {
+            // Which of them the server monitors by now is unknown, and a node that is monitored
+            // twice sends every value twice: rather a new subscription, after a gap.
+            self.forget_subscription();
+            return Err(error);
+        }
+        if refused == self.bad {
+            return Ok(Taken::Durable);
+        }
+        let before = std::mem::replace(&mut self.bad, refused);
+        self.ingest.status.bad_nodes(&self.bad);
+        for handle in before
+            .keys()
+            .filter(|handle| !self.bad.contains_key(handle))
+        {
+            let node = self.ingest.config.nodes.get(*handle as usize);
+            tracing::info!(
+                endpoint = self.ingest.config.name,
+                node = node.map(|node| node.name.as_str()),
+                "the server monitors this node now"
+            );
+        }
+        let records = self.newly_bad(&before);
+        let Some(progress) = &mut self.progress else {
+            return Ok(Taken::Durable);
+        };
+        progress.set_bad(&self.bad);
+        let change = progress.change(&self.ingest.config.name);
+        self.ingest
+            .append(records, Some(change), Some(session))
+            .await
+    }
+
+    /// The nodes with these handles as the server names them today, and those whose namespace
+    /// it does not know.
+    pub(super) async fn items(
+        &self,
+        session: &Session,
+        handles: &[u32],
+    ) -> Result<(Vec<Item>, Refused), Error> {
+        let namespaces = session.namespaces().await?;
+        let mut items = Vec::with_capacity(handles.len());
+        let mut refused = Refused::new();
+        for &handle in handles {
+            let Some(node) = self.ingest.config.nodes.get(handle as usize) else {
+                continue;
+            };
+            match node.id.resolve(&namespaces) {
+                Some(id) => items.push(Item {
+                    handle,
+                    node: id,
+                    sampling: node.sampling,
+                    queue_values: node.queue_values(),
+                }),
+                None => {
+                    refused.insert(handle, status::BAD_NODE_ID_UNKNOWN);
+                }
+            }
+        }
+        Ok((items, refused))
+    }
+
+    /// Has the server monitor `items`, and adds those it will not to `refused`.
+    pub(super) async fn monitor(
+        &self,
+        session: &Session,
+        subscription: u32,
+        items: &[Item],
+        refused: &mut Refused,
+    ) -> Result<(), Error> {
+        let mut at_once = ITEMS_MAX;
+        let mut rest = items;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(at_once.min(rest.len()));
+            match session.monitor(subscription, now).await {
+                Ok(results) => {
+                    for (item, result) in now.iter().zip(results) {
+                        if let Err(code) = result {
+                            refused.insert(item.handle, code);
+                        }
+                    }
+                    rest = later;
+                }
+                Err(error)
+                    if at_once > 1 && error.status() == Some(status::BAD_TOO_MANY_OPERATIONS) =>
+                {
+                    at_once /= 2;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says of each node that turned bad that it did: in the log of the program and in the data.
+    pub(super) fn newly_bad(&self, before: &Refused) -> Vec<Record> {
+        let fresh = self
+            .bad
+            .iter()
+            .filter(|(handle, code)| before.get(handle) != Some(code));
+        fresh
+            .filter_map(|(handle, code)| {
+                let node = self.ingest.config.nodes.get(*handle as usize)?;
+                tracing::warn!(
+                    endpoint = self.ingest.config.name, node = node.name, id = %node.id,
+                    reason = status_name(*code),
+                    "the server does not monitor this node; asking again every ten seconds"
+                );
+                self.ingest.without_value(*handle, *code)
+            })
+            .collect()
+    }
+}
