@@ -223,9 +223,9 @@ async fn dispatch(ingest: Arc<Ingest>, mut drain: Drain) {
 async fn expire(ingest: Arc<Ingest>) {
     loop {
         tokio::time::sleep(EXPIRY_INTERVAL).await;
-        for client_id in ingest.registry.expire(Instant::now()) {
+        for seat in ingest.registry.expire(Instant::now()) {
             // A failure leaves the ids for the client's next clean start.
-            let _ = qos2::load(&ingest.log, &client_id, true).await;
+            let _ = qos2::load(&ingest.log, &seat.mailbox.client_id, true).await;
         }
     }
 }

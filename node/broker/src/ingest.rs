@@ -154,7 +154,7 @@ impl Ingest {
     /// The message is on disk: retained from now on, and out to subscribers.
     pub(crate) async fn committed(&self, message: &Message) {
         if message.retain {
-            self.retained.committed(message);
+            self.retained.committed(&self.log, message);
             self.status.retained.set(self.retained.len());
         }
         if self.registry.has_subscriptions()

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Registry {
     entries: Mutex<HashMap<Arc<str>, Entry>>,
+    /// Entries that are [`Entry::Absent`]; changes only under the lock of `entries`.
+    absent: AtomicUsize,
     tree: RwLock<Tree>,
     subscriptions: AtomicUsize,
     last_number: AtomicU64,
@@ -47,6 +49,7 @@ impl Registry {
     pub(crate) fn new(limits: MailboxLimits, sessions_max: usize, status: Arc<Status>) -> Self {
         Self {
             entries: Mutex::default(),
+            absent: AtomicUsize::new(0),
             tree: RwLock::default(),
             subscriptions: AtomicUsize::new(0),
             last_number: AtomicU64::new(0),
@@ -91,6 +94,15 @@ impl Registry {
             leave.cancel();
             return Err(gone.clone());
         }
+        Ok(self.seat(&mut entries, client_id))
+    }
+
+    /// Makes the entry of `client_id` present and hands out its seat.
+    fn seat(
+        self: &Arc<Self>,
+        entries: &mut HashMap<Arc<str>, Entry>,
+        client_id: &Arc<str>,
+    ) -> (Seat, Option<Kept>) {
         let (leave, gone) = (CancellationToken::new(), CancellationToken::new());
         let entry = Entry::Present {
             leave: leave.clone(),
@@ -98,22 +110,27 @@ impl Registry {
         };
         let kept = match entries.insert(Arc::clone(client_id), entry) {
             Some(Entry::Absent { session, .. }) => {
-                self.status.sessions_absent.down();
+                self.count_absent(|absent| absent - 1);
                 Some(*session)
             }
             _ => None,
         };
         let number = self.number();
-        let mailbox = Arc::new(Mailbox::new(number, Arc::clone(client_id), self.limits));
         let seat = Seat {
             registry: Arc::clone(self),
-            mailbox,
+            mailbox: Arc::new(Mailbox::new(number, Arc::clone(client_id), self.limits)),
             filters: HashSet::new(),
             leave,
             gone,
             settled: false,
         };
-        Ok((seat, kept))
+        (seat, kept)
+    }
+
+    fn count_absent(&self, change: impl FnOnce(usize) -> usize) {
+        let absent = change(self.absent.load(Ordering::Relaxed));
+        self.absent.store(absent, Ordering::Relaxed);
+        self.status.sessions_absent.set(absent);
     }
 
     pub(crate) fn has_subscriptions(&self) -> bool {
@@ -160,20 +177,17 @@ impl Registry {
         }
     }
 
-    /// Ends sessions whose time is over and names their clients.
-    pub(crate) fn expire(&self, now: Instant) -> Vec<Arc<str>> {
-        let mut over = Vec::new();
+    /// Takes the seats of sessions whose time is over, so that nobody sits down while what is
+    /// left of them is cleared away.
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant) -> Vec<Seat> {
         let mut entries = self.entries();
-        entries.retain(|client_id, entry| match entry {
-            Entry::Absent { session, until } if *until <= now => {
-                self.forget(session);
-                self.status.sessions_absent.down();
-                over.push(Arc::clone(client_id));
-                false
-            }
-            _ => true,
-        });
-        over
+        let is_over = |entry: &Entry| matches!(entry, Entry::Absent { until, .. } if *until <= now);
+        let over = entries.iter().filter(|(_, entry)| is_over(entry));
+        let over: Vec<Arc<str>> = over.map(|(client_id, _)| Arc::clone(client_id)).collect();
+        let seats = over
+            .iter()
+            .map(|client_id| self.seat(&mut entries, client_id));
+        seats.map(|(seat, kept)| seat.begin(kept, true).0).collect()
     }
 }
 
@@ -244,11 +258,7 @@ impl Seat {
     /// it ended.
     pub(crate) fn keep(&mut self, outbound: Outbound, stay: Duration) -> bool {
         let mut entries = self.registry.entries();
-        let absent = entries
-            .values()
-            .filter(|entry| matches!(entry, Entry::Absent { .. }))
-            .count();
-        if absent >= self.registry.sessions_max {
+        if self.registry.absent.load(Ordering::Relaxed) >= self.registry.sessions_max {
             return false;
         }
         self.mailbox.set_online(false);
@@ -262,7 +272,7 @@ impl Seat {
             Arc::clone(&self.mailbox.client_id),
             Entry::Absent { session, until },
         );
-        self.registry.status.sessions_absent.up();
+        self.registry.count_absent(|absent| absent + 1);
         drop(entries);
         self.settled = true;
         self.gone.cancel();
@@ -353,8 +363,13 @@ mod tests {
 
         let (mut other, _) = registry.join("b", false).await;
         assert!(!other.keep(Outbound::default(), DAY), "one session at most");
+        drop(other);
         assert!(registry.expire(Instant::now()).is_empty());
-        assert_eq!(registry.expire(Instant::now() + DAY), ["a".into()]);
+        let over = registry.expire(Instant::now() + DAY);
+        assert_eq!(over.len(), 1);
+        assert_eq!(&*over[0].mailbox.client_id, "a");
+        drop(over);
+        assert!(registry.entries().is_empty());
         assert!(!registry.has_subscriptions());
     }
 

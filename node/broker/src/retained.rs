@@ -63,15 +63,27 @@ impl Retained {
     }
 
     /// The append with [`Retained::change`] is on disk.
-    pub(crate) fn committed(&self, message: &Message) {
-        if !message.retain {
-            return;
+    ///
+    /// Two connections may tell of their commits in the other order than they committed, so a
+    /// topic goes only if the catalog agrees that it is gone.
+    pub(crate) fn committed(&self, log: &Log, message: &Message) {
+        if message.retain {
+            let topic = message.topic.as_str();
+            let cleared = message.payload.is_empty();
+            self.set(topic, cleared, || {
+                matches!(log.get(BUCKET, topic.as_bytes()), Ok(None))
+            });
         }
+    }
+
+    fn set(&self, topic: &str, cleared: bool, is_gone: impl FnOnce() -> bool) {
         let mut topics = self.topics();
-        if message.payload.is_empty() {
-            topics.remove(message.topic.as_str());
-        } else if !topics.contains(message.topic.as_str()) {
-            topics.insert(message.topic.as_str().into());
+        if !cleared {
+            if !topics.contains(topic) {
+                topics.insert(topic.into());
+            }
+        } else if is_gone() {
+            topics.remove(topic);
         }
     }
 
@@ -133,17 +145,21 @@ mod tests {
         assert_eq!(retained.change(&message("a", b"", false)), Ok(None));
         let clear = retained.change(&message("a", b"", true));
         assert!(matches!(clear, Ok(Some(Change::Delete { .. }))));
-        retained.committed(&message("a", b"1", true));
-        retained.committed(&message("a", b"", false));
-        assert_eq!(retained.len(), 1);
-        retained.committed(&message("a", b"", true));
+        retained.set("a", false, || false);
+        retained.set("a", true, || false);
+        assert_eq!(
+            retained.len(),
+            1,
+            "somebody else retained it again meanwhile"
+        );
+        retained.set("a", true, || true);
         assert_eq!(retained.len(), 0);
     }
 
     #[test]
     fn the_bound_refuses_new_topics_only() {
         let retained = retained(1);
-        retained.committed(&message("a", b"1", true));
+        retained.set("a", false, || false);
         assert!(retained.change(&message("a", b"2", true)).is_ok());
         assert_eq!(retained.change(&message("b", b"2", true)), Err(TooMany));
     }
@@ -152,7 +168,7 @@ mod tests {
     fn matching_walks_only_the_literal_prefix_and_misses_nothing() {
         let retained = retained(99);
         for topic in ["a", "a/b", "a/b/c", "ab", "b", "$SYS/x", "ü/x"] {
-            retained.committed(&message(topic, b"1", true));
+            retained.set(topic, false, || false);
         }
         let matching = |filter: &str| -> Vec<String> {
             let filter = TopicFilter::new(filter).expect("well formed");
