@@ -2,7 +2,7 @@
 
 use crate::alert::AlertState;
 use crate::config::Model;
-use crate::window::{Mark, Window};
+use crate::window::{Chunk, Mark, Window};
 use serde::{Deserialize, Serialize};
 use skerry_store::WallNanos;
 
@@ -137,7 +137,7 @@ impl Asset {
         size_of::<Self>() + size_of_val(&*self.held) + self.window.bytes()
     }
 
-    pub(crate) fn save(&mut self) -> (Saved, Vec<(u16, Vec<u8>)>) {
+    pub(crate) fn save(&mut self) -> (Saved, Vec<(u16, Chunk)>) {
         self.changed = false;
         let saved = Saved {
             held: self.held.to_vec(),
@@ -152,7 +152,7 @@ impl Asset {
 
     /// Goes on where [`Asset::save`] left off; false if that was an asset of another shape.
     #[must_use]
-    pub(crate) fn restore(&mut self, saved: &Saved, parts: &[(u16, &[u8])]) -> bool {
+    pub(crate) fn restore(&mut self, saved: &Saved, parts: &[(u16, Chunk)]) -> bool {
         let fits = saved.held.len() == self.held.len()
             && saved.rows_until_score > 0
             && self.window.restore(saved.rows_total, parts);
@@ -299,10 +299,7 @@ mod tests {
             let (saved, changed) = parts.1.save();
             kept.extend(changed);
             let mut fresh = Asset::new(&parts.0);
-            let chunks: Vec<_> = kept
-                .iter()
-                .map(|(index, bytes)| (*index, &bytes[..]))
-                .collect();
+            let chunks: Vec<_> = kept.clone().into_iter().collect();
             assert!(fresh.restore(&saved, &chunks));
             parts.1 = fresh;
             assert_eq!(whole.1.window().tensor(), parts.1.window().tensor());

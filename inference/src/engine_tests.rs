@@ -245,6 +245,21 @@ fn another_binding_starts_the_windows_over_and_keeps_the_alerts() {
 }
 
 #[test]
+fn rows_that_cannot_be_read_start_a_window_over() {
+    let disk = run(0, 0);
+    let mut entries = disk.bucket(state::WINDOW_BUCKET);
+    let rows = entries
+        .iter_mut()
+        .find(|(key, _)| key.starts_with(b"bearing\0a\0w"));
+    rows.expect("a has rows").1 = Bytes::from_static(b"garbage");
+    let cursors = disk.cursors.to_vec();
+    let (engine, obsolete) = Engine::new(model(), String::new(), cursors, &entries);
+    assert_eq!(obsolete.len(), 1);
+    assert_eq!(engine.assets[0].window().total(), 0);
+    assert!(engine.assets[1].window().total() > 0, "b is whole");
+}
+
+#[test]
 fn what_led_to_no_score_is_written_now_and_then() {
     let (mut engine, _) = Engine::new(model(), String::new(), vec![Offset::ZERO; 2], &[]);
     let other = Record::new(Kind::Opcua, "nobody/asked", "{}");

@@ -75,12 +75,17 @@ fn key(model: &Model, asset: usize, rest: &[&[u8]]) -> Bytes {
         .into()
 }
 
-fn put(key: Bytes, value: Vec<u8>) -> Change {
+fn put(bucket: &str, key: Bytes, value: &impl Serialize) -> Change {
+    let value = postcard::to_stdvec(value).expect("states, rows and records have a plain form");
     Change::Put {
-        bucket: WINDOW_BUCKET.to_owned(),
+        bucket: bucket.to_owned(),
         key,
         value: value.into(),
     }
+}
+
+fn read<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Option<T> {
+    postcard::from_bytes(value).ok()
 }
 
 /// What keeps this asset as it is now.
@@ -96,11 +101,11 @@ pub(crate) fn save(
         fingerprint,
         saved,
     };
-    let stored = postcard::to_stdvec(&stored).expect("a state has only numbers");
-    let state = put(key(model, index, &[STATE]), stored);
-    let chunks = chunks
-        .into_iter()
-        .map(|(chunk, bytes)| put(key(model, index, &[&[CHUNK], &chunk.to_be_bytes()]), bytes));
+    let state = put(WINDOW_BUCKET, key(model, index, &[STATE]), &stored);
+    let chunks = chunks.iter().map(|(number, rows)| {
+        let key = key(model, index, &[&[CHUNK], &number.to_be_bytes()]);
+        put(WINDOW_BUCKET, key, rows)
+    });
     std::iter::once(state).chain(chunks).collect()
 }
 
@@ -155,19 +160,21 @@ fn restore_one(model: &Model, fingerprint: u64, asset: &mut Asset, entries: &[En
         return true;
     }
     let state = entries.iter().find(|entry| entry.rest == STATE);
-    let stored = state.and_then(|entry| postcard::from_bytes::<Stored>(entry.value).ok());
+    let stored = state.and_then(|entry| read::<Stored>(entry.value));
     let Some(Stored { saved, .. }) = stored.as_ref().filter(|stored| stored.version == VERSION)
     else {
         return false;
     };
-    let chunks = entries.iter().filter_map(|entry| match *entry.rest {
-        [CHUNK, high, low] => Some((u16::from_be_bytes([high, low]), &entry.value[..])),
+    let rows = entries.iter().filter(|entry| entry.rest != STATE);
+    let rows = rows.map(|entry| match *entry.rest {
+        [CHUNK, high, low] => Some((u16::from_be_bytes([high, low]), read(entry.value)?)),
         _ => None,
     });
     let same_binding = stored
         .as_ref()
         .is_some_and(|stored| stored.fingerprint == fingerprint);
-    if same_binding && asset.restore(saved, &chunks.collect::<Vec<_>>()) {
+    let rows = rows.collect::<Option<Vec<_>>>().filter(|_| same_binding);
+    if rows.is_some_and(|rows| asset.restore(saved, &rows)) {
         return true;
     }
     *asset = Asset::new(model);
@@ -202,7 +209,7 @@ impl Posted {
 
     /// `None` if the entry cannot be read.
     pub(crate) fn read(key: Bytes, value: &[u8]) -> Option<Self> {
-        let (transition, record) = postcard::from_bytes(value).ok()?;
+        let (transition, record) = read(value)?;
         Some(Self {
             transition,
             record,
@@ -212,12 +219,11 @@ impl Posted {
 
     /// Puts it where a crash cannot lose it.
     pub(crate) fn post(&self) -> Change {
-        let value = postcard::to_stdvec(&(self.transition, &self.record));
-        Change::Put {
-            bucket: OUTBOX_BUCKET.to_owned(),
-            key: self.key.clone(),
-            value: value.expect("a record has a plain form").into(),
-        }
+        put(
+            OUTBOX_BUCKET,
+            self.key.clone(),
+            &(self.transition, &self.record),
+        )
     }
 
     /// Takes it out again; belongs into the append that delivers it.
@@ -225,6 +231,34 @@ impl Posted {
         Change::Delete {
             bucket: OUTBOX_BUCKET.to_owned(),
             key: self.key.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::{CHUNK_BYTES_MAX, Mark, Window};
+    use skerry_store::{Offset, WallNanos};
+
+    /// The bound that an append's size rests on, with the longest numbers there are.
+    #[test]
+    fn a_part_of_a_window_stays_small() {
+        for columns in 1..=COLUMNS_MAX {
+            let mut window = Window::new(100, columns);
+            for _ in 0..100 {
+                let mark = Mark {
+                    offset: Offset(u64::MAX),
+                    time: WallNanos(i64::MIN),
+                };
+                window.push(mark, (0..columns).map(|_| f32::MAX));
+            }
+            for (_, rows) in window.take_changed() {
+                let Change::Put { value, .. } = put(WINDOW_BUCKET, Bytes::new(), &rows) else {
+                    unreachable!("put puts");
+                };
+                assert!(value.len() <= CHUNK_BYTES_MAX, "{columns}: {}", value.len());
+            }
         }
     }
 }
