@@ -196,14 +196,14 @@ pub(crate) fn full(world: &World) -> Result<()> {
     node.set_wrapper(&["unshare", "-rm", "sh", "-c", &mount, "sh"]);
     node.start()?;
     let mut bulk = world.publisher(node.mqtt_port(), BULK)?;
-    let is_full = |status: &Value| !status["store"]["storage_failed"].is_null();
+    let is_full = |status: &Value| status["store"]["storage"]["state"] == "storage_failed";
     node.wait_for_status("the disk is full", wait::DRAIN, is_full)?;
     ensure!(node.get("/readyz")?.status == 503, "ready on a full disk");
     ensure!(node.is_running()?, "the node ended: {}", node.output()?);
 
     throw_off_ballast(&mut node, &disk)?;
     acked_more(&mut bulk, 300)?;
-    let has_space = |status: &Value| status["store"]["storage_failed"].is_null();
+    let has_space = |status: &Value| status["store"]["storage"]["state"] == "ok";
     node.wait_for_status("the disk has space", wait::DRAIN, has_space)?;
     ensure!(
         node.get("/readyz")?.status == 200,
