@@ -4,11 +4,15 @@
 
 use super::position::Position;
 use serde::{Deserialize, Serialize};
-use skerry_store::{Append, Change, Error, Log, Offset, Pending, StreamName};
+use skerry_store::{Append, Change, Class, Error, Log, Offset, Pending, StreamName};
+use tokio::time::{Duration, Instant};
 
 /// The name of the uplink's cursors, and of its bucket in the catalog. Name it among the readers
 /// of a stream, so that what the cluster has may be reclaimed and nothing else.
 pub const CURSOR: &str = "uplink";
+
+/// The cursor and the hint are saved at most this often: they only shorten work.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// "In this topic of this cluster, what lies before `read_to` says at most `position`."
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,5 +58,57 @@ fn advance(stream: &StreamName, next: Offset) -> Change {
         cursor: CURSOR.to_owned(),
         stream: stream.as_str().to_owned(),
         next,
+    }
+}
+
+/// Saves the hint and the cursor from time to time.
+pub(crate) struct Saver {
+    next: Instant,
+    unsaved: bool,
+}
+
+impl Saver {
+    pub(crate) fn new() -> Self {
+        Self {
+            next: Instant::now(),
+            unsaved: true,
+        }
+    }
+
+    /// When to call [`due`](Self::due) again, while [behind](Self::is_behind).
+    pub(crate) fn when(&self) -> Instant {
+        self.next
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        self.unsaved
+    }
+
+    /// Saves if it is time; else remembers to.
+    pub(crate) async fn due(
+        &mut self,
+        log: &Log,
+        stream: &StreamName,
+        hint: &Hint,
+    ) -> Result<(), Error> {
+        if Instant::now() < self.next {
+            self.unsaved = true;
+            return Ok(());
+        }
+        self.save(log, stream, hint).await
+    }
+
+    /// Whether it reaches the disk is not waited for: a lost one costs a longer read, no more.
+    async fn save(&mut self, log: &Log, stream: &StreamName, hint: &Hint) -> Result<(), Error> {
+        self.next = Instant::now() + SAVE_INTERVAL;
+        match hint.save(log, stream).await {
+            Ok(_pending) => self.unsaved = false,
+            Err(error) if error.class() == Class::Fatal => return Err(error),
+            Err(error) => {
+                tracing::warn!(stream = stream.as_str(), %error, "the cursor is not saved");
+                self.unsaved = true;
+            }
+        }
+        Ok(())
     }
 }

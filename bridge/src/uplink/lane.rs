@@ -8,7 +8,7 @@
 
 use super::config::Config;
 use super::fault::Fault;
-use super::hint::{CURSOR, Hint};
+use super::hint::{CURSOR, Hint, Saver};
 use super::link::Link;
 use super::mapping::{Origin, Outgoing};
 use super::pace::{Backoff, Pace};
@@ -17,7 +17,7 @@ use super::source::{Poison, Slice, Source};
 use super::status::{LaneState, StreamStatus};
 use super::wire::{POSITIONS_PARTITION, Producer, Wire};
 use bytes::Bytes;
-use skerry_store::{Class, Error, Log, Offset, StreamName, WallNanos};
+use skerry_store::{Class, Error, Log, Offset, Record, StreamName, WallNanos};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,8 +25,6 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// The cursor and the hint are saved at most this often: they only shorten work.
-const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// A transaction under way at a stop may still end for so long.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -108,11 +106,40 @@ impl Lane {
                 }
                 Ended::Held(why) => self.failed(&why, LaneState::Held, true),
             };
+            self.note_oldest().await;
             tokio::select! {
                 () = sleep(wait) => {}
                 () = stop.cancelled() => return Ok(()),
             }
         }
+    }
+
+    /// Looks up since when the operator waits, once per outage.
+    async fn note_oldest(&self) {
+        let (position, known) = {
+            let rest = self.status.rest();
+            (rest.position, rest.oldest_unsent)
+        };
+        if known.is_none()
+            && let Ok(Some(record)) = self.record_at(position).await
+        {
+            self.status.rest().oldest_unsent = Some(record.ingest_time);
+        }
+    }
+
+    /// The record at `offset`, where the log holds it.
+    async fn record_at(&self, offset: Offset) -> Result<Option<Record>, Error> {
+        let held = self.log.tail(&self.stream)?..*self.log.head(&self.stream)?.borrow();
+        if !held.contains(&offset) {
+            return Ok(None);
+        }
+        let mut reader = self.log.reader(&self.stream, offset)?;
+        let read = tokio::task::spawn_blocking(move || reader.next(1));
+        let batch = read.await.map_err(|_| Error::Closed)??;
+        let mut records = batch.records.into_iter();
+        Ok(records
+            .find(|(at, _)| *at == offset)
+            .map(|(_, record)| record))
     }
 
     /// Notes the failure; how long to wait before the next attempt.
@@ -212,7 +239,7 @@ impl Lane {
                 )));
             }
         };
-        self.status.rest().position = Some(next);
+        self.status.rest().position = next;
         let position = Position {
             epoch: local.epoch,
             next,
@@ -230,19 +257,12 @@ impl Lane {
     async fn local(&self, found: Option<Position>) -> Result<Local, Error> {
         let head = *self.log.head(&self.stream)?.borrow();
         let tail = self.log.tail(&self.stream)?;
-        let before = found
-            .and_then(|position| position.next.0.checked_sub(1))
-            .map(Offset);
-        let last = match before.filter(|last| tail <= *last && *last < head) {
+        let before = found.and_then(|position| position.next.0.checked_sub(1));
+        let last = match before {
             None => None,
-            Some(last) => {
-                let mut reader = self.log.reader(&self.stream, last)?;
-                let read = tokio::task::spawn_blocking(move || reader.next(1));
-                let batch = read.await.map_err(|_| Error::Closed)??;
-                let first = batch.records.first().filter(|(offset, _)| *offset == last);
-                first.map(|(_, record)| fingerprint(record))
-            }
+            Some(last) => self.record_at(Offset(last)).await?,
         };
+        let last = last.as_ref().map(fingerprint);
         let cursor = self.log.cursor(CURSOR, &self.stream)?;
         Ok(Local {
             epoch: self.log.epoch(),
@@ -272,7 +292,7 @@ impl Lane {
                     .await?;
                 return Err(Ended::Stopped);
             }
-            self.status.set_head(*head.borrow_and_update());
+            head.mark_unchanged();
             let bytes = self.pace.bytes();
             let slice = source.slice(bytes, self.pace.records_max()).await?;
             if slice.is_empty() {
@@ -324,7 +344,7 @@ impl Lane {
             tokio::select! {
                 changed = head.changed() => return changed.map_err(|_| Error::Closed),
                 () = stop.cancelled() => return Ok(()),
-                () = sleep_until(saver.next), if saver.unsaved => {
+                () = sleep_until(saver.when()), if saver.is_behind() => {
                     saver.due(&self.log, &self.stream, hint).await?;
                 }
             }
@@ -382,7 +402,7 @@ impl Lane {
         count(&self.status.quarantined, quarantined);
         count(&self.status.bytes, bytes as u64);
         let mut rest = self.status.rest();
-        rest.position = Some(next);
+        rest.position = next;
         rest.last_confirmed = Some(WallNanos::now());
         rest.oldest_unsent = None;
         rest.last_error = None;
@@ -434,43 +454,5 @@ impl Lane {
             timestamp_ms: WallNanos::now().millis(),
             headers: Vec::new(),
         }
-    }
-}
-
-/// Saves the hint and the cursor from time to time.
-struct Saver {
-    next: Instant,
-    unsaved: bool,
-}
-
-impl Saver {
-    fn new() -> Self {
-        Self {
-            next: Instant::now(),
-            unsaved: true,
-        }
-    }
-
-    /// Saves if it is time; else remembers to.
-    async fn due(&mut self, log: &Log, stream: &StreamName, hint: &Hint) -> Result<(), Error> {
-        if Instant::now() < self.next {
-            self.unsaved = true;
-            return Ok(());
-        }
-        self.save(log, stream, hint).await
-    }
-
-    /// Whether it reaches the disk is not waited for: a lost one costs a longer read, no more.
-    async fn save(&mut self, log: &Log, stream: &StreamName, hint: &Hint) -> Result<(), Error> {
-        self.next = Instant::now() + SAVE_INTERVAL;
-        match hint.save(log, stream).await {
-            Ok(_pending) => self.unsaved = false,
-            Err(error) if error.class() == Class::Fatal => return Err(error),
-            Err(error) => {
-                tracing::warn!(stream = stream.as_str(), %error, "the cursor is not saved");
-                self.unsaved = true;
-            }
-        }
-        Ok(())
     }
 }

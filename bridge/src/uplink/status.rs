@@ -5,6 +5,7 @@ use skerry_store::{Offset, StreamName, WallNanos};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// Shared between the uplink, which writes, and whoever asks.
 #[derive(Debug, Default)]
@@ -70,10 +71,11 @@ pub struct StreamSnapshot {
     pub state: LaneState,
     /// One past the last durable record of the log.
     pub head: Offset,
-    /// Everything before it is confirmed by the cluster; none before the cluster was asked.
-    pub position: Option<Offset>,
+    /// Everything before it is confirmed by the cluster or no longer held. By the node's own
+    /// word until the cluster was asked, which may be a little behind.
+    pub position: Offset,
     /// `head - position`.
-    pub lag_records: Option<u64>,
+    pub lag_records: u64,
     pub delivered_total: u64,
     /// Records the cluster has only as gaps, by retention or damage.
     pub gap_records_total: u64,
@@ -83,7 +85,7 @@ pub struct StreamSnapshot {
     pub bytes_total: u64,
     pub retries_total: u64,
     pub last_error: Option<String>,
-    /// When the oldest record read and not yet confirmed came in.
+    /// When the oldest record that waits came in.
     pub oldest_unsent: Option<WallNanos>,
     pub last_confirmed: Option<WallNanos>,
 }
@@ -101,11 +103,14 @@ impl Status {
         }
     }
 
-    pub(crate) fn stream(&self, name: &StreamName, topic: &str) -> Arc<StreamStatus> {
-        let entry = StreamStatus {
-            topic: topic.to_owned(),
-            ..StreamStatus::new(name)
-        };
+    pub(crate) fn stream(
+        &self,
+        name: &StreamName,
+        topic: &str,
+        head: watch::Receiver<Offset>,
+        position: Offset,
+    ) -> Arc<StreamStatus> {
+        let entry = StreamStatus::new(name, topic, head, position);
         let mut streams = lock(&self.streams);
         Arc::clone(
             streams
@@ -146,32 +151,40 @@ pub(crate) struct StreamStatus {
     pub(crate) transactions: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) retries: AtomicU64,
-    pub(crate) head: AtomicU64,
+    head: watch::Receiver<Offset>,
     rest: Mutex<Rest>,
 }
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rest {
     pub(crate) state: LaneState,
-    pub(crate) position: Option<Offset>,
+    pub(crate) position: Offset,
     pub(crate) last_error: Option<String>,
     pub(crate) oldest_unsent: Option<WallNanos>,
     pub(crate) last_confirmed: Option<WallNanos>,
 }
 
 impl StreamStatus {
-    fn new(stream: &StreamName) -> Self {
+    fn new(
+        stream: &StreamName,
+        topic: &str,
+        head: watch::Receiver<Offset>,
+        position: Offset,
+    ) -> Self {
         Self {
             stream: stream.as_str().to_owned(),
-            topic: String::new(),
+            topic: topic.to_owned(),
             delivered: AtomicU64::new(0),
             gap_records: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             retries: AtomicU64::new(0),
-            head: AtomicU64::new(0),
-            rest: Mutex::default(),
+            head,
+            rest: Mutex::new(Rest {
+                position,
+                ..Rest::default()
+            }),
         }
     }
 
@@ -179,23 +192,17 @@ impl StreamStatus {
         lock(&self.rest)
     }
 
-    pub(crate) fn set_head(&self, head: Offset) {
-        self.head.store(head.0, Ordering::Relaxed);
-    }
-
     fn snapshot(&self) -> StreamSnapshot {
         let rest = self.rest().clone();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let head = Offset(read(&self.head));
+        let head = *self.head.borrow();
         StreamSnapshot {
             stream: self.stream.clone(),
             topic: self.topic.clone(),
             state: rest.state,
             head,
             position: rest.position,
-            lag_records: rest
-                .position
-                .map(|position| head.0.saturating_sub(position.0)),
+            lag_records: head.0.saturating_sub(rest.position.0),
             delivered_total: read(&self.delivered),
             gap_records_total: read(&self.gap_records),
             quarantined_total: read(&self.quarantined),

@@ -11,10 +11,11 @@ use krafka::admin::{
     OffsetSpec, TopicPartition,
 };
 use krafka::auth::{AuthConfig, TlsConfig};
-use krafka::consumer::{AutoOffsetReset, IsolationLevel};
+use krafka::consumer::{AutoOffsetReset, Consumer, IsolationLevel};
 use krafka::error::{ErrorCode, KrafkaError, ProtocolErrorKind};
 use krafka::producer::TransactionalProducer;
 use krafka::{CloseOptions, Compression, Kafka, Record};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// A batch of one partition is sent when it has so many bytes. Well below the 1 MiB that a
@@ -27,6 +28,8 @@ const LINGER: Duration = Duration::from_millis(50);
 /// The coordinator aborts a transaction nobody ends: readers of the topic wait that long at most
 /// after this node lost its link in the middle of one.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// A topic that the cluster creates is there well before.
+const CREATE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Reading positions back gives up when nothing came for so long.
 const READ_STALL_MAX: Duration = Duration::from_secs(30);
 /// A node keeps its positions in one partition, so that their order is one order.
@@ -113,22 +116,32 @@ impl Wire {
             Err(KrafkaError::Broker {
                 code: ErrorCode::UnknownTopicOrPartition,
                 ..
-            }) if self.auto_create => {
-                // Asking for the metadata as a producer does lets the cluster create it.
-                let consumer = self.kafka.consumer_without_group().metrics_push(false);
-                let consumer = consumer
-                    .build()
-                    .await
-                    .map_err(|e| fault(&self.node, topic, e))?;
-                let result = consumer.fetch_metadata(Some(topic)).await;
-                let known = result.map_err(|e| fault(&self.node, topic, e))?;
-                if known.topics.is_empty() {
-                    return Err(Fault::TopicMissing(topic.to_owned()));
-                }
-                Ok(())
-            }
+            }) if self.auto_create => self.let_create(topic).await,
             Err(error) => Err(fault(&self.node, topic, error)),
         }
+    }
+
+    /// Asking for the metadata as a producer does lets the cluster create the topic, if it wants
+    /// to, and the leader is there a moment later.
+    async fn let_create(&self, topic: &str) -> Result<(), Fault> {
+        let failed = |error| fault(&self.node, topic, error);
+        let consumer = self.kafka.consumer_without_group().metrics_push(false);
+        let consumer = consumer.build().await.map_err(failed)?;
+        let asked = Instant::now();
+        let outcome = loop {
+            match consumer.fetch_metadata(Some(topic)).await {
+                Ok(known) if !known.topics.is_empty() => break Ok(()),
+                Err(error) if !error.is_retriable() && !is_unknown(&error) => {
+                    break Err(failed(error));
+                }
+                _ if asked.elapsed() > CREATE_WAIT_MAX => {
+                    break Err(Fault::TopicMissing(topic.to_owned()));
+                }
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
+        close(&consumer).await;
+        outcome
     }
 
     /// Makes sure of a compacted topic for positions. Where it is there but would be emptied by
@@ -236,31 +249,43 @@ impl Wire {
             .metrics_push(false)
             .build()
             .await?;
-        consumer.assign(topic, vec![POSITIONS_PARTITION]).await?;
-        consumer.seek(topic, POSITIONS_PARTITION, from).await?;
-        let mut newest = None;
-        let (mut reached, mut moved) = (from, Instant::now());
-        while reached < end {
-            for record in consumer.poll(Duration::from_millis(200)).await? {
-                if record.key.as_deref() == Some(key) && record.offset < end {
-                    newest = record.value;
-                }
-            }
-            let position = consumer
-                .position(topic, POSITIONS_PARTITION)
-                .await
-                .unwrap_or(reached);
-            if position > reached {
-                (reached, moved) = (position, Instant::now());
-            } else if moved.elapsed() > READ_STALL_MAX {
-                return Err(KrafkaError::timeout(format!(
-                    "{topic} stands at {reached} of {end}: an open transaction, or no leader"
-                )));
+        let newest = scan(&consumer, topic, key, from..end).await;
+        close(&consumer).await;
+        Ok((newest?, end))
+    }
+}
+
+/// The last value of `key` in the offsets `range` of the positions topic.
+async fn scan(
+    consumer: &Consumer,
+    topic: &str,
+    key: &[u8],
+    range: Range<i64>,
+) -> Result<Option<Bytes>, KrafkaError> {
+    consumer.assign(topic, vec![POSITIONS_PARTITION]).await?;
+    consumer
+        .seek(topic, POSITIONS_PARTITION, range.start)
+        .await?;
+    let mut newest = None;
+    let (mut reached, mut moved) = (range.start, Instant::now());
+    while reached < range.end {
+        for record in consumer.poll(Duration::from_millis(200)).await? {
+            if record.key.as_deref() == Some(key) && record.offset < range.end {
+                newest = record.value;
             }
         }
-        consumer.close().await?;
-        Ok((newest, end))
+        let position = consumer.position(topic, POSITIONS_PARTITION).await;
+        let position = position.unwrap_or(reached);
+        if position > reached {
+            (reached, moved) = (position, Instant::now());
+        } else if moved.elapsed() > READ_STALL_MAX {
+            return Err(KrafkaError::timeout(format!(
+                "{topic} stands at {reached} of {}: an open transaction, or no leader",
+                range.end
+            )));
+        }
     }
+    Ok(newest)
 }
 
 /// Writes transactions, one at a time.
@@ -410,6 +435,18 @@ async fn security(tls: Option<&Tls>, sasl: Option<&Sasl>) -> Result<Option<AuthC
 /// What an answer that forgot the topic means.
 fn none(topic: &str) -> KrafkaError {
     KrafkaError::broker(ErrorCode::UnknownTopicOrPartition, topic)
+}
+
+fn is_unknown(error: &KrafkaError) -> bool {
+    let code = ErrorCode::UnknownTopicOrPartition;
+    matches!(error, KrafkaError::UnknownTopic { .. })
+        || matches!(error, KrafkaError::Broker { code: found, .. } if *found == code)
+}
+
+async fn close(consumer: &Consumer) {
+    if let Err(error) = consumer.close().await {
+        tracing::debug!(%error, "closing a consumer");
+    }
 }
 
 fn is_denied(code: ErrorCode) -> bool {
