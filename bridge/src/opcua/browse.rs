@@ -9,7 +9,7 @@ use super::wire::{Class, Login, Session, Target};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-/// The Objects folder, and the standard's own object below it that describes the server.
+/// The Objects folder (Part 5, 8.2.4), below which the plant stands.
 const OBJECTS_FOLDER: &str = "i=85";
 /// Nodes browsed or read with one request: within the limits of small PLCs.
 const NODES_AT_ONCE: usize = 100;
@@ -98,7 +98,7 @@ pub async fn browse(look: &Browse) -> Result<Listing, Error> {
     };
     let session = target.connect(&mut None).await?;
     let listing = walk(&session, look).await;
-    session.leave().await;
+    session.leave(false).await;
     listing
 }
 

@@ -81,6 +81,22 @@ impl Error {
         matches!(self, Self::Log(_))
     }
 
+    /// Whether the connection is to blame, rather than an answer of the server.
+    #[must_use]
+    pub(crate) const fn is_broken_connection(&self) -> bool {
+        matches!(
+            self.status(),
+            Some(
+                status::BAD_COMMUNICATION_ERROR
+                    | status::BAD_TIMEOUT
+                    | status::BAD_SERVER_HALTED
+                    | status::BAD_SECURE_CHANNEL_CLOSED
+                    | status::BAD_NOT_CONNECTED
+                    | status::BAD_CONNECTION_CLOSED
+            )
+        )
+    }
+
     /// The server's StatusCode, where it gave one.
     #[must_use]
     pub(crate) const fn status(&self) -> Option<u32> {
@@ -93,7 +109,12 @@ impl Error {
 
 /// The StatusCodes this client acts on (Part 6, annex A).
 pub(crate) mod status {
+    pub(crate) const BAD_COMMUNICATION_ERROR: u32 = 0x8005_0000;
     pub(crate) const BAD_TIMEOUT: u32 = 0x800A_0000;
+    pub(crate) const BAD_SERVER_HALTED: u32 = 0x800E_0000;
+    pub(crate) const BAD_SECURE_CHANNEL_CLOSED: u32 = 0x8086_0000;
+    pub(crate) const BAD_NOT_CONNECTED: u32 = 0x808A_0000;
+    pub(crate) const BAD_CONNECTION_CLOSED: u32 = 0x80AE_0000;
     pub(crate) const BAD_TOO_MANY_OPERATIONS: u32 = 0x8010_0000;
     pub(crate) const BAD_SUBSCRIPTION_ID_INVALID: u32 = 0x8028_0000;
     pub(crate) const BAD_NO_COMMUNICATION: u32 = 0x8031_0000;

@@ -111,7 +111,9 @@ impl Link {
             let error = match connected {
                 Ok(session) => match self.serve(&session).await {
                     Ok(()) => {
-                        session.leave().await;
+                        // The token of a session without security is in the log with the progress:
+                        // kept, it lets the next start go on where this one stops.
+                        session.leave(self.session.is_some()).await;
                         return Ok(self.ingest.status);
                     }
                     Err(error) => error,
@@ -134,12 +136,25 @@ impl Link {
                 "no connection to the OPC-UA server"
             );
             self.ingest.status.retrying(error.to_string(), failed);
-            if self.announce_silence().await? == Taken::Stopped {
+            if self.wait(Instant::now() + wait).await? == Taken::Stopped {
                 return Ok(self.ingest.status);
             }
+        }
+    }
+
+    /// Waits, and says in time that the nodes are out of reach.
+    async fn wait(&mut self, until: Instant) -> Result<Taken, Error> {
+        let stop = self.ingest.stop.clone();
+        let due = self.silence.since + SILENCE_ANNOUNCED_AFTER;
+        loop {
             tokio::select! {
-                () = stop.cancelled() => return Ok(self.ingest.status),
-                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return Ok(Taken::Stopped),
+                () = tokio::time::sleep_until(due), if !self.silence.announced => {
+                    if self.announce_silence().await? == Taken::Stopped {
+                        return Ok(Taken::Stopped);
+                    }
+                }
+                () = tokio::time::sleep_until(until) => return Ok(Taken::Durable),
             }
         }
     }
@@ -247,17 +262,21 @@ impl Link {
             }
             Ok(()) => {
                 // Another configuration made it: it would only cost the server.
-                session
-                    .unsubscribe(granted.id)
-                    .await
-                    .or_else(unless_ended(session))?;
+                session.unsubscribe(granted.id).await?;
                 self.forget_subscription();
                 Ok(None)
             }
+            Err(error) if error.is_broken_connection() => {
+                self.unproven += 1;
+                Err(error)
+            }
             Err(error) => {
-                let none = unless_ended(session)(error);
+                tracing::info!(
+                    endpoint = self.ingest.config.name, %error,
+                    "the earlier subscription cannot be carried on"
+                );
                 self.forget_subscription();
-                none.map(|()| None)
+                Ok(None)
             }
         }
     }
@@ -325,9 +344,6 @@ impl Link {
     /// After some seconds without connection, one record per node with `Bad_NoCommunication`,
     /// once per outage: who reads a node's values sees that they have ended.
     async fn announce_silence(&mut self) -> Result<Taken, Error> {
-        if self.silence.announced || self.silence.since.elapsed() < SILENCE_ANNOUNCED_AFTER {
-            return Ok(Taken::Durable);
-        }
         let handles = (0..).take(self.ingest.config.nodes.len());
         let records: Vec<Record> = handles
             .filter_map(|handle| {
@@ -337,13 +353,5 @@ impl Link {
             .collect();
         self.silence.announced = true;
         self.ingest.append_all(records).await
-    }
-}
-
-/// A refusal of the server is no reason to end a session that still works.
-fn unless_ended(session: &Session) -> impl FnOnce(Error) -> Result<(), Error> + '_ {
-    move |error| {
-        tracing::info!(server = session.address(), %error, "the earlier subscription is lost");
-        if session.ended() { Err(error) } else { Ok(()) }
     }
 }

@@ -28,6 +28,8 @@ use vendor::{
 /// Values in one notification, at most: what a server sends after an outage comes in pieces
 /// that fit into memory and into one append.
 const NOTIFICATION_VALUES_MAX: u32 = 5_000;
+/// A server that is slow to say good-bye must not hold up the node's stop.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The crate takes a client handle of 0 for none given and puts its own in its place; on the wire
 /// ours therefore start at 1.
 const FIRST_HANDLE: u32 = 1;
@@ -332,13 +334,16 @@ impl Session {
             .map(|_| ())
     }
 
-    /// Ends the session but leaves the subscription at the server, to be carried on by the next
-    /// one; the server forgets it after its lifetime.
-    pub(crate) async fn leave(self) {
-        let request = request!(self, CloseSession).delete_subscriptions(false);
-        let closing = self.call("closing the session", request);
-        if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), closing).await {
-            tracing::debug!(%error, "the server did not confirm the end of the session");
+    /// Goes, and leaves the subscription at the server, to be carried on by the next session; the
+    /// server forgets it after its lifetime. With `keep` the session stays as well, until its
+    /// time-out, to be taken up again.
+    pub(crate) async fn leave(self, keep: bool) {
+        if !keep {
+            let request = request!(self, CloseSession).delete_subscriptions(false);
+            let closing = self.call("closing the session", request);
+            if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, closing).await {
+                tracing::debug!(%error, "the server did not confirm the end of the session");
+            }
         }
         self.channel.close_channel().await;
     }
