@@ -12,25 +12,25 @@
 //! stops the reading, not the deliveries, and a reader that does not read stops its deliveries,
 //! not its commits.
 
+mod delivery;
+mod establish;
+
 use crate::backlog::Backlog;
 use crate::codec::{
-    Disconnect, Incoming, Outgoing, PacketId, Publish, PublishView, Qos, RetainHandling, Subscribe,
-    Unsubscribe, Version, reason,
+    Disconnect, Incoming, Outgoing, PacketId, Publish, Qos, RetainHandling, Subscribe, Unsubscribe,
+    Version, reason,
 };
 use crate::config::{OUTBOX_BYTES_MAX, SUBSCRIPTIONS_MAX};
 use crate::end::End;
-use crate::handshake::{self, Agreed, Refused};
+use crate::handshake::Agreed;
 use crate::ingest::{Ingest, Prepared, Refusal, is_untold};
 use crate::link::{self, Inlet, Outlet};
-use crate::mailbox::Delivery;
-use crate::message::Life;
-use crate::outbound::Stage;
 use crate::qos2;
 use crate::registry::Seat;
 use crate::session::{Session, Step};
 use crate::topic::TopicFilter;
 use crate::uncommitted::{Owed, Uncommitted};
-use skerry_store::{StreamName, WallNanos};
+use skerry_store::StreamName;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -51,117 +51,14 @@ pub(crate) async fn serve(socket: TcpStream, ingest: Arc<Ingest>, stop: Cancella
     let (inlet, outlet) = link::split(socket, ingest.config.packet_bytes_max, &status);
     status.connections.up();
     status.connections_total.up();
-    if let Some(mut connection) = establish(inlet, outlet, ingest, &stop).await {
+    if let Some(mut connection) = establish::establish(inlet, outlet, ingest, &stop).await {
         let end = connection.talk(&stop).await;
         connection.part(end).await;
     }
     status.connections.down();
 }
 
-/// From the first byte to CONNACK; `None` if it did not come to that.
-async fn establish(
-    mut inlet: Inlet,
-    mut outlet: Outlet,
-    ingest: Arc<Ingest>,
-    stop: &CancellationToken,
-) -> Option<Connection> {
-    let status = &ingest.status;
-    let patience = ingest.config.connect_timeout;
-    let first = tokio::select! {
-        () = stop.cancelled() => return None,
-        first = timeout(patience, first_packet(&mut inlet)) => first,
-    };
-    let connect = match first {
-        Ok(Ok(Some(Incoming::Connect(connect)))) => *connect,
-        Ok(Ok(_)) => return None,
-        Ok(Err(malformed)) => {
-            status.malformed.up(malformed.word());
-            if let Some((answer, version)) = handshake::answer_to_malformed(malformed) {
-                outlet.send(&answer, version);
-                outlet.finish(FAREWELL).await;
-            }
-            return None;
-        }
-        Err(_) => {
-            status.connections_refused.up("connect_timeout");
-            return None;
-        }
-    };
-    let version = connect.version;
-    let registry = Arc::clone(&ingest.registry);
-    let fresh_id = || format!("skerry-{:016x}-{}", ingest.log.epoch(), registry.number());
-    let may_publish = |topic: &str| ingest.check(topic).is_ok();
-    let joined = match handshake::agree(connect, &ingest.config, may_publish, fresh_id) {
-        Err(refused) => Err(refused),
-        Ok(agreed) => join(&ingest, agreed, patience).await,
-    };
-    match joined {
-        Ok((agreed, seat, session, session_present)) => {
-            outlet.send(&agreed.connack(session_present, &ingest.config), version);
-            let backlog = Backlog::resend(session.outbound.resend());
-            Some(Connection {
-                ingest,
-                agreed,
-                seat,
-                session,
-                inlet,
-                outlet,
-                uncommitted: Uncommitted::default(),
-                backlog,
-                heard: Instant::now(),
-                starved: true,
-                hold: None,
-                unreleased: 0,
-            })
-        }
-        Err(refused) => {
-            status.connections_refused.up(refused.word());
-            outlet.send(&refused.connack(version), version);
-            outlet.finish(FAREWELL).await;
-            None
-        }
-    }
-}
-
-async fn first_packet(inlet: &mut Inlet) -> Result<Option<Incoming>, crate::codec::Malformed> {
-    loop {
-        if let Some(packet) = inlet.packet()? {
-            return Ok(Some(packet));
-        }
-        if !inlet.fill().await.unwrap_or(false) {
-            return Ok(None);
-        }
-    }
-}
-
-/// Takes the client's seat and what is known of its session.
-async fn join(
-    ingest: &Ingest,
-    agreed: Agreed,
-    patience: Duration,
-) -> Result<(Agreed, Seat, Session, bool), Refused> {
-    let joining = ingest.registry.join(&agreed.client_id, agreed.clean);
-    let (seat, kept) = timeout(patience, joining)
-        .await
-        .map_err(|_| Refused::Unavailable)?;
-    let mut ids = match qos2::load(&ingest.log, &agreed.client_id, agreed.clean).await {
-        Ok(ids) => ids,
-        Err(error) => {
-            ingest.refusal(&error);
-            tracing::warn!(%error, "a client was turned away: its QoS 2 state cannot be read");
-            return Err(Refused::Unavailable);
-        }
-    };
-    let session_present = kept.is_some();
-    if session_present {
-        ids.resume();
-    }
-    let mut outbound = kept.map(|kept| kept.outbound).unwrap_or_default();
-    outbound.set_window(agreed.in_flight_max);
-    let session = Session::new(agreed.version, ids, outbound);
-    Ok((agreed, seat, session, session_present))
-}
-
+/// `establish.rs` makes it, `delivery.rs` feeds its outbox.
 struct Connection {
     ingest: Arc<Ingest>,
     agreed: Agreed,
@@ -474,89 +371,6 @@ impl Connection {
         End::Bye {
             with_will: disconnect.reason == reason::WITH_WILL,
         }
-    }
-
-    /// Moves deliveries into the outbox while it and the client's window have room.
-    fn pump(&mut self) {
-        let now = WallNanos::now();
-        while self.outlet.waiting() < OUTBOX_BYTES_MAX {
-            if let Some((id, stage)) = self.backlog.take_resend() {
-                self.resend(id, &stage, now);
-                continue;
-            }
-            self.backlog.fetch(&self.ingest.log);
-            let outbound = &self.session.outbound;
-            let fits = |delivery: &Delivery| outbound.has_room(delivery.qos);
-            let next = match self.backlog.take_if(fits) {
-                None if self.backlog.is_done() => self.seat.mailbox.take_if(fits),
-                retained => retained,
-            };
-            let Some(delivery) = next else {
-                return;
-            };
-            self.deliver(&delivery, now);
-        }
-    }
-
-    fn deliver(&mut self, delivery: &Delivery, now: WallNanos) {
-        let lasting = delivery.qos != Qos::AtMostOnce;
-        let id = lasting.then(|| self.session.outbound.send(delivery));
-        let sent = self.write(delivery, id, false, now);
-        if let (false, Some(id)) = (sent, id) {
-            self.session.outbound.cancel(id);
-        }
-    }
-
-    fn resend(&mut self, id: PacketId, stage: &Stage, now: WallNanos) {
-        match stage {
-            Stage::Released => self.send(&Outgoing::PubRel(crate::codec::Ack::ok(id))),
-            Stage::Sent(delivery) => {
-                if !self.write(delivery, Some(id), true, now) {
-                    self.session.outbound.cancel(id);
-                }
-            }
-        }
-    }
-
-    /// False if the client is not to get it: its life is over, or it is too large for the client.
-    fn write(
-        &mut self,
-        delivery: &Delivery,
-        id: Option<PacketId>,
-        dup: bool,
-        now: WallNanos,
-    ) -> bool {
-        let status = &self.ingest.status;
-        let message = &delivery.message;
-        let expiry_secs = match message.life(now) {
-            Life::Unlimited => None,
-            Life::Seconds(left) => Some(left),
-            Life::Over => {
-                status.deliveries_expired.up();
-                return false;
-            }
-        };
-        let publish = PublishView {
-            dup,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            topic: &message.topic,
-            id,
-            payload: &message.payload,
-            properties: &message.properties,
-            expiry_secs,
-            subscriptions: &delivery.subscriptions,
-        };
-        let bytes_max = self.agreed.packet_bytes_max;
-        let fits = self
-            .outlet
-            .publish(&publish, self.agreed.version, bytes_max);
-        if fits {
-            status.deliveries.up()
-        } else {
-            status.deliveries_too_large.up()
-        }
-        fits
     }
 
     /// Settles everything that was taken, then lets go: fan-out, will and seat do not depend on
