@@ -212,7 +212,7 @@ impl Lane {
     async fn locate(&mut self, wire: &Wire) -> Result<Hint, Ended> {
         let stored = Hint::load(&self.log, &self.stream)?;
         let stored = stored.filter(|hint| hint.matches(wire.cluster(), &self.positions));
-        let key = Position::key(self.config.node.as_str(), self.stream.as_str());
+        let key = self.position_key();
         let from = stored.as_ref().map(|hint| hint.read_to);
         let (newest, read_to) = wire.newest(&self.positions, key.as_bytes(), from).await?;
         let found = match newest {
@@ -225,11 +225,11 @@ impl Lane {
             None => stored.and_then(|hint| hint.position),
         };
         let local = self.local(found).await?;
-        let next = match position::resolve(found, local) {
-            Start::Resume(next) => next,
+        let (next, last) = match position::resolve(found, local) {
+            Start::Resume(next) => (next, local.last),
             Start::First(next) => {
                 tracing::info!(stream = self.stream.as_str(), %next, "first delivery of this log");
-                next
+                (next, None)
             }
             Start::Diverged { confirmed, head } => {
                 return Err(Ended::Held(format!(
@@ -243,7 +243,7 @@ impl Lane {
         let position = Position {
             epoch: local.epoch,
             next,
-            last: local.last,
+            last,
         };
         Ok(Hint {
             cluster: wire.cluster().to_owned(),
@@ -444,12 +444,16 @@ impl Lane {
         Ok(())
     }
 
+    fn position_key(&self) -> String {
+        let (node, stream) = (self.config.node.as_str(), self.stream.as_str());
+        Position::key(node, stream, self.log.epoch())
+    }
+
     fn outgoing(&self, position: Position) -> Outgoing {
-        let key = Position::key(self.config.node.as_str(), self.stream.as_str());
         Outgoing {
             topic: self.positions.clone(),
             partition: Some(POSITIONS_PARTITION),
-            key: Bytes::from(key),
+            key: Bytes::from(self.position_key()),
             value: Bytes::from(position.to_json()),
             timestamp_ms: WallNanos::now().millis(),
             headers: Vec::new(),

@@ -5,7 +5,7 @@
 //! the last committed position record is the truth about the data, whatever this node believes.
 //!
 //! ```text
-//! key    <node>/<stream>
+//! key    <node>/<stream>/<epoch>
 //! value  {"epoch":"00f3…","next":1205,"last":"9ab1…"}
 //! ```
 //!
@@ -34,9 +34,10 @@ pub(crate) struct Position {
 pub(crate) type Fingerprint = u64;
 
 impl Position {
-    /// The key under which compaction keeps the newest position of a stream.
-    pub(crate) fn key(node: &str, stream: &str) -> String {
-        format!("{node}/{stream}")
+    /// The key under which compaction keeps the newest position of a stream. With the epoch in
+    /// it, a disk that was replaced and comes back finds its own.
+    pub(crate) fn key(node: &str, stream: &str, epoch: u64) -> String {
+        format!("{node}/{stream}/{epoch:016x}")
     }
 
     pub(crate) fn to_json(self) -> Vec<u8> {
