@@ -87,7 +87,7 @@ impl View {
     pub fn health(&self) -> Result<(), String> {
         let stats = self.log.stats();
         let queued = stats.queue_appends > 0;
-        let alive = lock(&self.progress).observe(Instant::now(), stats.commits, queued);
+        let alive = lock(&self.progress).observe(Instant::now(), stats.commits_total, queued);
         match alive {
             true => Ok(()),
             false => Err(format!(

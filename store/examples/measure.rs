@@ -60,8 +60,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let report = serde_json::json!({
         "open_ms": open_ms,
         "records_per_s": (records as f64 / elapsed) as u64,
-        "bytes_on_disk_per_byte": stats.bytes_written as f64 / (records * 200) as f64,
-        "commits_per_s": (stats.commits as f64 / elapsed) as u64,
+        "bytes_on_disk_per_byte": stats.bytes_written_total as f64 / (records * 200) as f64,
+        "commits_per_s": (stats.commits_total as f64 / elapsed) as u64,
         "sync_max_us": stats.sync_max_us,
         "read_records_per_s": read_rate as u64,
         "resident": resident()?,

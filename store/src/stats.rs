@@ -11,9 +11,9 @@ use std::time::Duration;
 pub struct Stats {
     pub streams: Vec<StreamStats>,
     /// Group commits that reached the disk.
-    pub commits: u64,
+    pub commits_total: u64,
     /// Calls of `fdatasync`, one per file touched by a commit.
-    pub syncs: u64,
+    pub syncs_total: u64,
     /// The last and the longest sync, in microseconds.
     pub sync_last_us: u64,
     pub sync_max_us: u64,
@@ -21,18 +21,18 @@ pub struct Stats {
     pub queue_bytes: usize,
     pub queue_appends: usize,
     pub queue_bytes_max: usize,
-    pub records_appended: u64,
+    pub records_appended_total: u64,
     /// Encoded size of what was appended, before compression.
-    pub bytes_appended: u64,
+    pub bytes_appended_total: u64,
     /// Bytes of frames written to segment files.
-    pub bytes_written: u64,
-    pub gap_records: u64,
+    pub bytes_written_total: u64,
+    pub gap_records_total: u64,
     /// Appends refused because their stream was full.
-    pub refused_full: u64,
+    pub refused_full_total: u64,
     /// Appends that failed because the disk did.
-    pub failed_storage: u64,
-    pub segments_removed: u64,
-    pub snapshots: u64,
+    pub failed_storage_total: u64,
+    pub segments_removed_total: u64,
+    pub snapshots_total: u64,
     pub storage: Storage,
     /// Whether the catalog is usable; it is rebuilt at the next commit if not.
     pub catalog_in_order: bool,
@@ -107,21 +107,21 @@ impl Shared {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Stats {
             streams,
-            commits: figures.commits,
-            syncs: figures.syncs,
+            commits_total: figures.commits,
+            syncs_total: figures.syncs,
             sync_last_us: micros(figures.sync_last),
             sync_max_us: micros(figures.sync_max),
             queue_bytes,
             queue_appends,
             queue_bytes_max: crate::queue::QUEUE_BYTES_MAX,
-            records_appended: figures.records,
-            bytes_appended: figures.bytes,
-            bytes_written: figures.written,
-            gap_records: figures.gaps,
-            refused_full: figures.full,
-            failed_storage: figures.failed,
-            segments_removed: figures.removed,
-            snapshots: figures.snapshots,
+            records_appended_total: figures.records,
+            bytes_appended_total: figures.bytes,
+            bytes_written_total: figures.written,
+            gap_records_total: figures.gaps,
+            refused_full_total: figures.full,
+            failed_storage_total: figures.failed,
+            segments_removed_total: figures.removed,
+            snapshots_total: figures.snapshots,
             storage: figures.storage.clone(),
             catalog_in_order: self.catalog.in_order(),
         }

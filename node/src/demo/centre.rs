@@ -2,6 +2,7 @@
 
 use super::audit::Entry;
 use skerry_simulation::central::{Central, Delivered};
+use skerry_simulation::real::RealCluster;
 use skerry_store::Gap;
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ const STREAMS: [&str; 6] = [
 
 pub enum Centre {
     StandIn(Central),
+    Real(RealCluster),
 }
 
 impl Centre {
@@ -26,13 +28,14 @@ impl Centre {
     pub async fn start(kafka: Option<&str>) -> io::Result<Self> {
         match kafka {
             None => Ok(Self::StandIn(Central::start(0).await?)),
-            Some(address) => Err(io::Error::other(format!("{address}: not yet"))),
+            Some(address) => Ok(Self::Real(RealCluster::behind_link(address).await?)),
         }
     }
 
     pub fn describe(&self) -> &'static str {
         match self {
             Self::StandIn(_) => "a stand-in for the central Kafka cluster",
+            Self::Real(_) => "your Kafka cluster, behind a link that can be cut",
         }
     }
 
@@ -40,18 +43,21 @@ impl Centre {
     pub fn address(&self) -> SocketAddr {
         match self {
             Self::StandIn(central) => central.address(),
+            Self::Real(cluster) => cluster.address(),
         }
     }
 
     pub fn cut(&self) {
         match self {
             Self::StandIn(central) => central.cut(),
+            Self::Real(cluster) => cluster.cut(),
         }
     }
 
     pub fn restore(&self) {
         match self {
             Self::StandIn(central) => central.restore(),
+            Self::Real(cluster) => cluster.restore(),
         }
     }
 
@@ -64,6 +70,10 @@ impl Centre {
     ) -> io::Result<Vec<Entry>> {
         let records = match self {
             Self::StandIn(central) => central.records(),
+            Self::Real(cluster) => {
+                let topics = STREAMS.map(|stream| format!("skerry.{stream}"));
+                cluster.records(&topics).await?
+            }
         };
         let mut entries = Vec::new();
         for record in records {

@@ -261,8 +261,9 @@ impl Stage {
         let verdict = audit::audit(&evidence);
         println!();
         println!(
-            "audit: {} readings acknowledged over MQTT, {} of them not kept",
+            "audit: {} readings acknowledged over MQTT ({} sent again after the crash), {} not kept",
             evidence.acknowledged.len(),
+            self.site.resent(),
             verdict.broken_acknowledgements.len()
         );
         for (what, names) in [
