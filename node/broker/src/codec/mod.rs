@@ -1,6 +1,6 @@
 //! MQTT 3.1.1 and 5.0 packets, as a server reads and writes them.
 //!
-//! Why a codec of our own and not `rumqttd::protocol`: its `Publish` hides duplicate flag, QoS and
+//! Why a codec of our own and not rumqttd's `protocol` module: its `Publish` hides duplicate flag, QoS and
 //! packet id in both directions, it ends in `unreachable!` on packets that only a server may send,
 //! and it accepts set reserved bits, NUL in texts, repeated properties and bytes after the end.
 //! Mapping another crate's two sets of packet types (one per version) onto one session would take
