@@ -30,6 +30,8 @@ async fn values_arrive_once_with_their_times_and_status() {
     client
         .until("connected", |s| s.state == State::Connected)
         .await;
+    // A value set within a sampling interval of the initial one would be held back and redated.
+    tokio::time::sleep(TICK).await;
     let mut times = Vec::new();
     for count in 1..=15 {
         times.push(set(&plant, count).await);

@@ -15,6 +15,7 @@
 //! "x" length bucket, key, index u32 BE   a chunk of a value too large for one sled entry
 //! ```
 
+use crate::encoding;
 use crate::{Change, Error, Offset};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -126,7 +127,7 @@ impl Catalog {
 
     pub(crate) fn mark(&self) -> Result<Option<Mark>, Error> {
         let bytes = self.with(|db| db.get("m"))?;
-        Ok(bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
+        Ok(bytes.and_then(|bytes| encoding::decode(&bytes)))
     }
 
     /// Heads of streams as of some moment not long ago.
@@ -185,7 +186,7 @@ impl Catalog {
                 let key = [b"h", stream.as_bytes()].concat();
                 batch.insert(key, &head.0.to_le_bytes());
             }
-            let mark = postcard::to_stdvec(&mark).expect("a mark is plain");
+            let mark = encoding::encode(&mark);
             batch.insert("m", mark);
             db.apply_batch(batch)
         })

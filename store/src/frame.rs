@@ -1,5 +1,6 @@
 //! The frame codec: bytes in, bytes out, no files. The layout is in the crate documentation.
 
+use crate::encoding;
 use crate::{Change, Offset, Record, WallNanos};
 
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -184,9 +185,9 @@ pub(crate) struct Body {
 
 impl Body {
     fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
-        postcard::from_bytes(bytes)
+        encoding::decode(bytes)
             .map(|(records, changes)| Self { records, changes })
-            .map_err(|_| Flaw::Payload)
+            .ok_or(Flaw::Payload)
     }
 }
 
@@ -222,9 +223,9 @@ impl Encoded {
 }
 
 fn concatenated<T: serde::Serialize>(items: &[T]) -> Vec<u8> {
-    items.iter().fold(Vec::new(), |bytes, item| {
-        postcard::to_extend(item, bytes).expect("records and changes have lengths")
-    })
+    items
+        .iter()
+        .fold(Vec::new(), |bytes, item| encoding::append(item, bytes))
 }
 
 type Times = Option<(WallNanos, WallNanos)>;
@@ -318,10 +319,9 @@ impl Builder {
     /// The postcard form of `(Vec<Record>, Vec<Change>)`, put together from encoded items.
     fn body(&self) -> Vec<u8> {
         let room = self.records.len() + self.changes.len() + 10;
-        let count = |bytes, count: &u32| postcard::to_extend(count, bytes).expect("a number");
-        let mut body = count(Vec::with_capacity(room), &self.count);
+        let mut body = encoding::append(&self.count, Vec::with_capacity(room));
         body.extend_from_slice(&self.records);
-        let mut body = count(body, &self.changes_count);
+        let mut body = encoding::append(&self.changes_count, body);
         body.extend_from_slice(&self.changes);
         body
     }

@@ -144,6 +144,7 @@ mod append;
 mod catalog;
 mod directory;
 mod disk;
+mod encoding;
 mod error;
 mod frame;
 mod housekeeping;

@@ -10,6 +10,7 @@
 use crate::append::OWN_BUCKET;
 use crate::catalog::Mark;
 use crate::disk::Disk;
+use crate::encoding;
 use crate::frame::{self, Encoded};
 use crate::housekeeping::Snapshots;
 use crate::plan::{Plan, Planned};
@@ -237,7 +238,7 @@ impl Writer {
             .get(OWN_BUCKET, key("dropped").as_bytes())
             .ok()
             .flatten()
-            .and_then(|bytes| postcard::from_bytes(&bytes).ok())
+            .and_then(|bytes| encoding::decode(&bytes))
             .filter(|(_, recorded, _)| (first..next).contains(recorded));
         let (first, from) = match earlier {
             Some((first, _, from)) => (first, from),
@@ -261,7 +262,7 @@ impl Writer {
             key: key(what).into_bytes().into(),
             value: value.into(),
         };
-        let dropped = postcard::to_stdvec(&(first, recorded, from)).expect("plain numbers");
+        let dropped = encoding::encode(&(first, recorded, from));
         let changes = vec![
             put("tail", next.0.to_le_bytes().to_vec()),
             put("dropped", dropped),

@@ -27,6 +27,8 @@ pub struct View {
     events: VecDeque<String>,
     lines_drawn: usize,
     rates: Rates,
+    /// The last figures that the node gave.
+    known: Figures,
 }
 
 impl View {
@@ -37,6 +39,7 @@ impl View {
             events: VecDeque::new(),
             lines_drawn: 0,
             rates: Rates::default(),
+            known: Figures::default(),
         }
     }
 
@@ -58,8 +61,12 @@ impl View {
     }
 
     pub fn show(&mut self, scene: &Scene) {
-        let figures = Figures::of(scene);
+        let figures = match &scene.status {
+            Some(status) => Figures::of(status).after(&self.known),
+            None => self.known.clone(),
+        };
         let rates = self.rates.update(scene.elapsed, &figures);
+        self.known = figures.clone();
         if self.live {
             let picture = picture(scene, &figures, &rates, &self.events);
             self.draw(&picture);
@@ -101,10 +108,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(scene: &Scene) -> Self {
-        let Some(status) = &scene.status else {
-            return Self::default();
-        };
+    fn of(status: &Value) -> Self {
         let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
         let entries = |pointer: &str| {
             let list = status.pointer(pointer).and_then(Value::as_array);
@@ -141,6 +145,12 @@ impl Figures {
             scores,
             alerts: sum("/inference/models", "alerts_total"),
         }
+    }
+
+    /// A node that has just started does not know yet what the cluster has confirmed.
+    fn after(mut self, known: &Self) -> Self {
+        self.confirmed = self.confirmed.max(known.confirmed);
+        self
     }
 
     fn lag(&self) -> u64 {
@@ -279,14 +289,16 @@ mod tests {
                 ]},
             })),
         };
-        let figures = Figures::of(&scene);
+        let figures = Figures::of(scene.status.as_ref().unwrap());
         assert_eq!((figures.head, figures.lag(), figures.alerts), (120, 20, 1));
         let text = line(&scene, &figures, &(40.0, 0.0));
         for part in ["link DOWN", "in    40/s", "lag    20", "pump1 0.93!"] {
             assert!(text.contains(part), "{text}");
         }
         scene.status = None;
-        assert!(line(&scene, &Figures::of(&scene), &(0.0, 0.0)).contains("node DOWN"));
+        assert!(line(&scene, &figures, &(0.0, 0.0)).contains("node DOWN"));
+        let restarted = Figures::default().after(&figures);
+        assert_eq!(restarted.confirmed, 100, "what was confirmed stays so");
     }
 
     #[test]
