@@ -15,6 +15,19 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 const PAYLOAD_SHOWN: usize = 120;
 
 pub fn run(command: &LogCommand) -> Exit {
+    let directory = match command {
+        LogCommand::Ls(log) | LogCommand::Verify(log) => &log.data_dir,
+        LogCommand::Tail(args) => &args.log.data_dir,
+        LogCommand::Cat(args) => &args.log.data_dir,
+    };
+    if !directory.join("streams").is_dir() {
+        let directory = directory.display();
+        eprintln!(
+            "skerry: {directory} holds no log; name the node's data_dir with --data-dir (and may \
+             this user read it?)"
+        );
+        return Exit::Failed;
+    }
     let done = match command {
         LogCommand::Ls(log) => ls(log),
         LogCommand::Tail(args) => tail(args),
@@ -23,6 +36,10 @@ pub fn run(command: &LogCommand) -> Exit {
     };
     match done {
         Ok(exit) => exit,
+        Err(Failure::Log(Error::UnknownStream { name })) => {
+            eprintln!("skerry: the log has no stream `{name}`; `skerry log ls` lists them");
+            Exit::Failed
+        }
         Err(Failure::Log(error)) => {
             eprintln!("skerry: {error}");
             Exit::Failed
@@ -174,8 +191,14 @@ fn in_words(offset: Offset, record: &Record) -> String {
         time(record.event_time()),
         record.kind.word(),
         record.source,
-        shown.escape_debug()
+        printable(&shown)
     )
+}
+
+/// One line stays one line, and a payload never steers a terminal.
+fn printable(text: &str) -> String {
+    let harmless = |c: char| if c.is_control() { '·' } else { c };
+    text.chars().map(harmless).collect()
 }
 
 fn time(at: WallNanos) -> String {

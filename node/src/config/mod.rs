@@ -11,6 +11,7 @@ mod uplink;
 use reader::{Report, Source, Table};
 use skerry_bridge::uplink as kafka;
 use skerry_store::StreamName;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -127,7 +128,6 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
     let kafka = root.table("kafka");
     let model_tables = root.tables("model");
     let streams = Streams::read(root, kafka.is_some(), !model_tables.is_empty());
-    let mqtt = read_mqtt(root, &streams);
     let data_dir = node.as_ref().map(|node| node.data_dir.clone());
     let opcua = opcua::read(root, base, data_dir.as_deref(), &streams);
     let models = models::read(
@@ -136,6 +136,7 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         &streams,
         opcua.as_deref().unwrap_or(&[]),
     );
+    let mqtt = read_mqtt(root, &streams, models.as_ref());
     let uplink = match (&kafka, &node) {
         (Some(table), Some(node)) => Some(uplink::read(table, base, &node.name, &streams)?),
         _ => None,
@@ -226,7 +227,11 @@ fn read_store(root: &Table<'_>) -> (u64, Duration) {
     (segment, delay)
 }
 
-fn read_mqtt(root: &Table<'_>, streams: &Streams) -> Option<skerry_broker::Config> {
+fn read_mqtt(
+    root: &Table<'_>,
+    streams: &Streams,
+    models: Option<&skerry_inference::Config>,
+) -> Option<skerry_broker::Config> {
     let table = root.table("mqtt")?;
     let listen = table.optional("listen", units::listen);
     let packet_bytes = table.optional("packet_bytes_max", units::bytes(1024..=PACKET_BYTES_MOST));
@@ -235,7 +240,7 @@ fn read_mqtt(root: &Table<'_>, streams: &Streams) -> Option<skerry_broker::Confi
         .optional("republish", |value| {
             value.list(|name| streams.named(name.string()?))
         })
-        .unwrap_or_default();
+        .unwrap_or_else(|| models.map(outputs_of).unwrap_or_default());
     table.finish();
     let listen = listen.or_else(|| MQTT_LISTEN_DEFAULT.parse().ok())?;
     let mut config = skerry_broker::Config::new(listen, streams.default_stream());
@@ -248,6 +253,19 @@ fn read_mqtt(root: &Table<'_>, streams: &Streams) -> Option<skerry_broker::Confi
         config.connections_max = connections;
     }
     Some(config)
+}
+
+/// The streams that models write to, each once.
+fn outputs_of(models: &skerry_inference::Config) -> Vec<StreamName> {
+    let outputs = models
+        .models
+        .iter()
+        .flat_map(|model| [&model.scores, &model.alerts]);
+    outputs
+        .cloned()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }
 
 fn join<'t>(words: impl Iterator<Item = &'t str>) -> String {

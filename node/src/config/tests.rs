@@ -184,6 +184,20 @@ fn a_model_is_bound_to_the_streams_its_sources_are_logged_in() {
         .collect();
     assert_eq!(streams, ["machines", "default"]);
     assert_eq!(model.file, Path::new("site/m.onnx"));
+    let mqtt = parse(&MODEL.replace("[kafka]", "[mqtt]\n[kafka]"))
+        .unwrap()
+        .mqtt
+        .unwrap();
+    let republished: Vec<&str> = mqtt
+        .republish
+        .iter()
+        .map(|stream| stream.as_str())
+        .collect();
+    assert_eq!(
+        republished,
+        ["alerts", "scores"],
+        "by default, what models write"
+    );
     let readers = |name: &str| {
         let streams = &config.store.streams;
         streams

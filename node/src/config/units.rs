@@ -76,7 +76,7 @@ pub fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Value<'_>) -> Parsed<u64> {
             .map_err(|_| "must be a size in quotes with its unit, such as \"16MiB\"".to_owned())?;
         let size = text
             .parse::<bytesize::ByteSize>()
-            .map_err(|why| format!("`{text}` is not a size such as \"16MiB\": {why}"))?
+            .map_err(|_| format!("`{text}` is not a size such as \"16MiB\" or \"1GiB\""))?
             .as_u64();
         if !range.contains(&size) {
             let (least, most) = (

@@ -42,7 +42,6 @@ listen = "127.0.0.1:{http}"
 
 [mqtt]
 listen = "127.0.0.1:{mqtt}"
-republish = ["scores", "alerts"]
 
 [[stream]]
 name = "telemetry"
