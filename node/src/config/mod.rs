@@ -137,11 +137,19 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         opcua.as_deref().unwrap_or(&[]),
     );
     let mqtt = read_mqtt(root, &streams, models.as_ref());
-    let uplink = match (&kafka, &node) {
-        (Some(table), Some(node)) => Some(uplink::read(table, base, &node.name, &streams)?),
-        _ => None,
+    let uplink = match &kafka {
+        // Read even where the node has no valid name yet, for the sake of its own problems.
+        Some(table) => {
+            let name = node.as_ref().map_or("unnamed", |node| &node.name);
+            Some(uplink::read(table, base, name, &streams))
+        }
+        None => None,
     };
     let (node, opcua, models) = (node?, opcua?, models?);
+    let uplink = match uplink {
+        Some(read) => Some(read?),
+        None => None,
+    };
     let options = streams.into_options(|stream| readers_of(stream, uplink.as_ref()));
     Some(Config {
         node_name: node.name,
