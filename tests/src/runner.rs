@@ -77,12 +77,16 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let strict = std::env::var("CI").is_ok_and(|value| value == "true");
-    let chosen = scenarios.iter().filter(|scenario| {
-        wanted.is_empty()
-            || wanted
-                .iter()
-                .any(|part| scenario.name.contains(part.as_str()))
-    });
+    let asked_for = |scenario: &&Scenario| {
+        wanted
+            .iter()
+            .any(|part| part == "all" || scenario.name.contains(part))
+    };
+    let chosen: Vec<_> = scenarios.iter().filter(asked_for).collect();
+    if chosen.is_empty() {
+        println!("no scenario has {} in its name", wanted.join(" or "));
+        return ExitCode::FAILURE;
+    }
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for scenario in chosen {
         let missing = scenario.needs.iter().find(|need| !need.is_there());

@@ -196,3 +196,15 @@ async fn stopping_settles_what_was_taken() {
     assert_eq!(last, [b"\xe0\x01\x8b".to_vec()], "server shutting down");
     stopping.await.expect("stopped");
 }
+
+/// Small devices put CONNECT and their first PUBLISH into one segment (3.1.1, 3.1.4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_in_one_go_with_connect_is_answered() {
+    let node = Node::start().await;
+    let mut client = Client::raw(&node, 4).await;
+    let publish = client.publish_bytes("a/b", "early", 1, 7, 0, &[]);
+    let both = [Hello::v4("eager").bytes(), publish].concat();
+    client.send(&both).await;
+    assert_eq!(client.packet().await.unwrap()[0], 0x20);
+    client.expect(0x40, 7).await;
+}

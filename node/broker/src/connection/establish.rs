@@ -66,7 +66,8 @@ pub(super) async fn establish(
                 uncommitted: Uncommitted::default(),
                 backlog,
                 heard: Instant::now(),
-                starved: true,
+                // A client may send more in one go with its CONNECT (3.1.1, 3.1.4).
+                starved: false,
                 hold: None,
                 unreleased: 0,
             })
