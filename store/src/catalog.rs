@@ -10,6 +10,7 @@
 //! ```text
 //! "m"                                    Mark (postcard)
 //! "h" stream                             head of the stream, u64 LE: a floor, may be behind
+//! "s" stream                             newest frame of it that changes came from, u64 LE
 //! "c" length cursor, stream              u64 LE
 //! "e" length bucket, key                 0, value | 1, chunk count u32 BE
 //! "x" length bucket, key, index u32 BE   a chunk of a value too large for one sled entry
@@ -38,6 +39,18 @@ pub(crate) struct Mark {
     pub(crate) boot: u128,
     /// Every change in frames up to this sequence number is in.
     pub(crate) applied: u64,
+}
+
+/// What a batch says of the log besides its changes.
+///
+/// The mark alone does not tell whether the log still has all that is in here: it counts the
+/// frames of all streams, and one stream may lose its end while another went on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reached<'a> {
+    pub(crate) mark: Mark,
+    pub(crate) heads: &'a [(&'a str, Offset)],
+    /// The newest frame of a stream, by sequence number, whose changes are in.
+    pub(crate) changed: &'a [(&'a str, u64)],
 }
 
 #[derive(Debug)]
@@ -131,24 +144,33 @@ impl Catalog {
     }
 
     /// Heads of streams as of some moment not long ago.
-    pub(crate) fn heads(&self) -> Result<Vec<(String, Offset)>, Error> {
+    pub(crate) fn heads(&self) -> Result<BTreeMap<String, Offset>, Error> {
+        let heads = self.by_stream("h")?.into_iter();
+        Ok(heads.map(|(name, head)| (name, Offset(head))).collect())
+    }
+
+    /// The newest frame of each stream whose changes are in, by sequence number.
+    pub(crate) fn changed(&self) -> Result<BTreeMap<String, u64>, Error> {
+        self.by_stream("s")
+    }
+
+    fn by_stream(&self, kind: &str) -> Result<BTreeMap<String, u64>, Error> {
         self.with(|db| {
-            let mut heads = Vec::new();
-            for entry in db.scan_prefix("h") {
+            let mut found = BTreeMap::new();
+            for entry in db.scan_prefix(kind) {
                 let (key, value) = entry?;
                 let stream = String::from_utf8_lossy(&key[1..]).into_owned();
-                heads.extend(u64_from(&value).map(|head| (stream, Offset(head))));
+                found.extend(u64_from(&value).map(|value| (stream, value)));
             }
-            Ok(heads)
+            Ok(found)
         })
     }
 
-    /// Applies changes in order, and the mark with them, as one batch.
+    /// Applies changes in order, and how far the log had come with them, as one batch.
     pub(crate) fn apply<'a>(
         &self,
         changes: impl IntoIterator<Item = &'a Change>,
-        mark: Mark,
-        heads: &[(&str, Offset)],
+        reached: Reached<'_>,
     ) -> Result<(), Error> {
         let mut entries: BTreeMap<Vec<u8>, Option<&Bytes>> = BTreeMap::new();
         let mut advances = Cursors::new();
@@ -182,11 +204,15 @@ impl Catalog {
             for (key, value) in &entries {
                 replace(db, &mut batch, key, *value)?;
             }
-            for (stream, head) in heads {
+            for (stream, head) in reached.heads {
                 let key = [b"h", stream.as_bytes()].concat();
                 batch.insert(key, &head.0.to_le_bytes());
             }
-            let mark = encoding::encode(&mark);
+            for (stream, sequence) in reached.changed {
+                let key = [b"s", stream.as_bytes()].concat();
+                batch.insert(key, &sequence.to_le_bytes());
+            }
+            let mark = encoding::encode(&reached.mark);
             batch.insert("m", mark);
             db.apply_batch(batch)
         })

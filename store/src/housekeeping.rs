@@ -1,10 +1,12 @@
 //! What the writer does between commits, while nobody waits: give space back, keep the catalog
 //! rebuildable and rebuild it.
 
+use crate::catalog::Reached;
 use crate::frame::{Builder, Encoded, flags};
+use crate::replay::{self, Truth};
 use crate::segment::Segment;
 use crate::writer::Writer;
-use crate::{Error, Offset, recovery};
+use crate::{Error, Offset};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,6 +154,11 @@ impl Writer {
         self.snapshots.bytes_since = 0;
         self.snapshots.journal_bytes_since = 0;
         self.figures().snapshots += 1;
+        // From here on the older changes are in these frames only, should the catalog be lost.
+        let journal = self.name(self.shared.journal);
+        if let Err(error) = self.note_reached(&[(journal, self.snapshots.last)]) {
+            self.abandon_catalog(&error);
+        }
         self.flush_catalog();
         self.unlink(self.shared.journal, before);
         Ok(true)
@@ -192,17 +199,28 @@ impl Writer {
 
     pub(crate) fn flush_catalog(&mut self) {
         self.unflushed_bytes = 0;
-        let heads: Vec<_> = (0..self.tracks.len())
-            .map(|stream| (self.name(stream), self.tracks[stream].head()))
-            .collect();
-        let mark = self.mark(self.next_sequence - 1);
-        let catalog = &self.shared.catalog;
-        let flushed = catalog
-            .apply([], mark, &heads)
-            .and_then(|()| catalog.flush());
+        let flushed = self
+            .note_reached(&[])
+            .and_then(|()| self.shared.catalog.flush());
         if let Err(error) = flushed {
             self.abandon_catalog(&error);
         }
+    }
+
+    /// Tells the catalog how far the log has come, and nothing else.
+    fn note_reached(&self, changed: &[(&str, u64)]) -> Result<(), Error> {
+        let reached = Reached {
+            mark: self.mark(self.next_sequence - 1),
+            heads: &self.heads(),
+            changed,
+        };
+        self.shared.catalog.apply([], reached)
+    }
+
+    fn heads(&self) -> Vec<(&str, Offset)> {
+        (0..self.tracks.len())
+            .map(|stream| (self.name(stream), self.tracks[stream].head()))
+            .collect()
     }
 
     pub(crate) fn abandon_catalog(&mut self, error: &Error) {
@@ -221,13 +239,13 @@ impl Writer {
         if self.shared.catalog.in_order() || !due {
             return;
         }
-        let mark = self.mark(self.next_sequence - 1);
-        match recovery::rebuild(
-            &self.shared.catalog,
-            &self.shared.streams,
-            self.shared.journal,
-            mark,
-        ) {
+        let truth = Truth {
+            streams: &self.shared.streams,
+            journal: self.shared.journal,
+            mark: self.mark(self.next_sequence - 1),
+            heads: &self.heads(),
+        };
+        match replay::rebuild(&self.shared.catalog, truth) {
             Ok(_) => tracing::info!("the catalog was rebuilt from the log"),
             Err(error) => self.abandon_catalog(&error),
         }

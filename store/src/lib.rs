@@ -42,11 +42,12 @@
 //! and answers. An append without records is carried by `_catalog`.
 //!
 //! **sled is never the only copy and never synced.** A database that is missing, does not open,
-//! panics, belongs to another directory, is ahead of the log, or was last written before a power
-//! cut, is wiped and made anew: the newest snapshot in `_catalog`, then all changes after it in
-//! the order of their frames' sequence numbers. Snapshots are written when enough log has passed,
-//! before a segment is deleted whose changes no snapshot has, and after damage; then `_catalog`
-//! is trimmed.
+//! panics, belongs to another directory, is ahead of the log in any stream, or was last written
+//! before a power cut, is wiped and made anew: the newest snapshot in `_catalog`, then all changes
+//! after it in the order of their frames' sequence numbers. So a stream that loses its end loses
+//! what its last appends changed as well, and their stages do them again. Snapshots are written
+//! when enough log has passed, before a segment is deleted whose changes no snapshot has, and
+//! after damage; then `_catalog` is trimmed.
 //!
 //! **Retention.** A stream may hold `bytes_max` of segment files (exceeded by one commit at most).
 //! When the next append does not fit, the oldest segments whose records all the stream's
@@ -156,6 +157,7 @@ mod queue;
 mod reader;
 mod record;
 mod recovery;
+mod replay;
 mod retention;
 mod segment;
 mod stats;

@@ -7,6 +7,7 @@ use crate::frame::Encoded;
 use crate::housekeeping::Snapshots;
 use crate::queue::{Answer, Queue};
 use crate::recovery::{self, Found, Marker};
+use crate::replay::{self, Truth};
 use crate::stream::{Shared, Stream};
 use crate::track::{Origin, Track};
 use crate::writer::Writer;
@@ -201,6 +202,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
 
     let mut streams = Vec::new();
     let mut heads = Vec::new();
+    let mut last_frames = Vec::new();
     let mut damage = Vec::new();
     let mut last_sequence = marker.as_ref().map_or(0, |marker| marker.last_sequence);
     for stream in all_streams(&options)? {
@@ -210,11 +212,13 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             segments,
             head,
             last_sequence: newest,
+            last_frame,
             torn_bytes,
             damage: damaged,
         } = recovery::recover(&disk, &path, epoch)?;
         recovery.torn_bytes += torn_bytes;
         last_sequence = last_sequence.max(newest);
+        last_frames.push(last_frame);
         damage.push(damaged);
         let (sender, receiver) = watch::channel(head);
         let stream = Stream::new(stream, path, options.segment_bytes, receiver, segments);
@@ -237,8 +241,22 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         boot: origin.boot,
         applied: last_sequence,
     };
+    let known: Vec<_> = streams
+        .iter()
+        .map(|stream| {
+            let name = stream.options.name.as_str();
+            let floor = floors.get(name).copied().unwrap_or_default();
+            (name, stream.head().max(floor))
+        })
+        .collect();
+    let truth = Truth {
+        streams: &streams,
+        journal,
+        mark,
+        heads: &known,
+    };
     let clean = recovery.clean_stop;
-    let synchronised = recovery::synchronise(&catalog, &streams, journal, mark, clean)?;
+    let synchronised = replay::synchronise(&catalog, truth, &last_frames, clean)?;
     recovery.catalog_rebuilt = synchronised.rebuilt && last_sequence > 0;
     let cursors = catalog.cursors().into_iter();
     raise(
@@ -280,7 +298,8 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
 
     // The catalog may know of changes that the log has lost.
     let incomplete = recovery.torn_bytes + recovery.records_missing > 0
-        || damage.iter().any(|damage| !damage.is_empty());
+        || damage.iter().any(|damage| !damage.is_empty())
+        || synchronised.ahead;
     let (poison, poisoned) = watch::channel(None);
     let shared = Shared {
         epoch,

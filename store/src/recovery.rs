@@ -1,15 +1,13 @@
 //! Opening a data directory in whatever state it is.
 //!
 //! Only the newest segment of a stream may be torn: everything before it was synced before the
-//! next was begun. So it alone is read in full; the others are found by name. What the catalog
-//! lacks is replayed from frames it has not seen, found by name as well.
+//! next was begun. So it alone is read in full; the others are found by name.
 
 use crate::append::OWN_BUCKET;
-use crate::catalog::{Catalog, Mark};
+use crate::catalog::Catalog;
 use crate::disk::Disk;
-use crate::frame::{Encoded, Flaw, flags};
-use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step, Walk};
-use crate::stream::Stream;
+use crate::frame::{Encoded, Flaw};
+use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step};
 use crate::{Change, Error, Gap, Offset, WallNanos};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,9 +15,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Changes applied to the catalog in one batch while it is rebuilt.
-const BATCH_CHANGES: usize = 1_000;
 
 /// What opening found and mended.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -41,7 +36,10 @@ pub struct Recovery {
 pub(crate) struct Found {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) head: Offset,
+    /// No frame and no file of the stream has a higher sequence number.
     pub(crate) last_sequence: u64,
+    /// That of the newest frame that reads; 0 if none does.
+    pub(crate) last_frame: u64,
     pub(crate) torn_bytes: u64,
     pub(crate) damage: Vec<Damage>,
 }
@@ -73,7 +71,9 @@ pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found
     }
     if let Some(newest) = found.segments.last() {
         found.head = newest.name.base;
-        found.last_sequence = newest.name.sequence.saturating_sub(1);
+        // Of a segment that holds no frame, the name is taken all the same: by a new segment of
+        // that name, two would share one file, and the removal of one take both.
+        found.last_sequence = newest.name.sequence;
     }
     // Segments without a frame say nothing about the ends of those before them.
     for segment in found.segments.clone().into_iter().rev() {
@@ -105,6 +105,7 @@ fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, 
         found.torn_bytes += torn_bytes;
     }
     found.last_sequence = found.last_sequence.max(survey.last_sequence);
+    found.last_frame = found.last_frame.max(survey.last_sequence);
     found.head = found.head.max(survey.next);
     segment.extend(survey.end, survey.next.max(segment.next()));
     found.damage.extend(survey.damage);
@@ -275,233 +276,6 @@ pub(crate) fn times(segments: &[Arc<Segment>]) -> Option<(WallNanos, WallNanos)>
         }
     }
     times
-}
-
-/// How the catalog and the log were brought together.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Synchronised {
-    pub(crate) rebuilt: bool,
-    /// Last sequence number of the newest complete snapshot, and its size.
-    pub(crate) snapshot: u64,
-    pub(crate) snapshot_bytes: u64,
-    /// Newest frame that is known to carry changes.
-    pub(crate) last_change: u64,
-}
-
-/// Brings the catalog up to `mark`. It is rebuilt unless it is of this log, not ahead of it, and
-/// not from before a power cut (sled is never synced, so only then is it what was written).
-pub(crate) fn synchronise(
-    catalog: &Catalog,
-    streams: &[Arc<Stream>],
-    journal: usize,
-    mark: Mark,
-    clean_stop: bool,
-) -> Result<Synchronised, Error> {
-    let snapshot = Snapshot::newest(&streams[journal])?;
-    let usable = catalog.mark().ok().flatten().filter(|found| {
-        found.epoch == mark.epoch
-            && found.applied <= mark.applied
-            && found.applied >= snapshot.last
-            && (clean_stop || found.boot == mark.boot)
-    });
-    let replayed = usable.map(|found| replay(catalog, streams, found.applied, mark));
-    match replayed {
-        Some(Ok(last_change)) => Ok(Synchronised {
-            rebuilt: false,
-            snapshot: snapshot.last,
-            snapshot_bytes: snapshot.bytes,
-            last_change,
-        }),
-        _ => {
-            catalog.forget_cursors();
-            rebuild(catalog, streams, journal, mark)
-        }
-    }
-}
-
-/// Makes the catalog anew: the newest snapshot, then all changes after it.
-pub(crate) fn rebuild(
-    catalog: &Catalog,
-    streams: &[Arc<Stream>],
-    journal: usize,
-    mark: Mark,
-) -> Result<Synchronised, Error> {
-    let snapshot = Snapshot::newest(&streams[journal])?;
-    catalog.wipe()?;
-    let unfinished = Mark {
-        applied: 0,
-        epoch: !mark.epoch,
-        ..mark
-    };
-    let parts = Changes::new(&streams[journal], snapshot.first, true);
-    for part in parts {
-        let (sequence, changes) = part?;
-        if sequence > snapshot.last {
-            break;
-        }
-        catalog.apply(&changes, unfinished, &[])?;
-    }
-    let last_change = replay(catalog, streams, snapshot.last, mark)?;
-    Ok(Synchronised {
-        rebuilt: true,
-        snapshot: snapshot.last,
-        snapshot_bytes: snapshot.bytes,
-        last_change,
-    })
-}
-
-/// Applies the changes of all frames after `applied`, in the order of their sequence numbers.
-fn replay(
-    catalog: &Catalog,
-    streams: &[Arc<Stream>],
-    applied: u64,
-    mark: Mark,
-) -> Result<u64, Error> {
-    let mut sources: Vec<_> = streams
-        .iter()
-        .map(|stream| Changes::new(stream, applied + 1, false).peekable())
-        .collect();
-    let mut pending: Vec<Change> = Vec::new();
-    let mut last_change = applied;
-    loop {
-        let mut earliest: Option<(u64, usize)> = None;
-        for (index, source) in sources.iter_mut().enumerate() {
-            let sequence = match source.peek() {
-                Some(Ok((sequence, _))) => *sequence,
-                Some(Err(error)) => return Err(error.clone()),
-                None => continue,
-            };
-            if earliest.is_none_or(|(least, _)| sequence < least) {
-                earliest = Some((sequence, index));
-            }
-        }
-        let next = earliest.and_then(|(_, index)| sources[index].next());
-        let Some(frame) = next else {
-            catalog.apply(&pending, mark, &[])?;
-            return Ok(last_change);
-        };
-        let (sequence, changes) = frame?;
-        pending.extend(changes);
-        last_change = sequence;
-        if pending.len() >= BATCH_CHANGES {
-            let so_far = Mark {
-                applied: sequence,
-                ..mark
-            };
-            catalog.apply(&pending, so_far, &[])?;
-            pending.clear();
-        }
-    }
-}
-
-/// The newest complete snapshot in the journal; sequence numbers of its first and last frame.
-#[derive(Debug, Clone, Copy, Default)]
-struct Snapshot {
-    first: u64,
-    last: u64,
-    bytes: u64,
-}
-
-impl Snapshot {
-    fn newest(journal: &Stream) -> Result<Self, Error> {
-        let mut newest = Self::default();
-        let mut begun: Option<Self> = None;
-        for segment in journal.segments() {
-            let mut walk = segment.walk(HEADER_BYTES as u64)?;
-            loop {
-                let header = match walk.step(Check::Payload)? {
-                    Step::Frame { header, .. } => header,
-                    Step::Damage { .. } => {
-                        begun = None;
-                        continue;
-                    }
-                    Step::Torn { .. } | Step::End { .. } => break,
-                };
-                if header.has(flags::SNAPSHOT_FIRST) {
-                    begun = Some(Self {
-                        first: header.sequence,
-                        ..Self::default()
-                    });
-                }
-                if !header.has(flags::SNAPSHOT) {
-                    begun = None;
-                }
-                if let Some(part) = &mut begun {
-                    part.bytes += header.frame_bytes();
-                    part.last = header.sequence;
-                    if header.has(flags::SNAPSHOT_LAST) {
-                        newest = *part;
-                        begun = None;
-                    }
-                }
-            }
-        }
-        Ok(newest)
-    }
-}
-
-/// The changes in a stream's frames from one sequence number on.
-struct Changes {
-    segments: std::vec::IntoIter<Arc<Segment>>,
-    walk: Option<Walk>,
-    from: u64,
-    /// Whether to look at frames of snapshots, or at all others.
-    snapshots: bool,
-}
-
-impl Changes {
-    fn new(stream: &Stream, from: u64, snapshots: bool) -> Self {
-        let mut segments = stream.segments();
-        let newer = |segment: &Arc<Segment>| segment.name.sequence > from;
-        let skip = segments.iter().position(newer).unwrap_or(segments.len());
-        segments.drain(..skip.saturating_sub(1));
-        Self {
-            segments: segments.into_iter(),
-            walk: None,
-            from,
-            snapshots,
-        }
-    }
-
-    fn advance(&mut self) -> Result<Option<(u64, Vec<Change>)>, Error> {
-        loop {
-            let Some(walk) = &mut self.walk else {
-                let Some(segment) = self.segments.next() else {
-                    return Ok(None);
-                };
-                self.walk = Some(segment.walk(HEADER_BYTES as u64)?);
-                continue;
-            };
-            match walk.step(Check::Header)? {
-                Step::Frame { at, header } => {
-                    let wanted = header.sequence >= self.from
-                        && header.has(flags::CHANGES)
-                        && header.has(flags::SNAPSHOT) == self.snapshots;
-                    if !wanted {
-                        continue;
-                    }
-                    let seed = walk.seed();
-                    match header.open(walk.payload(at, &header)?, seed) {
-                        Ok(body) => return Ok(Some((header.sequence, body.changes))),
-                        Err(flaw) => tracing::error!(
-                            sequence = header.sequence, %flaw,
-                            "a damaged frame held catalog changes"
-                        ),
-                    }
-                }
-                Step::Damage { .. } => {}
-                Step::Torn { .. } | Step::End { .. } => self.walk = None,
-            }
-        }
-    }
-}
-
-impl Iterator for Changes {
-    type Item = Result<(u64, Vec<Change>), Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.advance().transpose()
-    }
 }
 
 /// The clean-stop marker: there from an orderly stop to the next opening, and never else.

@@ -8,7 +8,7 @@
 //! ```
 
 use crate::append::OWN_BUCKET;
-use crate::catalog::Mark;
+use crate::catalog::{Mark, Reached};
 use crate::disk::Disk;
 use crate::encoding;
 use crate::frame::{self, Encoded};
@@ -293,6 +293,9 @@ impl Writer {
                     .builder
                     .finish(frame.sequence(), segment.seed, &mut bytes);
                 written.next_of(stream, frame.builder.next());
+                if frame.builder.has_changes() {
+                    written.changed.insert(stream, frame.sequence());
+                }
             }
             let at = track.write(&self.disk, &bytes)?;
             for (base, start) in starts {
@@ -394,12 +397,18 @@ impl Writer {
             .iter()
             .map(|(&stream, &next)| (self.name(stream), next))
             .collect();
-        let mark = self.mark(written.last_sequence);
-        if let Err(error) = self
-            .shared
-            .catalog
-            .apply(changes.iter().copied(), mark, &heads)
-        {
+        let changed: Vec<_> = written
+            .changed
+            .iter()
+            .map(|(&stream, &sequence)| (self.name(stream), sequence))
+            .collect();
+        let reached = Reached {
+            mark: self.mark(written.last_sequence),
+            heads: &heads,
+            changed: &changed,
+        };
+        let changes = changes.iter().copied();
+        if let Err(error) = self.shared.catalog.apply(changes, reached) {
             self.abandon_catalog(&error);
         }
     }
@@ -456,6 +465,8 @@ impl Writer {
 struct Written {
     /// Head of each stream touched, once the commit is durable.
     heads: BTreeMap<usize, Offset>,
+    /// The last frame with changes, by sequence number, of each stream that got one.
+    changed: BTreeMap<usize, u64>,
     bytes: u64,
     journal_bytes: u64,
     last_sequence: u64,

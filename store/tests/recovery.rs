@@ -8,7 +8,7 @@
 mod common;
 
 use common::*;
-use skerry_store::{Gap, Log, Offset, Options, StreamOptions, inspect};
+use skerry_store::{Gap, Log, Offset, Options, StreamOptions, WhenFull, inspect};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -143,6 +143,123 @@ async fn a_catalog_that_does_not_open_is_rebuilt() {
     let (log, recovery) = Log::open(options(directory.path())).unwrap();
     assert!(recovery.catalog_rebuilt);
     assert_eq!(log.get("test", b"key").unwrap().unwrap(), "value");
+}
+
+/// Loses all that an orderly stop leaves besides segments and the catalog.
+fn forget_clean_stop(directory: &Path) {
+    std::fs::remove_file(directory.join("clean-stop.json")).unwrap();
+}
+
+fn cut(file: &Path, length: u64) {
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    file.set_len(length).unwrap();
+}
+
+/// Opens the log with its catalog, and again without: both must know the same.
+fn with_and_without_catalog(directory: &Path, check: impl Fn(&Log)) {
+    let (log, _) = Log::open(options(directory)).unwrap();
+    check(&log);
+    drop(log);
+    std::fs::remove_dir_all(directory.join("catalog")).unwrap();
+    let (log, recovery) = Log::open(options(directory)).unwrap();
+    assert!(recovery.catalog_rebuilt);
+    check(&log);
+}
+
+#[tokio::test]
+async fn changes_are_lost_with_their_records_though_another_stream_went_on() {
+    // In the middle of the frame, at its start, and before the segment's header ends.
+    for length in [300, 256, 83] {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let (log, _) = Log::open(options(directory)).unwrap();
+        let mut lost = append("one", 0..5);
+        lost.changes = vec![advance("reader", "two", 0), put("key", "value")];
+        log.append(lost).await.unwrap();
+        log.append(append("two", [5])).await.unwrap();
+        log.append(change(put("later", "value"))).await.unwrap();
+        log.close().await.unwrap();
+        forget_clean_stop(directory);
+        cut(&segments(directory, "one").pop().unwrap(), length);
+        with_and_without_catalog(directory, |log| {
+            assert_eq!(log.cursor("reader", &name("two")).unwrap(), None);
+            assert_eq!(log.get("test", b"key").unwrap(), None);
+            assert_eq!(log.get("test", b"later").unwrap().unwrap(), "value");
+            let (records, missing) = read_all(log, "one");
+            assert_eq!(missing, [(0, 5)]);
+            assert_eq!(gaps(&records).len(), 1);
+        });
+    }
+}
+
+#[tokio::test]
+async fn changes_that_the_journal_lost_are_journalled_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let (log, _) = Log::open(options(directory)).unwrap();
+    log.append(change(put("key", "value"))).await.unwrap();
+    log.append(append("one", [0])).await.unwrap();
+    log.close().await.unwrap();
+    forget_clean_stop(directory);
+    cut(&segments(directory, "_catalog").pop().unwrap(), 256);
+    with_and_without_catalog(directory, |log| {
+        assert_eq!(log.get("test", b"key").unwrap().unwrap(), "value");
+    });
+}
+
+#[tokio::test]
+async fn damage_in_an_old_segment_of_the_journal_costs_no_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    for key in ["old", "new"] {
+        let (log, _) = Log::open(options(directory)).unwrap();
+        log.append(change(put(key, "value"))).await.unwrap();
+        log.close().await.unwrap();
+    }
+    flip(&segments(directory, "_catalog")[0], 256 + 70);
+    with_and_without_catalog(directory, |log| {
+        for key in ["old", "new"] {
+            assert_eq!(log.get("test", key.as_bytes()).unwrap().unwrap(), "value");
+        }
+    });
+}
+
+/// Two segments of one name would be one file, and go together when the first is removed.
+#[tokio::test]
+async fn a_segment_that_lost_all_its_frames_keeps_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let options = || {
+        let mut options = options(directory);
+        options.streams[0].bytes_max = 8_000;
+        options.streams[0].when_full = WhenFull::DropOldest;
+        options
+    };
+    for lifes in 0..2 {
+        let (log, _) = Log::open(options()).unwrap();
+        log.append(append("one", [lifes])).await.unwrap();
+        log.close().await.unwrap();
+    }
+    forget_clean_stop(directory);
+    std::fs::remove_dir_all(directory.join("catalog")).unwrap();
+    let empty = segments(directory, "one").pop().unwrap();
+    cut(&empty, 256);
+    let (log, _) = Log::open(options()).unwrap();
+    for number in 0..200 {
+        log.append(append("one", [number])).await.unwrap();
+        let head = log.head(&name("one")).unwrap().borrow().0;
+        let mut reader = log.reader(&name("one"), Offset(head - 1)).unwrap();
+        assert_eq!(reader.next(1).unwrap().missing, None);
+        if number == 0 {
+            assert_eq!(std::fs::metadata(&empty).unwrap().len(), 256);
+        }
+        let tail = log.tail(&name("one")).unwrap();
+        let mut reader = log.reader(&name("one"), tail).unwrap();
+        while reader.position().0 < head {
+            assert_eq!(reader.next(1 << 20).unwrap().missing, None, "at {number}");
+        }
+    }
+    assert!(!empty.exists());
 }
 
 /// Format version 1, as written by the first version of this crate. It must read for ever.
