@@ -89,7 +89,10 @@ class Publisher:
     def on_publish(self, _client, _userdata, mid, reason, _properties):
         number = self.in_flight.pop(mid)
         self.acked += 1
-        event = "rejected" if reason.is_failure else "acked"
+        # "Packet identifier not found" answers a PUBREL sent again whose PUBCOMP was lost: the
+        # exchange was complete (MQTT 5, 3.7.2.1).
+        complete = reason.getName() == "Packet identifier not found"
+        event = "acked" if complete or not reason.is_failure else "rejected"
         self.journal.write(event=event, id=number, connection=self.connections)
 
     def may_send(self):
