@@ -88,6 +88,8 @@ impl View {
         for line in picture.lines() {
             let _ = writeln!(out, "\x1b[2K{line}");
         }
+        // Fewer lines than before must not leave old ones standing.
+        out.push_str("\x1b[J");
         self.lines_drawn = picture.lines().count();
         let mut stdout = std::io::stdout().lock();
         // A terminal that went away ends the show, not the demo: the audit still counts.
