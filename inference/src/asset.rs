@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use skerry_store::WallNanos;
 
 /// The clock column: each of its values makes a row.
-const CLOCK: usize = 0;
+pub(crate) const CLOCK: usize = 0;
 
 /// Why a value is not fit for the tensor, or a row was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,7 +30,9 @@ impl Bindings {
     pub(crate) fn new(model: &Model) -> Self {
         let names = model.streams();
         let mut streams: Vec<Sources> = names.iter().map(|_| Sources::default()).collect();
-        for (column, input) in model.inputs.iter().enumerate() {
+        // The clock, column 0, comes last: a record that feeds it and others at once makes a row
+        // of its own values, not of the record before it.
+        for (column, input) in model.inputs.iter().enumerate().rev() {
             let stream = names.iter().position(|name| *name == input.stream);
             let sources = &mut streams[stream.expect("the model's streams are its inputs'")];
             let targets = match input.source {
@@ -116,6 +118,7 @@ fn number(value: &Value) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::asset::CLOCK;
     use crate::fixture;
 
     fn read(payload: &str, status: u32) -> Result<f32, Skip> {
@@ -125,6 +128,25 @@ mod tests {
         let mut record = Record::new(Kind::Mqtt, "plant/a/temperature", payload.to_owned());
         record.status = status;
         Payload::of(&record).column(&model, 1)
+    }
+
+    #[test]
+    fn a_record_that_feeds_the_clock_too_feeds_it_last() {
+        let mut options = fixture::options();
+        let together = Source::Mqtt {
+            topic: "plant/{asset}/state".to_owned(),
+            pointer: String::new(),
+        };
+        for input in &mut options.inputs {
+            input.source = together.clone();
+            input.stream = options.scores.clone();
+        }
+        let model = Model::new(options).expect("good options");
+        let source = together.of(&model.assets[0]);
+        let bindings = Bindings::new(&model);
+        let targets = bindings.targets(0, &Record::new(Kind::Mqtt, source, "1"));
+        assert_eq!(targets.len(), model.inputs.len());
+        assert_eq!(targets.last().map(|target| target.column), Some(CLOCK));
     }
 
     #[test]

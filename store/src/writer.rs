@@ -45,6 +45,17 @@ pub(crate) struct Writer {
 /// An append that was let in, and the stream whose frame carries it.
 type Note = (usize, Encoded);
 
+/// The newest run of records that retention gave up, kept in the catalog to complete and to join
+/// the next gap record.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Dropped {
+    first: Offset,
+    next: Offset,
+    /// Where its gap record stands.
+    recorded: Offset,
+    from: Option<WallNanos>,
+}
+
 impl Writer {
     /// Works until the queue is closed and empty, or a sync fails.
     pub(crate) fn run(mut self) {
@@ -232,16 +243,16 @@ impl Writer {
         let name = stream.options.name.as_str();
         let catalog = &self.shared.catalog;
         let key = |what: &str| [what, "/", name].concat();
-        // A gap record that nobody has read goes with the segment that holds it: the new one
-        // then speaks for both.
-        let earlier: Option<(Offset, Offset, Option<WallNanos>)> = catalog
+        // A gap record that nobody has read goes with the segment that holds it. So the new one
+        // speaks for all that was given up in one run before it: ranges that touch are one range.
+        let earlier: Option<Dropped> = catalog
             .get(OWN_BUCKET, key("dropped").as_bytes())
             .ok()
             .flatten()
             .and_then(|bytes| encoding::decode(&bytes))
-            .filter(|(_, recorded, _)| (first..next).contains(recorded));
+            .filter(|run: &Dropped| run.next == first || (first..next).contains(&run.recorded));
         let (first, from) = match earlier {
-            Some((first, _, from)) => (first, from),
+            Some(run) => (run.first, run.from),
             None => (first, times.map(|(from, _)| from)),
         };
         let gap = Gap {
@@ -262,7 +273,12 @@ impl Writer {
             key: key(what).into_bytes().into(),
             value: value.into(),
         };
-        let dropped = encoding::encode(&(first, recorded, from));
+        let dropped = encoding::encode(&Dropped {
+            first,
+            next,
+            recorded,
+            from,
+        });
         let changes = vec![
             put("tail", next.0.to_le_bytes().to_vec()),
             put("dropped", dropped),

@@ -74,8 +74,8 @@ pub async fn run(
     let mut lanes = JoinSet::new();
     for stream in streams(&config, &log) {
         let topic = config.topic.fill(&config.node, stream.as_str());
-        let (head, tail) = (log.head(&stream)?, log.tail(&stream)?);
-        let position = log.cursor(CURSOR, &stream)?.unwrap_or(tail).max(tail);
+        let head = log.head(&stream)?;
+        let position = log.cursor(CURSOR, &stream)?.unwrap_or_default();
         let status = status.stream(&stream, &topic, head, position);
         let lane = Lane::new(
             Arc::clone(&config),

@@ -90,8 +90,9 @@ pub(crate) fn resolve(found: Option<Position>, local: Local) -> Start {
                 Start::Resume(position.next)
             }
         }
-        // No position, or one of the disk this node had before.
-        _ => Start::First(local.cursor.unwrap_or(local.tail).max(local.tail)),
+        // No position, or one of the disk this node had before. From the very first offset, also
+        // where the tail is beyond it: what was given up before the first contact is a gap too.
+        _ => Start::First(local.cursor.unwrap_or(Offset::ZERO)),
     }
 }
 
@@ -193,15 +194,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_log_starts_at_the_cursor_or_else_at_the_tail() {
-        assert_eq!(resolve(None, local(5, 100, None)), Start::First(Offset(5)));
+    fn an_unknown_log_starts_at_the_cursor_or_else_at_its_first_offset() {
+        assert_eq!(resolve(None, local(5, 100, None)), Start::First(Offset(0)));
         assert_eq!(
             resolve(None, local(5, 100, Some(60))),
             Start::First(Offset(60))
         );
         assert_eq!(
             resolve(None, local(80, 100, Some(60))),
-            Start::First(Offset(80))
+            Start::First(Offset(60))
         );
         let other = Position {
             epoch: EPOCH + 1,
