@@ -256,7 +256,6 @@ impl Lane {
     /// What the disk says, with the record that `found` ends with.
     async fn local(&self, found: Option<Position>) -> Result<Local, Error> {
         let head = *self.log.head(&self.stream)?.borrow();
-        let tail = self.log.tail(&self.stream)?;
         let before = found.and_then(|position| position.next.0.checked_sub(1));
         let last = match before {
             None => None,
@@ -266,7 +265,6 @@ impl Lane {
         let cursor = self.log.cursor(CURSOR, &self.stream)?;
         Ok(Local {
             epoch: self.log.epoch(),
-            tail,
             head,
             cursor,
             last,

@@ -53,7 +53,6 @@ impl Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Local {
     pub(crate) epoch: u64,
-    pub(crate) tail: Offset,
     pub(crate) head: Offset,
     /// The uplink's own cursor. It trails the cluster by the last few transactions, so it is
     /// believed only where the cluster knows nothing.
@@ -153,10 +152,9 @@ mod tests {
 
     const EPOCH: u64 = 0x00f3_0000_0000_0001;
 
-    fn local(tail: u64, head: u64, cursor: Option<u64>) -> Local {
+    fn local(head: u64, cursor: Option<u64>) -> Local {
         Local {
             epoch: EPOCH,
-            tail: Offset(tail),
             head: Offset(head),
             cursor: cursor.map(Offset),
             last: None,
@@ -175,12 +173,12 @@ mod tests {
     fn the_cluster_is_believed_over_the_cursor_in_both_directions() {
         // Killed between the commit and the cursor's advance.
         assert_eq!(
-            resolve(at(70), local(0, 100, Some(60))),
+            resolve(at(70), local(100, Some(60))),
             Start::Resume(Offset(70))
         );
         // The cluster itself went back (unclean election): it lacks 50..60, so they go again.
         assert_eq!(
-            resolve(at(50), local(0, 100, Some(60))),
+            resolve(at(50), local(100, Some(60))),
             Start::Resume(Offset(50))
         );
     }
@@ -188,20 +186,16 @@ mod tests {
     #[test]
     fn a_position_before_the_tail_is_kept_so_that_the_reader_reports_the_gap() {
         assert_eq!(
-            resolve(at(10), local(40, 100, Some(60))),
+            resolve(at(10), local(100, Some(60))),
             Start::Resume(Offset(10))
         );
     }
 
     #[test]
     fn an_unknown_log_starts_at_the_cursor_or_else_at_its_first_offset() {
-        assert_eq!(resolve(None, local(5, 100, None)), Start::First(Offset(0)));
+        assert_eq!(resolve(None, local(100, None)), Start::First(Offset(0)));
         assert_eq!(
-            resolve(None, local(5, 100, Some(60))),
-            Start::First(Offset(60))
-        );
-        assert_eq!(
-            resolve(None, local(80, 100, Some(60))),
+            resolve(None, local(100, Some(60))),
             Start::First(Offset(60))
         );
         let other = Position {
@@ -210,7 +204,7 @@ mod tests {
             last: None,
         };
         assert_eq!(
-            resolve(Some(other), local(0, 100, None)),
+            resolve(Some(other), local(100, None)),
             Start::First(Offset(0))
         );
     }
@@ -221,9 +215,9 @@ mod tests {
             confirmed: Offset(101),
             head: Offset(100),
         };
-        assert_eq!(resolve(at(101), local(0, 100, Some(60))), diverged);
+        assert_eq!(resolve(at(101), local(100, Some(60))), diverged);
         assert_eq!(
-            resolve(at(100), local(0, 100, Some(60))),
+            resolve(at(100), local(100, Some(60))),
             Start::Resume(Offset(100))
         );
     }
@@ -235,7 +229,7 @@ mod tests {
             next: Offset(50),
             last: Some(1),
         });
-        let mut disk = local(0, 100, Some(50));
+        let mut disk = local(100, Some(50));
         disk.last = Some(2);
         assert_eq!(
             resolve(found, disk),
