@@ -218,9 +218,14 @@ async fn a_session_resumes_while_the_node_runs_and_says_so() {
     publisher.expect(0x40, 1).await;
     let first = client.got().await;
     client.leave().await;
+    // The acknowledgement does not wait for the fan-out, so somebody else has to see it happen.
+    let mut witness = Client::connect(&node, &Hello::v4("w")).await;
+    witness.subscribe("a", 0).await;
     publisher.publish("a", "not owed", 0, 0).await;
     publisher.publish("a", "missed", 1, 1).await;
     publisher.expect(0x40, 1).await;
+    assert_eq!(witness.got().await.payload, "not owed");
+    assert_eq!(witness.got().await.payload, "missed");
 
     let (mut client, connack) = Client::try_connect(node.address, &hello).await;
     assert_eq!(connack[2], 1, "session present");
