@@ -16,8 +16,22 @@ pub(crate) fn streams(directory: &Path) -> PathBuf {
     directory.join("streams")
 }
 
+/// The right to write in a directory, held by one process at a time.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing would not do: a child that another thread is just starting has the file open too,
+    /// and the lock with it, until it runs its own program.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the data directory's lock is released by the process's end");
+        }
+    }
+}
+
 /// Makes the directory if need be, and locks it for this process.
-pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<File, Error> {
+pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<Lock, Error> {
     let unwritable = |source: std::io::Error| Error::Unwritable {
         path: directory.to_owned(),
         source: Arc::new(source),
@@ -32,13 +46,13 @@ pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<File, Erro
             path: directory.to_owned(),
         });
     }
-    let lock = File::options()
+    let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(directory.join("lock"))
         .map_err(unwritable)?;
-    match lock.try_lock() {
+    match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(Error::InUse {
@@ -47,6 +61,7 @@ pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<File, Erro
         }
         Err(TryLockError::Error(source)) => return Err(unwritable(source)),
     }
+    let lock = Lock(file);
     std::fs::create_dir_all(streams(directory)).map_err(unwritable)?;
     Ok(lock)
 }

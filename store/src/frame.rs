@@ -1,7 +1,7 @@
 //! The frame codec: bytes in, bytes out, no files. The layout is in the crate documentation.
 
 use crate::encoding;
-use crate::{Change, Offset, Record, WallNanos};
+use crate::{Change, Kind, Offset, Record, WallNanos};
 
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Starts every frame. Not text, so that it is rare inside payloads; the checksum decides.
@@ -30,7 +30,9 @@ pub(crate) mod flags {
     pub(crate) const SNAPSHOT: u8 = 2;
     pub(crate) const SNAPSHOT_FIRST: u8 = 4;
     pub(crate) const SNAPSHOT_LAST: u8 = 8;
-    pub(crate) const KNOWN: u8 = 15;
+    /// Among the records is a gap record.
+    pub(crate) const GAPS: u8 = 16;
+    pub(crate) const KNOWN: u8 = 31;
 }
 
 /// Ties a frame to its segment: checksums start from here, so that a frame that was copied from
@@ -199,6 +201,7 @@ pub(crate) struct Encoded {
     records: Vec<u8>,
     changes: Vec<u8>,
     times: Option<(WallNanos, WallNanos)>,
+    has_gaps: bool,
     /// What `changes` encodes, for the catalog.
     pub(crate) decoded: Vec<Change>,
 }
@@ -213,6 +216,7 @@ impl Encoded {
                 .iter()
                 .map(Record::event_time)
                 .fold(None, |times, at| widen(times, at, at)),
+            has_gaps: records.iter().any(|record| record.kind == Kind::Gap),
             decoded: changes,
         }
     }
@@ -244,6 +248,7 @@ pub(crate) struct Builder {
     changes: Vec<u8>,
     changes_count: u32,
     times: Times,
+    has_gaps: bool,
     pub(crate) snapshot: u8,
 }
 
@@ -256,6 +261,7 @@ impl Builder {
             changes: Vec::new(),
             changes_count: 0,
             times: None,
+            has_gaps: false,
             snapshot: 0,
         }
     }
@@ -265,6 +271,7 @@ impl Builder {
         self.records.extend_from_slice(&append.records);
         self.changes.extend_from_slice(&append.changes);
         self.changes_count += u32::try_from(append.decoded.len()).expect("an append is small");
+        self.has_gaps |= append.has_gaps;
         if let Some((first, last)) = append.times {
             self.times = widen(self.times, first, last);
         }
@@ -308,7 +315,9 @@ impl Builder {
             first_time,
             last_time,
             codec,
-            flags: self.snapshot | (u8::from(self.has_changes()) * flags::CHANGES),
+            flags: self.snapshot
+                | (u8::from(self.has_changes()) * flags::CHANGES)
+                | (u8::from(self.has_gaps) * flags::GAPS),
             payload_checksum: seed.checksum(payload),
         };
         out.extend_from_slice(&header.encode(seed));
@@ -330,7 +339,6 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kind;
     use proptest::prelude::*;
 
     fn sample() -> (Builder, Vec<Record>, Vec<Change>) {

@@ -53,7 +53,8 @@
 //! When the next append does not fit, the oldest segments whose records all the stream's
 //! `readers` have passed are deleted; if that is not enough, the append fails with
 //! [`Error::Full`], or, by policy, the oldest segment is given up: its gap record and the
-//! stream's new tail are journalled in one frame before the file goes.
+//! stream's new tail are journalled in one frame before the file goes. Gap records that go with
+//! it unread are told again in that frame, those of one subject and reason as one.
 //!
 //! # Files of a data directory
 //!
@@ -102,7 +103,8 @@
 //!  32   8  earliest event time of its records, ns since the Unix epoch (signed); 0 without any
 //!  40   8  latest event time
 //!  48   1  codec: 0 none, 1 lz4 block
-//!  49   1  flags: 1 has changes, 2 part of a snapshot, 4 its first part, 8 its last
+//!  49   1  flags: 1 has changes, 2 part of a snapshot, 4 its first part, 8 its last,
+//!            16 has gap records
 //!  50   6  0
 //!  56   4  CRC32C of the payload
 //!  60   4  CRC32C of bytes 0..60 of this header
@@ -134,8 +136,7 @@
 //! ```
 //!
 //! Changes in bucket `_skerry` are the log's own: `tail/<stream>` (u64, records before it were
-//! given up), `dropped/<stream>` (what the last gap record of retention covers), and
-//! `damage/<stream>/<offset>` (a gap record was written for it).
+//! given up) and `damage/<stream>/<offset>` (a gap record was written for it).
 //!
 //! A snapshot of the catalog is a run of frames in `_catalog`, alone in its segment's beginning:
 //! all flagged 2, the first also 4, the last also 8. It is valid only whole, and then stands for
@@ -148,6 +149,7 @@ mod disk;
 mod encoding;
 mod error;
 mod frame;
+mod give_up;
 mod housekeeping;
 pub mod inspect;
 mod log;

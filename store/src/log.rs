@@ -4,6 +4,7 @@ use crate::catalog::Catalog;
 use crate::directory;
 use crate::disk::Disk;
 use crate::frame::Encoded;
+use crate::give_up;
 use crate::housekeeping::Snapshots;
 use crate::queue::{Answer, Queue};
 use crate::recovery::{self, Found, Marker};
@@ -235,7 +236,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         .expect("all_streams adds it");
     // What is known of the heads besides the segments themselves.
     let mut floors = marker.map_or_else(BTreeMap::new, |marker| marker.heads);
-    raise(&mut floors, catalog.heads().unwrap_or_default());
+    raise(&mut floors, replay::remembered_heads(&catalog, epoch));
     let mark = crate::catalog::Mark {
         epoch,
         boot: origin.boot,
@@ -291,7 +292,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             notes.extend(note.map(|note| (index, note)));
         }
         let mut track = Track::new(Arc::clone(stream), head);
-        track.remove_below = recovery::dropped_below(&catalog, name);
+        track.remove_below = give_up::tail(&catalog, name);
         stream.raise_floor(track.remove_below);
         tracks.push(track);
     }

@@ -137,7 +137,8 @@ impl Record {
 pub struct Gap {
     /// The stream or source that lacks something.
     pub subject: String,
-    /// The missing offsets of `subject`, where it is a stream: first and one past the last.
+    /// The missing offsets of `subject`, where it is a stream: first and one past the last. All
+    /// of them, unless `count` is less.
     pub offsets: Option<(Offset, Offset)>,
     /// The time the gap covers: last thing known before, first thing known after.
     pub from: Option<WallNanos>,

@@ -8,7 +8,7 @@ use crate::catalog::Catalog;
 use crate::disk::Disk;
 use crate::frame::{Encoded, Flaw};
 use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step};
-use crate::{Change, Error, Gap, Offset, WallNanos};
+use crate::{Change, Error, Gap, Offset};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -247,35 +247,6 @@ pub(crate) fn loss(
         value: next.0.to_le_bytes().to_vec().into(),
     };
     Some(Encoded::new(&[gap.into_record()], vec![note]))
-}
-
-/// Where retention had given up a stream's records to.
-pub(crate) fn dropped_below(catalog: &Catalog, stream: &str) -> Offset {
-    let key = format!("tail/{stream}");
-    let noted = catalog.get(OWN_BUCKET, key.as_bytes()).ok().flatten();
-    let bytes = noted.and_then(|value| value[..].try_into().ok());
-    Offset(bytes.map_or(0, u64::from_le_bytes))
-}
-
-/// First and last event time in these segments, as far as their frames' headers read.
-pub(crate) fn times(segments: &[Arc<Segment>]) -> Option<(WallNanos, WallNanos)> {
-    let mut times = None;
-    for segment in segments {
-        let Ok(mut walk) = segment.walk(HEADER_BYTES as u64) else {
-            continue;
-        };
-        loop {
-            match walk.step(Check::Header) {
-                Ok(Step::Frame { header, .. }) if header.count > 0 => {
-                    let (first, last) = times.unwrap_or((header.first_time, header.last_time));
-                    times = Some((first.min(header.first_time), last.max(header.last_time)));
-                }
-                Ok(Step::Frame { .. } | Step::Damage { .. }) => {}
-                Ok(Step::Torn { .. } | Step::End { .. }) | Err(_) => break,
-            }
-        }
-    }
-    times
 }
 
 /// The clean-stop marker: there from an orderly stop to the next opening, and never else.

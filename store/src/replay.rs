@@ -63,6 +63,20 @@ impl Ahead {
     }
 }
 
+/// Epoch of a catalog whose rebuild has not come to its end: not the log's, so that it is not taken for whole.
+const fn unfinished(epoch: u64) -> u64 {
+    !epoch
+}
+
+/// Heads that the catalog remembers, if it is of this data directory.
+pub(crate) fn remembered_heads(catalog: &Catalog, epoch: u64) -> BTreeMap<String, Offset> {
+    let mark = catalog.mark().ok().flatten();
+    if mark.is_none_or(|mark| mark.epoch != epoch && mark.epoch != unfinished(epoch)) {
+        return BTreeMap::new();
+    }
+    catalog.heads().unwrap_or_default()
+}
+
 /// Brings the catalog up to the log's mark. It is rebuilt unless it is of this log, not ahead of
 /// it, and not from before a power cut (sled is never synced, so only then is it what was
 /// written).
@@ -109,10 +123,10 @@ pub(crate) fn rebuild(catalog: &Catalog, truth: Truth<'_>) -> Result<Synchronise
     let journal = &truth.streams[truth.journal];
     let snapshot = Snapshot::newest(journal)?;
     catalog.wipe()?;
-    let unfinished = Reached {
+    let so_far = Reached {
         mark: Mark {
             applied: 0,
-            epoch: !truth.mark.epoch,
+            epoch: unfinished(truth.mark.epoch),
             ..truth.mark
         },
         heads: truth.heads,
@@ -124,7 +138,7 @@ pub(crate) fn rebuild(catalog: &Catalog, truth: Truth<'_>) -> Result<Synchronise
         if sequence > snapshot.last {
             break;
         }
-        catalog.apply(&changes, unfinished)?;
+        catalog.apply(&changes, so_far)?;
     }
     let last_change = replay(catalog, truth, snapshot.last)?;
     Ok(Synchronised {

@@ -24,6 +24,8 @@ pub(crate) struct Track {
     pub(crate) rotate: bool,
     /// Segments that end at or before this are to be removed.
     pub(crate) remove_below: Offset,
+    /// What the commit under way makes of `remove_below`, should it succeed.
+    removing_below: Option<Offset>,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,26 @@ impl Track {
             active: None,
             rotate: false,
             remove_below: Offset::ZERO,
+            removing_below: None,
+        }
+    }
+
+    /// Segments that end at or before this are gone once the commit under way succeeds.
+    pub(crate) fn kept_from(&self) -> Offset {
+        self.removing_below.unwrap_or(self.remove_below)
+    }
+
+    /// Has the commit under way give up everything before `next`.
+    pub(crate) fn give_up(&mut self, next: Offset) {
+        self.removing_below = Some(next);
+    }
+
+    /// The commit succeeded, or it did not: then nothing was given up.
+    pub(crate) fn settle_removal(&mut self, committed: bool) {
+        if let Some(below) = self.removing_below.take().filter(|_| committed) {
+            self.remove_below = below;
+            // From here on its gap record stands for it, though the files are still there.
+            self.stream.raise_floor(below);
         }
     }
 

@@ -7,20 +7,20 @@
 //!            └─ full: this append fails, or the oldest segment is given up
 //! ```
 
-use crate::append::OWN_BUCKET;
 use crate::catalog::{Mark, Reached};
+use crate::directory::Lock;
 use crate::disk::Disk;
-use crate::encoding;
 use crate::frame::{self, Encoded};
+use crate::give_up;
 use crate::housekeeping::Snapshots;
 use crate::plan::{Plan, Planned};
 use crate::queue::{Company, Queued};
 use crate::recovery;
 use crate::retention::{Held, Room, make_room};
 use crate::stats::Storage;
-use crate::stream::{Shared, Stream};
+use crate::stream::Shared;
 use crate::track::{Origin, Track};
-use crate::{Change, Committed, Error, Gap, Offset, WallNanos};
+use crate::{Change, Committed, Error, Offset};
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,22 +39,11 @@ pub(crate) struct Writer {
     pub(crate) unflushed_bytes: u64,
     pub(crate) rebuild_after: Option<Instant>,
     /// Held for as long as the files may change.
-    pub(crate) lock: std::fs::File,
+    pub(crate) lock: Lock,
 }
 
 /// An append that was let in, and the stream whose frame carries it.
 type Note = (usize, Encoded);
-
-/// The newest run of records that retention gave up, kept in the catalog to complete and to join
-/// the next gap record.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Dropped {
-    first: Offset,
-    next: Offset,
-    /// Where its gap record stands.
-    recorded: Offset,
-    from: Option<WallNanos>,
-}
 
 impl Writer {
     /// Works until the queue is closed and empty, or a sync fails.
@@ -97,6 +86,7 @@ impl Writer {
             .collect();
         let (frames, next_sequence) = plan.finish();
         if frames.is_empty() {
+            self.settle_removals(true);
             return self.tidy();
         }
         // Numbers of a commit that fails are not used again: its frames may still turn up.
@@ -125,6 +115,7 @@ impl Writer {
         for (&stream, &next) in &written.heads {
             self.tracks[stream].publish(next);
         }
+        self.settle_removals(true);
         self.count(&notes, &batch, &written);
         for (queued, committed) in batch.into_iter().zip(offsets) {
             let committed = if queued.carrier == queued.stream {
@@ -189,9 +180,9 @@ impl Writer {
     /// Marks segments for removal so that `needed` bytes fit, and journals what is lost by it.
     fn make_room(&mut self, index: usize, needed: u64) -> Result<Option<Encoded>, Error> {
         let track = &mut self.tracks[index];
-        let stream = &track.stream;
+        let stream = Arc::clone(&track.stream);
         let mut segments = stream.segments();
-        segments.retain(|segment| segment.next() > track.remove_below);
+        segments.retain(|segment| segment.next() > track.kept_from());
         let held: Vec<_> = segments
             .iter()
             .map(|segment| Held {
@@ -199,7 +190,7 @@ impl Writer {
                 next: segment.next(),
             })
             .collect();
-        let confirmed = self.shared.confirmed(stream);
+        let confirmed = self.shared.confirmed(&stream);
         let options = &stream.options;
         let room = make_room(
             &held,
@@ -222,68 +213,14 @@ impl Writer {
         };
         // The newest segment can only go once there is a newer one.
         track.rotate |= count == held.len();
-        track.remove_below = held[count - 1].next;
+        let next = held[count - 1].next;
+        track.give_up(next);
         if !dropped {
             return Ok(None);
         }
-        let lost = (segments[0].name.base.max(confirmed), track.remove_below);
-        let stream = Arc::clone(stream);
-        let times = recovery::times(&segments[..count]);
-        Ok(Some(self.journal_drop(&stream, lost, times)))
-    }
-
-    /// The gap record for segments that retention gives up, with the note that completes the
-    /// removal should the process die in between.
-    fn journal_drop(
-        &self,
-        stream: &Stream,
-        (first, next): (Offset, Offset),
-        times: Option<(WallNanos, WallNanos)>,
-    ) -> Encoded {
-        let name = stream.options.name.as_str();
-        let catalog = &self.shared.catalog;
-        let key = |what: &str| [what, "/", name].concat();
-        // A gap record that nobody has read goes with the segment that holds it. So the new one
-        // speaks for all that was given up in one run before it: ranges that touch are one range.
-        let earlier: Option<Dropped> = catalog
-            .get(OWN_BUCKET, key("dropped").as_bytes())
-            .ok()
-            .flatten()
-            .and_then(|bytes| encoding::decode(&bytes))
-            .filter(|run: &Dropped| run.next == first || (first..next).contains(&run.recorded));
-        let (first, from) = match earlier {
-            Some(run) => (run.first, run.from),
-            None => (first, times.map(|(from, _)| from)),
-        };
-        let gap = Gap {
-            subject: name.to_owned(),
-            offsets: Some((first, next)),
-            from,
-            to: times.map(|(_, to)| to),
-            count: Some(next.0 - first.0),
-            reason: "the stream was full and its policy is drop_oldest".to_owned(),
-        };
-        tracing::error!(
-            stream = name, %first, %next,
-            "the stream is full: its oldest records were given up"
-        );
-        let recorded = stream.head();
-        let put = |what: &str, value: Vec<u8>| Change::Put {
-            bucket: OWN_BUCKET.to_owned(),
-            key: key(what).into_bytes().into(),
-            value: value.into(),
-        };
-        let dropped = encoding::encode(&Dropped {
-            first,
-            next,
-            recorded,
-            from,
-        });
-        let changes = vec![
-            put("tail", next.0.to_le_bytes().to_vec()),
-            put("dropped", dropped),
-        ];
-        Encoded::new(&[gap.into_record()], changes)
+        let lost = (segments[0].name.base.max(confirmed), next);
+        let name = options.name.as_str();
+        Ok(Some(give_up::journal(name, &segments[..count], lost)))
     }
 
     fn write(&mut self, frames: &[Planned]) -> Result<Written, Error> {
@@ -365,7 +302,8 @@ impl Writer {
     }
 
     /// Answers a commit that failed. A poisoning error is handed on.
-    pub(crate) fn fail(&self, batch: Vec<Queued>, error: Error) -> Result<(), Error> {
+    pub(crate) fn fail(&mut self, batch: Vec<Queued>, error: Error) -> Result<(), Error> {
+        self.settle_removals(false);
         let mut figures = self.figures();
         if figures.storage == Storage::Ok {
             tracing::error!(%error, "a commit failed; nothing acknowledged is lost");
@@ -381,6 +319,12 @@ impl Writer {
         match error {
             Error::Poisoned { .. } => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    fn settle_removals(&mut self, committed: bool) {
+        for track in &mut self.tracks {
+            track.settle_removal(committed);
         }
     }
 

@@ -125,14 +125,20 @@ async fn drop_oldest_gives_up_the_oldest_and_says_so() {
     let check = |log: &Log| {
         let (records, missing) = read_all(log, "one");
         assert_eq!(missing, [(0, tail.0)]);
-        // The last gap record still held covers all that is missing, back to the first.
-        let gaps: Vec<_> = records
-            .iter()
-            .filter(|(_, p)| p.contains("drop_oldest"))
+        // The gap records still held account for all that is missing, back to the first.
+        let gaps = records.iter().filter(|(_, p)| p.contains("drop_oldest"));
+        let gaps: Vec<skerry_store::Gap> = gaps
+            .map(|(_, payload)| serde_json::from_str(payload).unwrap())
             .collect();
-        let gap: skerry_store::Gap = serde_json::from_str(&gaps.last().unwrap().1).unwrap();
-        assert_eq!(gap.offsets.unwrap(), (Offset::ZERO, tail));
-        assert!(gap.from.is_some() && gap.to.is_some());
+        let counts = gaps.iter().map(|gap| gap.count.unwrap());
+        assert_eq!(counts.sum::<u64>(), tail.0);
+        let ranges = || gaps.iter().map(|gap| gap.offsets.unwrap());
+        assert_eq!(ranges().map(|(first, _)| first).min(), Some(Offset::ZERO));
+        assert_eq!(ranges().map(|(_, next)| next).max(), Some(tail));
+        assert!(
+            gaps.iter()
+                .all(|gap| gap.from.is_some() && gap.to.is_some())
+        );
         records
     };
     let before = check(&log);

@@ -145,6 +145,26 @@ async fn a_catalog_that_does_not_open_is_rebuilt() {
     assert_eq!(log.get("test", b"key").unwrap().unwrap(), "value");
 }
 
+#[tokio::test]
+async fn another_directorys_catalog_tells_nothing_of_this_one() {
+    let here = tempfile::tempdir().unwrap();
+    let there = tempfile::tempdir().unwrap();
+    for (directory, records) in [(here.path(), 2), (there.path(), 9)] {
+        let (log, _) = Log::open(options(directory)).unwrap();
+        let mut filled = append("one", 0..records);
+        filled.changes = vec![put("records", records.to_string())];
+        log.append(filled).await.unwrap();
+        log.close().await.unwrap();
+    }
+    std::fs::remove_dir_all(here.path().join("catalog")).unwrap();
+    copy(&there.path().join("catalog"), &here.path().join("catalog"));
+    let (log, recovery) = Log::open(options(here.path())).unwrap();
+    assert!(recovery.catalog_rebuilt);
+    assert_eq!(recovery.records_missing, 0);
+    assert_eq!(log.get("test", b"records").unwrap().unwrap(), "2");
+    assert_eq!(*log.head(&name("one")).unwrap().borrow(), Offset(2));
+}
+
 /// Loses all that an orderly stop leaves besides segments and the catalog.
 fn forget_clean_stop(directory: &Path) {
     std::fs::remove_file(directory.join("clean-stop.json")).unwrap();
