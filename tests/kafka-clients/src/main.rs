@@ -3,10 +3,14 @@
 //!
 //! Both send 200-byte records with a key, lz4, in batches of at most 128 KiB: once idempotent, as
 //! fast as the client takes them, and once in transactions of 2,600 records (about 512 KiB), one
-//! at a time, as the uplink does.
+//! at a time, as the uplink does. What they do when the broker goes away: see [`outage`].
+
+mod broker;
+mod outage;
 
 use rdkafka::producer::Producer as _;
 use std::collections::VecDeque;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,7 +31,8 @@ fn main() -> ExitCode {
         [brokers] => compare(brokers, 500_000),
         [brokers, "--quick"] => compare(brokers, 100_000),
         ["child", client, mode, brokers, records] => child(client, mode, brokers, records),
-        _ => Err("usage: kafka-clients HOST:PORT [--quick]".into()),
+        ["outage", jars, folder] => outage::compare(Path::new(jars), Path::new(folder)),
+        _ => Err("usage: kafka-clients HOST:PORT [--quick] | outage JARS FOLDER".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,18 +67,25 @@ fn compare(brokers: &str, records: u64) -> Result<(), Failure> {
             runs.push((ours, run("rdkafka", mode, brokers, records)?));
         }
         for (figure, unit, of) in FIGURES {
-            let ours = median(runs.iter().map(|(ours, _)| of(ours)));
-            let theirs = median(runs.iter().map(|(_, theirs)| of(theirs)));
-            let ratio = median(runs.iter().map(|(ours, theirs)| of(ours) / of(theirs)));
-            println!(
-                "{{\"bench\":\"kafka-clients\",\"figure\":\"krafka, {mode}: {figure}\",\
-                 \"unit\":\"{unit}\",\"ours\":{ours:.2},\"peer\":\"rdkafka\",\
-                 \"theirs\":{theirs:.2},\"ratio\":{ratio:.2},\"aim\":null,\"aim_met\":null,\
-                 \"runs\":{PAIRS},\"commit\":null}}"
-            );
+            let pairs: Vec<_> = runs.iter().map(|(a, b)| (of(a), of(b))).collect();
+            print_figure(mode, figure, unit, &pairs);
         }
     }
     Ok(())
+}
+
+/// The medians of pairs of runs: krafka's value and rdkafka's.
+fn print_figure(mode: &str, figure: &str, unit: &str, pairs: &[(f64, f64)]) {
+    let ours = median(pairs.iter().map(|(ours, _)| *ours));
+    let theirs = median(pairs.iter().map(|(_, theirs)| *theirs));
+    let ratio = median(pairs.iter().map(|(ours, theirs)| ours / theirs));
+    println!(
+        "{{\"bench\":\"kafka-clients\",\"figure\":\"krafka, {mode}: {figure}\",\
+         \"unit\":\"{unit}\",\"ours\":{ours:.2},\"peer\":\"rdkafka\",\
+         \"theirs\":{theirs:.2},\"ratio\":{ratio:.2},\"aim\":null,\"aim_met\":null,\
+         \"runs\":{},\"commit\":null}}",
+        pairs.len()
+    );
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
