@@ -173,6 +173,7 @@ pub use disk::{Disk, Fault, Operation};
 pub use error::{Class, Error};
 pub use log::{Log, Pending};
 pub use options::{Options, StreamName, StreamOptions, WhenFull};
+pub use queue::Producer;
 pub use reader::{Batch, Reader};
 pub use record::{Gap, Kind, Offset, Record, WallNanos};
 pub use recovery::Recovery;

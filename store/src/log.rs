@@ -6,7 +6,7 @@ use crate::disk::Disk;
 use crate::frame::Encoded;
 use crate::give_up;
 use crate::housekeeping::Snapshots;
-use crate::queue::{Answer, Queue};
+use crate::queue::{Answer, Producer, Queue};
 use crate::recovery::{self, Found, Marker};
 use crate::replay::{self, Truth};
 use crate::stream::{Shared, Stream};
@@ -78,8 +78,15 @@ impl Log {
     }
 
     /// Queues without waiting for the disk: the returned [`Pending`] resolves at the commit.
-    /// Appends of one caller are committed in the order of their calls.
+    /// Appends of one caller are committed in the order of their calls; where one of them fails,
+    /// see [`Log::submit_from`].
     pub async fn submit(&self, append: Append) -> Result<Pending, Error> {
+        self.submit_from(&Producer::default(), append).await
+    }
+
+    /// The same, and committed only if nothing failed that `producer` had submitted to this
+    /// stream before.
+    pub async fn submit_from(&self, producer: &Producer, append: Append) -> Result<Pending, Error> {
         let shared = &self.0.shared;
         shared.check()?;
         let stream = shared.index(&append.stream)?;
@@ -92,7 +99,8 @@ impl Log {
         for change in &encoded.decoded {
             shared.check_advance(change)?;
         }
-        match shared.queue.push(carrier, stream, encoded).await {
+        let producer = producer.clone();
+        match shared.queue.push(carrier, stream, encoded, producer).await {
             Ok(answer) => Ok(Pending {
                 answer,
                 poison: shared.poison.clone(),

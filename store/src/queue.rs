@@ -5,6 +5,7 @@
 
 use crate::frame::Encoded;
 use crate::{Committed, Error};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -34,6 +35,28 @@ struct Waiting {
     closed: bool,
 }
 
+/// One source of appends, whose order holds even where some of them fail.
+///
+/// Appends that are submitted without waiting for one another may be in different commits. When
+/// one fails, because the disk is full just then, those behind it in the same stream fail with
+/// it, though there may be room again for them: or else the failed one, submitted again, would
+/// come after them. Whoever has seen a failure goes on with a new producer.
+#[derive(Debug, Clone, Default)]
+pub struct Producer(Arc<Mutex<BTreeMap<usize, Error>>>);
+
+impl Producer {
+    /// Why nothing more of it goes to `stream`.
+    fn failure(&self, stream: usize) -> Option<Error> {
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(&stream).cloned()
+    }
+
+    fn fail(&self, stream: usize, error: &Error) {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.entry(stream).or_insert_with(|| error.clone());
+    }
+}
+
 /// An append on its way to the writer.
 #[derive(Debug)]
 pub(crate) struct Queued {
@@ -42,6 +65,7 @@ pub(crate) struct Queued {
     /// Index of the stream the caller named.
     pub(crate) stream: usize,
     pub(crate) append: Encoded,
+    producer: Producer,
     answer: oneshot::Sender<Result<Committed, Error>>,
     arrived: Instant,
     _places: [OwnedSemaphorePermit; 2],
@@ -50,7 +74,15 @@ pub(crate) struct Queued {
 impl Queued {
     /// Tells the caller, who may have stopped listening.
     pub(crate) fn answer(self, result: Result<Committed, Error>) {
+        if let Err(error) = &result {
+            self.producer.fail(self.carrier, error);
+        }
         let _ = self.answer.send(result);
+    }
+
+    /// The failure of an append before it that it must not overtake.
+    pub(crate) fn behind(&self) -> Option<Error> {
+        self.producer.failure(self.carrier)
     }
 
     fn bytes(&self) -> usize {
@@ -76,6 +108,7 @@ impl Queue {
         carrier: usize,
         stream: usize,
         append: Encoded,
+        producer: Producer,
     ) -> Result<Answer, Error> {
         let weight = (append.bytes() + APPEND_OVERHEAD_BYTES) as u32;
         let place = self.places.clone().acquire_owned().await;
@@ -88,6 +121,7 @@ impl Queue {
             carrier,
             stream,
             append,
+            producer,
             answer,
             arrived: Instant::now(),
             _places: [place, bytes],

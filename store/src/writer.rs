@@ -155,6 +155,10 @@ impl Writer {
         let mut needed: BTreeMap<usize, Result<u64, Error>> = BTreeMap::new();
         let mut admitted = Vec::with_capacity(batch.len());
         for queued in batch {
+            if let Some(failure) = queued.behind() {
+                queued.answer(Err(failure));
+                continue;
+            }
             let stream = queued.carrier;
             let before = needed.remove(&stream).unwrap_or(Ok(0));
             // Once one is refused, all later ones are: a stream keeps its order.

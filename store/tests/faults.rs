@@ -8,12 +8,13 @@
 mod common;
 
 use common::*;
-use skerry_store::{Class, Disk, Error, Fault, Log, Offset, Operation, Storage};
+use skerry_store::{Class, Disk, Error, Fault, Log, Offset, Operation, Producer, Storage};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 /// Fails one kind of operation on segment files, while switched on.
 #[derive(Default)]
@@ -79,6 +80,41 @@ async fn a_full_disk_fails_appends_until_there_is_room() {
     assert_eq!(recovery.torn_bytes, 0);
     let records = vec![(0, "0".to_owned()), (1, "1".to_owned())];
     assert_eq!(read_all(&log, "one"), (records, vec![]));
+}
+
+#[tokio::test]
+async fn what_was_submitted_behind_a_failure_does_not_overtake_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let switch = Arc::new(Switch::default());
+    let disk = Disk::failing(switch.clone());
+    let (log, _) = Log::open_on(options(directory.path()), disk).unwrap();
+    let producer = Producer::default();
+    switch.set(WRITES_FULL);
+    let refused = log
+        .submit_from(&producer, append("one", [0]))
+        .await
+        .unwrap();
+    while log.stats().failed_storage_total == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // There is room again before the producer has looked at its first append's fate.
+    switch.set(0);
+    let behind = log
+        .submit_from(&producer, append("one", [1]))
+        .await
+        .unwrap();
+    assert!(behind.committed().await.is_err());
+    let elsewhere = log
+        .submit_from(&producer, append("two", [2]))
+        .await
+        .unwrap();
+    assert!(elsewhere.committed().await.is_ok(), "another stream");
+    assert!(refused.committed().await.is_err());
+    for number in [0, 1] {
+        log.append(append("one", [number])).await.unwrap();
+    }
+    let records = vec![(0, "0".to_owned()), (1, "1".to_owned())];
+    assert_eq!(read_all(&log, "one").0, records);
 }
 
 #[tokio::test]

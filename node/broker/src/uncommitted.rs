@@ -6,7 +6,7 @@
 use crate::codec::{PacketId, Qos};
 use crate::config::{UNCOMMITTED_BYTES_MAX, UNCOMMITTED_MAX};
 use crate::message::Message;
-use skerry_store::{Append, Committed, Error, Log, Pending, StreamName};
+use skerry_store::{Append, Committed, Error, Log, Pending, Producer, StreamName};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -41,6 +41,8 @@ pub(crate) struct Uncommitted {
     submitting: Option<(Future<Pending>, Owed)>,
     queued: VecDeque<(Future<Committed>, Owed)>,
     bytes: usize,
+    /// Until one fails: what follows in its stream was sent before the client could know.
+    producer: Producer,
 }
 
 impl Uncommitted {
@@ -60,7 +62,9 @@ impl Uncommitted {
         debug_assert!(self.has_room(), "the caller looked for room");
         let log = log.clone();
         self.bytes += owed.bytes();
-        self.submitting = Some((Box::pin(async move { log.submit(append).await }), owed));
+        let producer = self.producer.clone();
+        let submit = async move { log.submit_from(&producer, append).await };
+        self.submitting = Some((Box::pin(submit), owed));
     }
 
     /// Pushes a submission on without waiting, so that the next packet can be taken.
@@ -84,6 +88,9 @@ impl Uncommitted {
                 };
                 let (_, owed) = self.queued.pop_front().expect("the front was just polled");
                 self.bytes -= owed.bytes();
+                if result.is_err() {
+                    self.producer = Producer::default();
+                }
                 settled.push((owed, result.map(drop)));
             }
             if settled.is_empty() && !moved {
