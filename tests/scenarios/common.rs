@@ -94,6 +94,13 @@ pub(crate) fn log_agrees(node: &Node, stream: &str, arrived: &[Arrived]) -> Resu
     Ok(())
 }
 
+/// Waits until the link to the cluster is in `state`; the status that says so.
+pub(crate) fn link_is(node: &Node, state: &str) -> Result<Value> {
+    let what = format!("the uplink is {state}");
+    let is = |status: &Value| status["uplink"]["link"]["state"] == state;
+    node.wait_for_status(&what, wait::DRAIN, is)
+}
+
 /// A run in which nothing went wrong says so by saying nothing.
 pub(crate) fn logged_no_complaint(node: &Node) -> Result<()> {
     let output = node.output()?;

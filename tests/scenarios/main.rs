@@ -11,6 +11,7 @@ mod lifecycle;
 mod mqtt;
 mod opcua;
 mod outages;
+mod secured;
 
 use skerry_tests::runner::{self, Need, Scenario};
 
@@ -49,6 +50,16 @@ fn main() -> std::process::ExitCode {
             name: "link_cut_and_stalled",
             needs: KAFKA,
             run: outages::link,
+        },
+        Scenario {
+            name: "kafka_over_tls_with_each_login",
+            needs: KAFKA,
+            run: secured::logins,
+        },
+        Scenario {
+            name: "kafka_refuses_or_is_not_trusted",
+            needs: KAFKA,
+            run: secured::refused,
         },
         Scenario {
             name: "opcua_server_restarted",

@@ -1,6 +1,5 @@
 //! The way out is gone for a while: the broker's doing, or the network's.
 
-use serde_json::Value;
 use skerry_tests::audit::{self, Copies, Journal};
 use skerry_tests::kafka::Kafka;
 use skerry_tests::node::Node;
@@ -9,7 +8,7 @@ use skerry_tests::python::Helper;
 use skerry_tests::world::{Publishing, World};
 use skerry_tests::{Result, ensure, wait};
 
-use crate::common::{acked_more, drained};
+use crate::common::{acked_more, drained, link_is};
 
 const STEADY: Publishing<'_> = Publishing {
     name: "steady",
@@ -20,13 +19,6 @@ const STEADY: Publishing<'_> = Publishing {
     interval_ms: 2,
     pad: 0,
 };
-
-fn link_is(node: &Node, state: &str) -> Result<()> {
-    let what = format!("the uplink is {state}");
-    let is = |status: &Value| status["uplink"]["link"]["state"] == state;
-    node.wait_for_status(&what, wait::DRAIN, is)?;
-    Ok(())
-}
 
 /// While the link is out, the node says so, stays ready, and goes on acknowledging.
 fn works_without_a_link(node: &Node, publisher: &mut Helper) -> Result<()> {

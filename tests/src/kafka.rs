@@ -17,6 +17,17 @@ pub const PARTITIONS: u32 = 4;
 const JVM: [&str; 3] = ["-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 const READY: &str = "Kafka Server started";
 
+/// What a broker has beside its plain listener, which stays for its own use and for the readers.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// Name, security protocol and port of further listeners on loopback.
+    pub listeners: Vec<(String, &'static str, u16)>,
+    /// Further lines of its configuration.
+    pub properties: String,
+    /// Further arguments for formatting its data folder.
+    pub format: Vec<String>,
+}
+
 pub struct Kafka {
     port: u16,
     config: PathBuf,
@@ -28,7 +39,13 @@ impl Kafka {
     /// Formats a fresh data folder below `folder` and starts the broker on it.
     pub fn start(folder: &Path, logs: &Path) -> Result<Self> {
         let port = ports::free()?;
-        Self::start_advertising(folder, logs, port, port)
+        Self::start_with(folder, logs, port, port, &Extra::default())
+    }
+
+    /// The same with more to it.
+    pub fn start_extended(folder: &Path, logs: &Path, extra: &Extra) -> Result<Self> {
+        let port = ports::free()?;
+        Self::start_with(folder, logs, port, port, extra)
     }
 
     /// The same, telling clients that the broker is at `advertised`: the port of a proxy.
@@ -38,10 +55,21 @@ impl Kafka {
         port: u16,
         advertised: u16,
     ) -> Result<Self> {
+        Self::start_with(folder, logs, port, advertised, &Extra::default())
+    }
+
+    fn start_with(
+        folder: &Path,
+        logs: &Path,
+        port: u16,
+        advertised: u16,
+        extra: &Extra,
+    ) -> Result<Self> {
         let controller = ports::free()?;
         let data = folder.join("kafka");
         let config = folder.join("kafka.properties");
-        fs::write(&config, properties(port, advertised, controller, &data))?;
+        let text = properties(port, advertised, controller, &data, extra);
+        fs::write(&config, text)?;
         let log = logs.join("kafka.log");
         let mut format = java();
         format.args([
@@ -51,7 +79,8 @@ impl Kafka {
             "c2tlcnJ5LXRlc3RzLTAwMQ",
             "-c",
         ]);
-        let formatted = process::run(format.arg(&config), wait::START)?;
+        format.arg(&config).args(&extra.format);
+        let formatted = process::run(&mut format, wait::START)?;
         anyhow::ensure!(
             formatted.code == Some(0),
             "Kafka's data folder could not be formatted: {}",
@@ -127,8 +156,14 @@ fn java() -> Command {
     command
 }
 
-fn properties(port: u16, advertised: u16, controller: u16, data: &Path) -> String {
+fn properties(port: u16, advertised: u16, controller: u16, data: &Path, extra: &Extra) -> String {
     let data = data.display();
+    let (mut more, mut protocols) = (String::new(), String::new());
+    for (name, protocol, port) in &extra.listeners {
+        more.push_str(&format!(",{name}://127.0.0.1:{port}"));
+        protocols.push_str(&format!(",{name}:{protocol}"));
+    }
+    let further = &extra.properties;
     // One broker cannot replicate; few internal partitions start fast; short sessions let a
     // killed broker register again soon.
     format!(
@@ -136,8 +171,9 @@ fn properties(port: u16, advertised: u16, controller: u16, data: &Path) -> Strin
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}{more}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 log.dirs={data}
 num.partitions={PARTITIONS}
 offsets.topic.replication.factor=1
@@ -149,6 +185,6 @@ share.coordinator.state.topic.replication.factor=1
 group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
-"
+{further}"
     )
 }

@@ -15,6 +15,7 @@
 //! - No timing is asserted. A deadline here says "hung", never "slow".
 
 pub mod audit;
+pub mod certificates;
 pub mod http;
 pub mod kafka;
 pub mod load;

@@ -21,6 +21,8 @@ pub struct Settings {
     pub allow_volatile: bool,
     /// `HOST:PORT`, or none for a node without a way north.
     pub kafka: Option<String>,
+    /// Further keys of `[kafka]`.
+    pub kafka_more: String,
     /// `bytes_max` and `when_full` of the stream `telemetry`, which takes `plant/#`.
     pub telemetry_bytes_max: String,
     pub telemetry_when_full: String,
@@ -38,6 +40,7 @@ impl Settings {
             http_port: ports::free()?,
             allow_volatile: false,
             kafka: None,
+            kafka_more: String::new(),
             telemetry_bytes_max: "1GiB".to_owned(),
             telemetry_when_full: "block".to_owned(),
             mqtt_more: String::new(),
@@ -79,7 +82,8 @@ when_full = "{when_full}"
         if let Some(kafka) = &self.kafka {
             write!(
                 text,
-                "\n[kafka]\nbrokers = [\"{kafka}\"]\ntopic = \"skerry.{{stream}}\"\n"
+                "\n[kafka]\nbrokers = [\"{kafka}\"]\ntopic = \"skerry.{{stream}}\"\n{}",
+                self.kafka_more
             )
             .expect("a String takes everything");
         }
@@ -147,6 +151,13 @@ impl Node {
     /// A command that ends in executing the node, for the runs to come.
     pub fn set_wrapper(&mut self, words: &[&str]) {
         self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// Another config file for the runs to come.
+    pub fn configure(&mut self, settings: Settings) -> Result<()> {
+        fs::write(&self.config, settings.toml())?;
+        self.settings = settings;
+        Ok(())
     }
 
     #[must_use]

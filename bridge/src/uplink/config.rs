@@ -28,8 +28,8 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// Files in PEM. They are read again for every new connection, so a renewed certificate is used
-/// without a restart.
+/// Files in PEM. They are read again whenever the cluster is connected to anew, so a renewed
+/// certificate is used without a restart.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
     /// Only these authorities are trusted; none means the built-in web roots.
@@ -48,7 +48,7 @@ pub struct Identity {
 pub struct Sasl {
     pub mechanism: Mechanism,
     pub user: String,
-    /// Read for every new connection; a trailing line break does not count.
+    /// Read again like those of [`Tls`]; a trailing line break does not count.
     pub password_file: PathBuf,
 }
 
@@ -106,27 +106,30 @@ impl Config {
         }
     }
 
-    /// What only a look at the machine can tell: every problem, none when all is well.
+    /// What only a look at the machine can tell: every problem with the key of `[kafka]` it is
+    /// about, none when all is well.
     #[must_use]
-    pub fn check(&self) -> Vec<String> {
+    pub fn check(&self) -> Vec<(&'static str, String)> {
         let tls = self.tls.iter().flat_map(|tls| {
-            let identity = tls
-                .identity
-                .iter()
-                .flat_map(|i| [&i.cert_file, &i.key_file]);
+            let identity = tls.identity.iter();
+            let identity = identity.flat_map(|i| [&i.cert_file, &i.key_file]);
             tls.ca_file.iter().chain(identity)
         });
-        let files = tls.chain(self.sasl.iter().map(|sasl| &sasl.password_file));
-        let mut problems: Vec<String> = files
-            .filter_map(|file| std::fs::read(file).err().map(|error| (file, error)))
-            .map(|(file, error)| format!("kafka: cannot read {}: {error}", file.display()))
-            .collect();
+        let password = self.sasl.iter().map(|sasl| &sasl.password_file);
+        let files = tls.map(|file| ("tls", file));
+        let files = files.chain(password.map(|file| ("password_file", file)));
+        let unreadable = |(key, file): (_, &PathBuf)| {
+            let error = std::fs::read(file).err()?;
+            Some((key, format!("cannot read {}: {error}", file.display())))
+        };
+        let mut problems: Vec<_> = files.filter_map(unreadable).collect();
         if self.brokers.is_empty() {
-            problems.push("kafka: `brokers` names no broker".to_owned());
+            problems.push(("brokers", "names no broker".to_owned()));
         }
         if self.sasl.is_some() && self.tls.is_none() {
-            problems
-                .push("kafka: `user` without `tls` would send the login in the clear".to_owned());
+            let text = "without `tls` would send the login in the clear; give `tls = {}` for a \
+                        broker whose certificate a public authority signed";
+            problems.push(("user", text.to_owned()));
         }
         problems
     }
@@ -224,9 +227,14 @@ mod tests {
             user: "u".to_owned(),
             password_file: PathBuf::from("/does/not/exist"),
         });
-        let problems = config.check().join("\n");
-        for part in ["brokers", "/does/not/exist", "in the clear"] {
-            assert!(problems.contains(part), "{problems}");
+        let problems = config.check();
+        for (key, part) in [
+            ("brokers", "no broker"),
+            ("password_file", "/does/not/exist"),
+            ("user", "in the clear"),
+        ] {
+            let told = |(at, text): &(&str, String)| *at == key && text.contains(part);
+            assert!(problems.iter().any(told), "{key}: {problems:?}");
         }
     }
 }

@@ -23,6 +23,7 @@
 //! Positions live in a compacted topic of the node rather than in consumer-group offsets, because
 //! those expire a week after the last commit, and a ship is away for longer.
 
+mod advice;
 mod config;
 mod fault;
 mod hint;

@@ -2,7 +2,8 @@
 //!
 //! What it asks of the cluster, and why that is enough, is told in [`super`].
 
-use super::config::{Config, Mechanism, Sasl, Tls};
+use super::advice;
+use super::config::{Config, Mechanism};
 use super::fault::Fault;
 use super::mapping::Outgoing;
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use krafka::error::{ErrorCode, KrafkaError, ProtocolErrorKind};
 use krafka::producer::TransactionalProducer;
 use krafka::{CloseOptions, Compression, Kafka, Record};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A batch of one partition is sent when it has so many bytes. Well below the 1 MiB that a
@@ -39,13 +41,12 @@ pub(crate) const POSITIONS_PARTITION: i32 = 0;
 pub(crate) struct Wire {
     kafka: Kafka,
     cluster: String,
-    node: String,
-    request_timeout: Duration,
-    auto_create: bool,
+    config: Arc<Config>,
 }
 
 impl Wire {
-    pub(crate) async fn connect(config: &Config) -> Result<Self, Fault> {
+    pub(crate) async fn connect(config: &Arc<Config>) -> Result<Self, Fault> {
+        let doing = format!("connecting to {}", config.brokers.join(", "));
         let limits = &config.limits;
         let mut builder = Kafka::builder(config.brokers.join(","))
             .client_id(format!("skerry-{}", config.node.as_str()))
@@ -53,21 +54,17 @@ impl Wire {
             .connect_timeout(limits.connect_timeout.min(limits.request_timeout))
             .tcp_nodelay(true)
             .allow_auto_create_topics(config.auto_create);
-        if let Some(security) = security(config.tls.as_ref(), config.sasl.as_ref()).await? {
+        if let Some(security) = security(config).await? {
             builder = builder.security(security);
         }
-        let node = config.node.as_str().to_owned();
-        let kafka = builder.connect().await.map_err(|error| {
-            fault(&node, "", error).before(&format!("connecting to {}", config.brokers.join(", ")))
-        })?;
+        let failed = |error| at_the_door(config, error).before(&doing);
+        let kafka = builder.connect().await.map_err(failed)?;
         let described = kafka.admin().describe_cluster(Default::default()).await;
-        let described = described.map_err(|error| fault(&node, "", error))?;
+        let cluster = described.map_err(failed)?.cluster_id;
         Ok(Self {
             kafka,
-            cluster: described.cluster_id,
-            node,
-            request_timeout: limits.request_timeout,
-            auto_create: config.auto_create,
+            cluster,
+            config: Arc::clone(config),
         })
     }
 
@@ -80,7 +77,7 @@ impl Wire {
     /// it left open is aborted or, where its commit had been decided, completed.
     pub(crate) async fn producer(&self, transactional_id: &str) -> Result<Producer, Fault> {
         // No more than the coordinator would wait anyway; see TRANSACTION_TIMEOUT.
-        let delivery = TRANSACTION_TIMEOUT.min(self.request_timeout * 2 + LINGER);
+        let delivery = TRANSACTION_TIMEOUT.min(self.config.limits.request_timeout * 2 + LINGER);
         let built = self
             .kafka
             .producer()
@@ -89,7 +86,7 @@ impl Wire {
             .buffer_memory(BUFFER_BYTES)
             .linger(LINGER)
             .max_block(delivery)
-            .delivery_timeout(delivery.max(LINGER + self.request_timeout))
+            .delivery_timeout(delivery.max(LINGER + self.config.limits.request_timeout))
             .transaction_timeout(TRANSACTION_TIMEOUT)
             .metrics_push(false)
             .build_transactional(transactional_id)
@@ -97,9 +94,11 @@ impl Wire {
         match built {
             Ok(inner) => Ok(Producer {
                 inner,
-                node: self.node.clone(),
+                config: Arc::clone(&self.config),
             }),
-            Err(error) => Err(fault(&self.node, "", error).before("opening the transactional id")),
+            Err(error) => {
+                Err(fault(&self.config, "", error).before("opening the transactional id"))
+            }
         }
     }
 
@@ -116,15 +115,15 @@ impl Wire {
             Err(KrafkaError::Broker {
                 code: ErrorCode::UnknownTopicOrPartition,
                 ..
-            }) if self.auto_create => self.let_create(topic).await,
-            Err(error) => Err(fault(&self.node, topic, error)),
+            }) if self.config.auto_create => self.let_create(topic).await,
+            Err(error) => Err(fault(&self.config, topic, error)),
         }
     }
 
     /// Asking for the metadata as a producer does lets the cluster create the topic, if it wants
     /// to, and the leader is there a moment later.
     async fn let_create(&self, topic: &str) -> Result<(), Fault> {
-        let failed = |error| fault(&self.node, topic, error);
+        let failed = |error| fault(&self.config, topic, error);
         let consumer = self.kafka.consumer_without_group().metrics_push(false);
         let consumer = consumer.build().await.map_err(failed)?;
         let asked = Instant::now();
@@ -149,7 +148,7 @@ impl Wire {
     pub(crate) async fn require_positions(&self, topic: &str) -> Result<Option<String>, Fault> {
         let admin = self.kafka.admin();
         let wanted = NewTopic::new(topic, 1, -1)
-            .map_err(|error| fault(&self.node, topic, error))?
+            .map_err(|error| fault(&self.config, topic, error))?
             .with_config("cleanup.policy", "compact")
             // Keeps what a new session reads short: only the newest segment is never compacted.
             .with_config("segment.ms", "3600000")
@@ -188,7 +187,7 @@ impl Wire {
                         code: ErrorCode::TopicAlreadyExists,
                         ..
                     }) => Ok(None),
-                    Err(error) => Err(fault(&self.node, topic, error).before(&format!(
+                    Err(error) => Err(fault(&self.config, topic, error).before(&format!(
                         "creating the topic `{topic}` (create it by hand with 1 partition and \
                          cleanup.policy=compact)"
                     ))),
@@ -196,7 +195,7 @@ impl Wire {
             }
             // Not allowed to look: then not allowed to say anything either.
             Err(KrafkaError::Broker { code, .. }) if is_denied(code) => Ok(None),
-            Err(error) => Err(fault(&self.node, topic, error)),
+            Err(error) => Err(fault(&self.config, topic, error)),
         }
     }
 
@@ -211,7 +210,7 @@ impl Wire {
     ) -> Result<(Option<Bytes>, i64), Fault> {
         self.newest_in(topic, key, from)
             .await
-            .map_err(|error| fault(&self.node, topic, error).before("reading the position back"))
+            .map_err(|error| fault(&self.config, topic, error).before("reading the position back"))
     }
 
     async fn newest_in(
@@ -291,7 +290,7 @@ async fn scan(
 /// Writes transactions, one at a time.
 pub(crate) struct Producer {
     inner: TransactionalProducer,
-    node: String,
+    config: Arc<Config>,
 }
 
 impl Producer {
@@ -310,7 +309,7 @@ impl Producer {
         let topic = records
             .first()
             .map_or(String::new(), |record| record.topic.clone());
-        let failed = |error| fault(&self.node, &topic, error);
+        let failed = |error| fault(&self.config, &topic, error);
         self.inner.begin().map_err(failed)?;
         let mut outcomes = Vec::with_capacity(records.len() + 1);
         let mut verdict = Verdict::default();
@@ -344,7 +343,7 @@ impl Producer {
         self.inner
             .abort()
             .await
-            .map_err(|error| fault(&self.node, "", error))
+            .map_err(|error| fault(&self.config, "", error))
     }
 
     /// Lets go of the connection's resources without waiting for a dead link.
@@ -401,8 +400,8 @@ fn to_record(outgoing: Outgoing) -> Record {
     record
 }
 
-async fn security(tls: Option<&Tls>, sasl: Option<&Sasl>) -> Result<Option<AuthConfig>, Fault> {
-    let tls = tls.map(|tls| {
+async fn security(config: &Config) -> Result<Option<AuthConfig>, Fault> {
+    let tls = config.tls.as_ref().map(|tls| {
         let mut config = TlsConfig::new();
         if let Some(file) = &tls.ca_file {
             config = config.with_ca_cert(file.to_string_lossy());
@@ -413,7 +412,7 @@ async fn security(tls: Option<&Tls>, sasl: Option<&Sasl>) -> Result<Option<AuthC
         }
         config
     });
-    let Some(sasl) = sasl else {
+    let Some(sasl) = &config.sasl else {
         return Ok(tls.map(AuthConfig::ssl));
     };
     let file = &sasl.password_file;
@@ -476,24 +475,47 @@ fn refuses_record(error: &KrafkaError) -> bool {
         KrafkaError::TransactionAbortable { message } => REFUSALS
             .iter()
             .any(|code| message.ends_with(&format!("failed with {code:?}"))),
-        KrafkaError::Protocol { kind, .. } => {
-            matches!(
-                kind,
-                ProtocolErrorKind::FrameTooLarge | ProtocolErrorKind::InvalidLength
-            )
-        }
+        // Of what would be sent. `InvalidLength` is not here: it is also what krafka makes of a
+        // peer that does not speak Kafka, such as a listener that was switched to TLS.
+        KrafkaError::Protocol { kind, .. } => *kind == ProtocolErrorKind::FrameTooLarge,
         _ => false,
     }
 }
 
-fn fault(node: &str, topic: &str, error: KrafkaError) -> Fault {
+/// What krafka says where the length of an answer cannot be one.
+const NO_LENGTH: ProtocolErrorKind = ProtocolErrorKind::InvalidLength;
+
+/// A fault before the cluster has said anything: more likely than later, the config is wrong.
+fn at_the_door(config: &Config, error: KrafkaError) -> Fault {
     let text = error.to_string();
+    let no_length = |error: &KrafkaError| error.protocol_error_kind() == Some(NO_LENGTH);
+    if advice::chain(&error).any(|error| error.downcast_ref().is_some_and(no_length)) {
+        return Fault::Denied(format!("{text}; {}", advice::NOT_KAFKA));
+    }
+    if matches!(error, KrafkaError::Config { .. }) {
+        return Fault::Denied(format!("{text}; {}", advice::files(config)));
+    }
+    let hung_up = advice::hung_up(config, &error);
+    match (fault(config, "", error), hung_up) {
+        (Fault::Unreachable(text), Some(advice)) => Fault::Unreachable(format!("{text}; {advice}")),
+        (fault, _) => fault,
+    }
+}
+
+fn fault(config: &Config, topic: &str, error: KrafkaError) -> Fault {
+    let text = error.to_string();
+    if let Some(advice) = advice::tls(config, &error) {
+        return Fault::Denied(format!("{text}; {advice}"));
+    }
+    let login = advice::login(config, &error);
     match error {
         KrafkaError::Network(_) | KrafkaError::Timeout { .. } => Fault::Unreachable(text),
         KrafkaError::DeliveryTimeout { .. } => Fault::Unreachable(text),
-        KrafkaError::Auth { .. } => Fault::Denied(text),
+        KrafkaError::Auth { .. } => {
+            Fault::Denied(login.map_or_else(|| text.clone(), |advice| format!("{text}; {advice}")))
+        }
         KrafkaError::Fenced { .. } => Fault::Fenced {
-            node: node.to_owned(),
+            node: config.node.as_str().to_owned(),
             detail: text,
         },
         KrafkaError::UnknownTopic { topic } => Fault::TopicMissing(topic),
@@ -515,6 +537,36 @@ impl Fault {
             Self::Denied(text) => Self::Denied(format!("{doing}: {text}")),
             Self::Failed(text) => Self::Failed(format!("{doing}: {text}")),
             other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record that counts as refused is set aside for good, so nothing may count that says
+    /// nothing about the record: such as a leader that was switched to TLS under a node that
+    /// speaks without, whose alert reads like the length of an answer.
+    #[test]
+    fn only_words_about_a_record_refuse_it() {
+        let alert = "message size 352518912 exceeds maximum 104857600";
+        let innocent = [
+            KrafkaError::protocol_kind(ProtocolErrorKind::InvalidLength, alert),
+            KrafkaError::auth("SASL authentication failed"),
+            KrafkaError::timeout("Produce"),
+            KrafkaError::broker(ErrorCode::NotEnoughReplicas, ""),
+        ];
+        for error in innocent {
+            assert!(!refuses_record(&error), "{error}");
+        }
+        let guilty = [
+            KrafkaError::protocol_kind(ProtocolErrorKind::FrameTooLarge, ""),
+            KrafkaError::broker(ErrorCode::MessageTooLarge, ""),
+            KrafkaError::transaction_abortable("produce to t-0 failed with InvalidRecord"),
+        ];
+        for error in guilty {
+            assert!(refuses_record(&error), "{error}");
         }
     }
 }

@@ -223,3 +223,29 @@ fn the_summary_names_everything_that_will_run() {
         assert!(summary.contains(part), "{part} is not in\n{summary}");
     }
 }
+
+#[test]
+fn a_problem_with_the_way_into_kafka_stands_at_its_own_key() {
+    let found = problems(
+        r#"[node]
+name = "n"
+[kafka]
+brokers = ["b:9093"]
+tls = { ca_file = "/does/not/exist/ca.pem" }
+user = "n"
+password_file = "/does/not/exist/password"
+"#,
+    );
+    let expected = [
+        ("5", "kafka.tls", "/does/not/exist/ca.pem"),
+        ("7", "kafka.password_file", "/does/not/exist/password"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, (number, key, part)) in found.iter().zip(expected) {
+        assert!(line.starts_with(&format!("{number}: {key}: ")), "{line}");
+        assert!(line.contains(part), "{line}");
+    }
+    let found =
+        problems("[node]\nname = \"n\"\n[kafka]\nbrokers = [\"b:9092\"]\nmechanism = \"PLAIN\"\n");
+    assert!(found[0].starts_with("5: kafka.mechanism: "), "{found:#?}");
+}

@@ -36,8 +36,8 @@ pub fn read(table: &Table<'_>, base: &Path, node: &str, streams: &Streams) -> Op
     config.streams = chosen;
     config.tls = tls;
     config.sasl = sasl;
-    for problem in config.check() {
-        table.problem("brokers", problem);
+    for (key, problem) in config.check() {
+        table.problem(key, problem);
     }
     Some(config)
 }
@@ -80,6 +80,9 @@ fn read_sasl(table: &Table<'_>, base: &Path) -> Option<Sasl> {
             "user",
             "goes together with password_file: give both or neither",
         );
+    }
+    if user.is_none() && mechanism.is_some() {
+        table.problem("mechanism", "is of no use without user and password_file");
     }
     let (user, password_file) = user.zip(password_file)?;
     Some(Sasl {
