@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is about to be done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,11 @@ pub enum Operation {
 /// Asked before each operation; an error is returned in its place.
 pub trait Fault: Send + Sync {
     fn before(&self, operation: Operation, path: &Path) -> io::Result<()>;
+
+    /// Time that passed besides what the clock says, for tests that cannot wait.
+    fn skipped(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The real file system, or one that fails when a test says so.
@@ -36,6 +42,11 @@ impl Disk {
         self.0
             .as_ref()
             .map_or(Ok(()), |fault| fault.before(operation, path))
+    }
+
+    pub(crate) fn skipped(&self) -> Duration {
+        let fault = self.0.as_ref();
+        fault.map_or(Duration::ZERO, |fault| fault.skipped())
     }
 
     pub(crate) fn create(&self, path: &Path) -> io::Result<File> {

@@ -65,6 +65,7 @@ impl Writer {
 
     /// Removes the segments of a stream that are marked for it.
     fn remove_old(&mut self, index: usize) -> Result<(), Error> {
+        self.renew(index)?;
         let track = &self.tracks[index];
         let segments = track.stream.segments();
         let count = segments
@@ -87,6 +88,24 @@ impl Writer {
         }
         self.unlink(index, count);
         Ok(())
+    }
+
+    /// Where all of a stream is to go, and nothing was appended since: begins its next segment.
+    fn renew(&mut self, index: usize) -> Result<(), Error> {
+        let (disk, origin, sequence) = (&self.disk, self.origin, self.next_sequence);
+        let track = &mut self.tracks[index];
+        let newest = track.stream.segments().pop();
+        let all = newest.is_some_and(|newest| {
+            newest.name.base < newest.next() && newest.next() <= track.remove_below
+        });
+        match all.then(|| track.renew(disk, origin, sequence)) {
+            Some(Err(poisoned @ Error::Poisoned { .. })) => Err(poisoned),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "old records stay until their stream can go on elsewhere");
+                Ok(())
+            }
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     /// A failure here costs space and nothing else: recovery finds the file again.

@@ -56,6 +56,14 @@
 //! stream's new tail are journalled in one frame before the file goes. Gap records that go with
 //! it unread are told again in that frame, those of one subject and reason as one.
 //!
+//! A stream may also have an `age_max`: older segments are deleted where they are confirmed, and
+//! by policy given up where they are not; the writer wakes by itself for it. Age is counted on
+//! the log's own clock, the time it has been open over all its lives: no wall clock that jumps
+//! can wipe a log, and a node that is switched off ages nothing. The clock, and how far each
+//! stream had come at which time, are journalled 16 times per `age_max`, hourly at least. So a
+//! record stays for `age_max` at least, and as long again at most as its segment holds younger
+//! ones: a segment is closed at a quarter of `age_max`.
+//!
 //! # Files of a data directory
 //!
 //! ```text
@@ -136,12 +144,14 @@
 //! ```
 //!
 //! Changes in bucket `_skerry` are the log's own: `tail/<stream>` (u64, records before it were
-//! given up) and `damage/<stream>/<offset>` (a gap record was written for it).
+//! given up), `damage/<stream>/<offset>` (a gap record was written for it) and `ages` (the
+//! log's clock, and marks of how far each stream had come when).
 //!
 //! A snapshot of the catalog is a run of frames in `_catalog`, alone in its segment's beginning:
 //! all flagged 2, the first also 4, the last also 8. It is valid only whole, and then stands for
 //! every change with a lower sequence number.
 
+mod age;
 mod append;
 mod catalog;
 mod directory;
@@ -159,6 +169,7 @@ mod queue;
 mod reader;
 mod record;
 mod recovery;
+mod removal;
 mod replay;
 mod retention;
 mod segment;

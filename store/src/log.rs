@@ -1,5 +1,6 @@
 //! The handle on an open log.
 
+use crate::age::Ages;
 use crate::catalog::Catalog;
 use crate::directory;
 use crate::disk::Disk;
@@ -302,6 +303,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         || damage.iter().any(|damage| !damage.is_empty())
         || synchronised.ahead;
     let (poison, poisoned) = watch::channel(None);
+    let ages = Ages::load(&catalog, &streams);
     let shared = Shared {
         epoch,
         directory,
@@ -330,6 +332,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             segment_bytes: options.segment_bytes,
             wanted: incomplete && !synchronised.rebuilt,
         },
+        ages,
         unflushed_bytes: 0,
         rebuild_after: None,
         lock,

@@ -45,6 +45,9 @@ pub struct StreamOptions {
     pub name: StreamName,
     /// Bytes of segment files this stream may hold.
     pub bytes_max: u64,
+    /// Records older than this are removed by segment: where they are confirmed, and by
+    /// [`WhenFull::DropOldest`] in any case. Age is the time that the log was open since then.
+    pub age_max: Option<Duration>,
     /// What happens when `bytes_max` is reached and nothing confirmed is left to reclaim.
     pub when_full: WhenFull,
     /// Names of the cursors that must all have advanced past a record before it counts as
@@ -59,6 +62,7 @@ impl StreamOptions {
         Self {
             name,
             bytes_max,
+            age_max: None,
             when_full: WhenFull::Block,
             readers: Vec::new(),
         }

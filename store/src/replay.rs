@@ -54,7 +54,9 @@ impl Ahead {
         };
         for (index, (stream, last_frame)) in truth.streams.iter().zip(last_frames).enumerate() {
             let seen = changed.get(stream.options.name.as_str());
-            if seen.is_some_and(|seen| seen > last_frame) {
+            // What is older than the oldest segment was removed, and a snapshot has its changes.
+            let kept = stream.first().map_or(0, |oldest| oldest.name.sequence);
+            if seen.is_some_and(|seen| seen > last_frame && *seen >= kept) {
                 ahead.of_journal |= index == truth.journal;
                 ahead.of_records |= index != truth.journal;
             }

@@ -59,6 +59,8 @@ pub struct StreamStats {
     /// Bytes of segment files, and how many there may be.
     pub bytes: u64,
     pub bytes_max: u64,
+    /// How long records stay, at most.
+    pub age_max_seconds: Option<u64>,
     pub segments: usize,
     /// Everything before this is confirmed by all the readers the stream waits for.
     pub confirmed: Offset,
@@ -98,6 +100,7 @@ impl Shared {
             head: stream.head(),
             bytes: stream.bytes(),
             bytes_max: stream.options.bytes_max,
+            age_max_seconds: stream.options.age_max.map(|age| age.as_secs()),
             segments: stream.segments().len(),
             confirmed: self.confirmed(stream),
         });

@@ -7,16 +7,15 @@
 //!            └─ full: this append fails, or the oldest segment is given up
 //! ```
 
+use crate::age::Ages;
 use crate::catalog::{Mark, Reached};
 use crate::directory::Lock;
 use crate::disk::Disk;
-use crate::frame::{self, Encoded};
-use crate::give_up;
+use crate::frame::Encoded;
 use crate::housekeeping::Snapshots;
 use crate::plan::{Plan, Planned};
-use crate::queue::{Company, Queued};
+use crate::queue::{Company, Queued, Taken};
 use crate::recovery;
-use crate::retention::{Held, Room, make_room};
 use crate::stats::Storage;
 use crate::stream::Shared;
 use crate::track::{Origin, Track};
@@ -36,6 +35,7 @@ pub(crate) struct Writer {
     /// The next frame's.
     pub(crate) next_sequence: u64,
     pub(crate) snapshots: Snapshots,
+    pub(crate) ages: Ages,
     pub(crate) unflushed_bytes: u64,
     pub(crate) rebuild_after: Option<Instant>,
     /// Held for as long as the files may change.
@@ -43,19 +43,26 @@ pub(crate) struct Writer {
 }
 
 /// An append that was let in, and the stream whose frame carries it.
-type Note = (usize, Encoded);
+pub(crate) type Note = (usize, Encoded);
 
 impl Writer {
     /// Works until the queue is closed and empty, or a sync fails.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut company = Company::new(self.commit_delay_max);
-        while let Some(batch) = shared.queue.take(&mut company) {
+        loop {
+            let batch = match shared.queue.take(&mut company, self.wake_at()) {
+                Taken::Appends(batch) => batch,
+                Taken::Nothing => Vec::new(),
+                Taken::Closed => break,
+            };
             let appends = batch.len();
             if let Err(error) = self.commit(Vec::new(), batch) {
                 return self.end_poisoned(&error);
             }
-            company.committed(appends);
+            if appends > 0 {
+                company.committed(appends);
+            }
         }
         if let Err(error) = self.stop() {
             tracing::warn!(%error, "the log was closed without its clean-stop marker");
@@ -64,16 +71,28 @@ impl Writer {
         shared.catalog.abandon();
     }
 
+    /// When there is something to do even if nobody appends.
+    fn wake_at(&self) -> Option<Instant> {
+        let due = self.ages.due()?;
+        Some(self.ages.clock.instant(due))
+    }
+
     /// One group commit. An error means that the log is poisoned.
     pub(crate) fn commit(&mut self, notes: Vec<Note>, batch: Vec<Queued>) -> Result<(), Error> {
         self.mend_catalog();
+        let aged = self.expire();
         if let Err(error) = self.roll_back() {
             return self.fail(batch, error);
         }
         let (gaps, batch) = self.admit(batch);
         let mut plan = Plan::new(self.next_sequence);
         let damage = self.survey_damage();
-        let notes: Vec<_> = notes.into_iter().chain(damage).chain(gaps).collect();
+        let notes: Vec<_> = notes
+            .into_iter()
+            .chain(damage)
+            .chain(aged)
+            .chain(gaps)
+            .collect();
         for (stream, note) in &notes {
             plan.push(*stream, self.tracks[*stream].head(), note);
         }
@@ -147,80 +166,6 @@ impl Writer {
             }
         }
         notes
-    }
-
-    /// Lets in what fits. Returns gap records for what has to go, and the appends let in.
-    fn admit(&mut self, batch: Vec<Queued>) -> (Vec<Note>, Vec<Queued>) {
-        let mut gaps = Vec::new();
-        let mut needed: BTreeMap<usize, Result<u64, Error>> = BTreeMap::new();
-        let mut admitted = Vec::with_capacity(batch.len());
-        for queued in batch {
-            let stream = queued.carrier;
-            let before = needed.remove(&stream).unwrap_or(Ok(0));
-            // Once one is refused, all later ones are: a stream keeps its order.
-            let after = before.and_then(|before| {
-                let bytes = queued.append.bytes() + frame::HEADER_BYTES;
-                let needed = before + bytes as u64;
-                let gap = self.make_room(stream, needed)?;
-                gaps.extend(gap.map(|gap| (stream, gap)));
-                Ok(needed)
-            });
-            match &after {
-                Ok(_) => admitted.push(queued),
-                Err(full) => {
-                    self.figures().full += 1;
-                    queued.answer(Err(full.clone()));
-                }
-            }
-            needed.insert(stream, after);
-        }
-        (gaps, admitted)
-    }
-
-    /// Marks segments for removal so that `needed` bytes fit, and journals what is lost by it.
-    fn make_room(&mut self, index: usize, needed: u64) -> Result<Option<Encoded>, Error> {
-        let track = &mut self.tracks[index];
-        let stream = Arc::clone(&track.stream);
-        let mut segments = stream.segments();
-        segments.retain(|segment| segment.next() > track.kept_from());
-        let held: Vec<_> = segments
-            .iter()
-            .map(|segment| Held {
-                bytes: segment.bytes(),
-                next: segment.next(),
-            })
-            .collect();
-        let confirmed = self.shared.confirmed(&stream);
-        let options = &stream.options;
-        let room = make_room(
-            &held,
-            needed,
-            options.bytes_max,
-            confirmed,
-            options.when_full,
-        );
-        let (count, dropped) = match room {
-            Room::Enough => return Ok(None),
-            Room::Reclaim(count) => (count, false),
-            Room::Drop(count) => (count, true),
-            Room::Full => {
-                return Err(Error::Full {
-                    stream: options.name.to_string(),
-                    bytes: held.iter().map(|segment| segment.bytes).sum(),
-                    bytes_max: options.bytes_max,
-                });
-            }
-        };
-        // The newest segment can only go once there is a newer one.
-        track.rotate |= count == held.len();
-        let next = held[count - 1].next;
-        track.give_up(next);
-        if !dropped {
-            return Ok(None);
-        }
-        let lost = (segments[0].name.base.max(confirmed), next);
-        let name = options.name.as_str();
-        Ok(Some(give_up::journal(name, &segments[..count], lost)))
     }
 
     fn write(&mut self, frames: &[Planned]) -> Result<Written, Error> {
@@ -335,7 +280,8 @@ impl Writer {
             figures.records += u64::from(append.count);
             figures.bytes += append.bytes() as u64;
         }
-        figures.gaps += notes.len() as u64;
+        let gaps = notes.iter().filter(|(_, note)| note.count > 0);
+        figures.gaps += gaps.count() as u64;
         figures.commits += 1;
         figures.written += written.bytes;
         if figures.storage != Storage::Ok {
@@ -394,7 +340,7 @@ impl Writer {
         self.poison.send_replace(Some(error.clone()));
         self.shared.queue.close();
         let mut company = Company::new(Duration::ZERO);
-        while let Some(batch) = self.shared.queue.take(&mut company) {
+        while let Taken::Appends(batch) = self.shared.queue.take(&mut company, None) {
             for queued in batch {
                 queued.answer(Err(error.clone()));
             }

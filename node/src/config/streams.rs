@@ -5,11 +5,16 @@ use super::{MIB, units};
 use skerry_broker::TopicFilter;
 use skerry_store::{StreamName, StreamOptions, WhenFull};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A limit below this could not hold two segments of the smallest size.
 const BYTES_LEAST: u64 = MIB;
 const BYTES_MOST: u64 = 1 << 50;
 const BYTES_DEFAULT: u64 = 1024 * MIB;
+
+/// Age is looked at, and noted on the disk, sixteen times within it.
+const AGE_LEAST: Duration = Duration::from_secs(60);
+const AGE_MOST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Where MQTT topics go that no stream asks for.
 const DEFAULT: &str = "default";
@@ -77,6 +82,7 @@ impl Streams {
             value.list(|filter| TopicFilter::new(filter.string()?).map_err(|why| why.to_string()))
         });
         let bytes_max = table.optional("bytes_max", units::bytes(BYTES_LEAST..=BYTES_MOST));
+        let age_max = table.optional("age_max", units::duration(AGE_LEAST..=AGE_MOST));
         let policy = table.optional(
             "when_full",
             units::word(&[
@@ -85,6 +91,12 @@ impl Streams {
             ]),
         );
         table.finish();
+        let kept = when_full == WhenFull::DropOldest && policy == Some(WhenFull::Block);
+        if age_max.is_some() && kept {
+            let message = "nothing confirms this stream without [kafka], and `block` gives up \
+                 nothing that is not confirmed; leave one of the two out";
+            table.problem("age_max", message);
+        }
         let name = name?;
         for filter in filters.into_iter().flatten() {
             self.routes.push((filter, name.clone()));
@@ -97,6 +109,7 @@ impl Streams {
                 ..StreamOptions::new(name.clone(), BYTES_DEFAULT)
             });
         options.bytes_max = bytes_max.unwrap_or(options.bytes_max);
+        options.age_max = age_max;
         options.when_full = policy.unwrap_or(options.when_full);
         Some(name)
     }

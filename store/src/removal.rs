@@ -1,0 +1,150 @@
+//! Which segments have to go, and what has to be journalled for it: those that are in the way of
+//! an append, and those that are too old.
+
+use crate::frame::{self, Encoded};
+use crate::give_up::{self, Reason};
+use crate::queue::Queued;
+use crate::retention::{Held, Room, make_room};
+use crate::segment::Segment;
+use crate::writer::{Note, Writer};
+use crate::{Error, WhenFull};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Writer {
+    /// Lets in what fits. Returns gap records for what has to go, and the appends let in.
+    pub(crate) fn admit(&mut self, batch: Vec<Queued>) -> (Vec<Note>, Vec<Queued>) {
+        let mut gaps = Vec::new();
+        let mut needed: BTreeMap<usize, Result<u64, Error>> = BTreeMap::new();
+        let mut admitted = Vec::with_capacity(batch.len());
+        for queued in batch {
+            let stream = queued.carrier;
+            let before = needed.remove(&stream).unwrap_or(Ok(0));
+            // Once one is refused, all later ones are: a stream keeps its order.
+            let after = before.and_then(|before| {
+                let bytes = queued.append.bytes() + frame::HEADER_BYTES;
+                let needed = before + bytes as u64;
+                let gap = self.make_room(stream, needed)?;
+                gaps.extend(gap.map(|gap| (stream, gap)));
+                Ok(needed)
+            });
+            match &after {
+                Ok(_) => admitted.push(queued),
+                Err(full) => {
+                    self.figures().full += 1;
+                    queued.answer(Err(full.clone()));
+                }
+            }
+            needed.insert(stream, after);
+        }
+        (gaps, admitted)
+    }
+
+    /// Marks segments for removal so that `needed` bytes fit, and journals what is lost by it.
+    fn make_room(&mut self, index: usize, needed: u64) -> Result<Option<Encoded>, Error> {
+        let segments = self.kept(index);
+        let held: Vec<_> = segments
+            .iter()
+            .map(|segment| Held {
+                bytes: segment.bytes(),
+                next: segment.next(),
+            })
+            .collect();
+        let stream = &self.shared.streams[index];
+        let confirmed = self.shared.confirmed(stream);
+        let options = &stream.options;
+        let room = make_room(
+            &held,
+            needed,
+            options.bytes_max,
+            confirmed,
+            options.when_full,
+        );
+        match room {
+            Room::Enough => Ok(None),
+            Room::Reclaim(count) | Room::Drop(count) => {
+                Ok(self.give_up(index, &segments[..count], Reason::StreamFull))
+            }
+            Room::Full => Err(Error::Full {
+                stream: options.name.to_string(),
+                bytes: held.iter().map(|segment| segment.bytes).sum(),
+                bytes_max: options.bytes_max,
+            }),
+        }
+    }
+
+    /// The segments of a stream that the commit under way leaves, oldest first.
+    fn kept(&self, index: usize) -> Vec<Arc<Segment>> {
+        let track = &self.tracks[index];
+        let mut segments = track.stream.segments();
+        segments.retain(|segment| segment.next() > track.kept_from());
+        segments
+    }
+
+    /// Has the commit under way do without `segments`, the oldest of those a stream has kept.
+    /// Returns what is to be journalled if some of it is not confirmed.
+    fn give_up(
+        &mut self,
+        index: usize,
+        segments: &[Arc<Segment>],
+        reason: Reason,
+    ) -> Option<Encoded> {
+        let (first, last) = (segments.first()?, segments.last()?);
+        let track = &mut self.tracks[index];
+        let confirmed = self.shared.confirmed(&track.stream);
+        // The newest segment can only go once there is a newer one.
+        let newest = track.stream.segments().pop();
+        track.rotate |= newest.is_some_and(|newest| Arc::ptr_eq(&newest, last));
+        let next = last.next();
+        track.give_up(next);
+        if next <= confirmed {
+            return None;
+        }
+        let lost = (first.name.base.max(confirmed), next);
+        let name = track.stream.options.name.as_str();
+        Some(give_up::journal(name, segments, lost, reason))
+    }
+
+    /// Marks what is too old for removal. Returns gap records for what goes unconfirmed, and, in
+    /// the journal's name, how far the clock has come.
+    pub(crate) fn expire(&mut self) -> Vec<Note> {
+        let now = self.ages.clock.now() + self.disk.skipped();
+        let tracks = &self.tracks;
+        let held = |index: usize| (tracks[index].stream.tail(), tracks[index].head());
+        if !self.ages.tick(now, held) {
+            return Vec::new();
+        }
+        let mut notes = Vec::new();
+        for index in 0..self.tracks.len() {
+            let gap = self.expire_stream(index, now);
+            notes.extend(gap.map(|gap| (index, gap)));
+        }
+        let ages = self.ages.note(now, |index| self.name(index));
+        notes.push((self.shared.journal, Encoded::new(&[], vec![ages])));
+        notes
+    }
+
+    fn expire_stream(&mut self, index: usize, now: Duration) -> Option<Encoded> {
+        let expired = self.ages.expired(index, now);
+        let segments = self.kept(index);
+        if let Some(newest) = segments.last() {
+            let track = &mut self.tracks[index];
+            track.rotate |= self.ages.is_to_close(index, newest.name.base, now);
+        }
+        let stream = &self.shared.streams[index];
+        let limit = match stream.options.when_full {
+            WhenFull::Block => expired.min(self.shared.confirmed(stream)),
+            WhenFull::DropOldest => expired,
+        };
+        let count = segments
+            .iter()
+            .take_while(|segment| holds_records(segment) && segment.next() <= limit)
+            .count();
+        self.give_up(index, &segments[..count], Reason::TooOld)
+    }
+}
+
+fn holds_records(segment: &Arc<Segment>) -> bool {
+    segment.name.base < segment.next()
+}
