@@ -1,5 +1,6 @@
 //! Every write to the log's files goes through here, so that tests can make it fail.
 
+use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -64,6 +65,15 @@ impl Disk {
         file.write_all_at(bytes, at)
     }
 
+    /// Has the file system set aside `bytes` for a file, and makes it that long.
+    pub(crate) fn allocate(&self, file: &File, path: &Path, bytes: u64) -> io::Result<()> {
+        self.before(Operation::Write, path)?;
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP) => zero_fill(file, bytes),
+            other => Ok(other?),
+        }
+    }
+
     /// Data and length are on the device when this returns.
     pub(crate) fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
         self.before(Operation::Sync, path)?;
@@ -85,4 +95,16 @@ impl Disk {
         self.before(Operation::SyncDirectory, path)?;
         File::open(path)?.sync_all()
     }
+}
+
+/// Where a file system cannot promise blocks, they are written.
+fn zero_fill(file: &File, bytes: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut at = file.metadata()?.len();
+    while at < bytes {
+        let length = (bytes - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..length as usize], at)?;
+        at += length;
+    }
+    Ok(())
 }

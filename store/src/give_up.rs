@@ -14,12 +14,16 @@ use std::sync::Arc;
 pub(crate) enum Reason {
     StreamFull,
     TooOld,
+    QuotaFull,
+    DiskFull,
 }
 
 impl Reason {
     const fn words(self) -> &'static str {
         match self {
             Self::StreamFull => "the stream was full and its policy is drop_oldest",
+            Self::QuotaFull => "bytes_max_total was reached and the policy is drop_oldest",
+            Self::DiskFull => "the disk was full and the policy is drop_oldest",
             Self::TooOld => "the records were older than age_max and the policy is drop_oldest",
         }
     }

@@ -4,8 +4,8 @@
 use crate::frame::{self, Encoded};
 use crate::give_up::{self, Reason};
 use crate::queue::Queued;
-use crate::retention::{Held, Room, make_room};
-use crate::segment::Segment;
+use crate::retention::{Claim, Held, Room, make_room, relieve};
+use crate::segment::{HEADER_BYTES, Segment};
 use crate::writer::{Note, Writer};
 use crate::{Error, WhenFull};
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ impl Writer {
     pub(crate) fn admit(&mut self, batch: Vec<Queued>) -> (Vec<Note>, Vec<Queued>) {
         let mut gaps = Vec::new();
         let mut needed: BTreeMap<usize, Result<u64, Error>> = BTreeMap::new();
+        let mut admitted_bytes: BTreeMap<usize, u64> = BTreeMap::new();
         let mut admitted = Vec::with_capacity(batch.len());
         for queued in batch {
             let stream = queued.carrier;
@@ -27,6 +28,8 @@ impl Writer {
                 let needed = before + bytes as u64;
                 let gap = self.make_room(stream, needed)?;
                 gaps.extend(gap.map(|gap| (stream, gap)));
+                gaps.extend(self.make_room_in_all(stream, needed, &admitted_bytes)?);
+                admitted_bytes.insert(stream, needed);
                 Ok(needed)
             });
             match &after {
@@ -44,13 +47,7 @@ impl Writer {
     /// Marks segments for removal so that `needed` bytes fit, and journals what is lost by it.
     fn make_room(&mut self, index: usize, needed: u64) -> Result<Option<Encoded>, Error> {
         let segments = self.kept(index);
-        let held: Vec<_> = segments
-            .iter()
-            .map(|segment| Held {
-                bytes: segment.bytes(),
-                next: segment.next(),
-            })
-            .collect();
+        let held: Vec<Held> = segments.iter().map(|segment| segment.held()).collect();
         let stream = &self.shared.streams[index];
         let confirmed = self.shared.confirmed(stream);
         let options = &stream.options;
@@ -74,8 +71,51 @@ impl Writer {
         }
     }
 
+    /// The same for `needed` bytes of a stream in the quota over all streams, with what was let in
+    /// before. Within its reserve a stream is never refused; nor are cursors, that free space.
+    fn make_room_in_all(
+        &mut self,
+        index: usize,
+        needed: u64,
+        admitted_bytes: &BTreeMap<usize, u64>,
+    ) -> Result<Vec<Note>, Error> {
+        let Some(bytes_max) = self.shared.bytes_max_total else {
+            return Ok(Vec::new());
+        };
+        let mut claims: Vec<_> = (0..self.tracks.len())
+            .map(|index| self.claim(index))
+            .collect();
+        for (&stream, bytes) in admitted_bytes {
+            claims[stream].bytes += bytes + HEADER_BYTES as u64;
+        }
+        let before = admitted_bytes.get(&index).copied();
+        // With room for a segment that is begun for it.
+        claims[index].bytes +=
+            before.map_or(needed + HEADER_BYTES as u64, |before| needed - before);
+        let exempt =
+            index == self.shared.journal || claims[index].bytes <= claims[index].reserve_bytes;
+        let bytes: u64 = claims.iter().map(Claim::weight).sum();
+        let Some(excess) = bytes.checked_sub(bytes_max).filter(|_| !exempt) else {
+            return Ok(Vec::new());
+        };
+        let Some(going) = relieve(claims, excess) else {
+            return Err(Error::QuotaFull {
+                stream: self.name(index).to_owned(),
+                bytes,
+                bytes_max,
+            });
+        };
+        let mut notes = Vec::new();
+        for (index, count) in going.into_iter().enumerate() {
+            let segments = self.kept(index);
+            let gap = self.give_up(index, &segments[..count], Reason::QuotaFull);
+            notes.extend(gap.map(|gap| (index, gap)));
+        }
+        Ok(notes)
+    }
+
     /// The segments of a stream that the commit under way leaves, oldest first.
-    fn kept(&self, index: usize) -> Vec<Arc<Segment>> {
+    pub(crate) fn kept(&self, index: usize) -> Vec<Arc<Segment>> {
         let track = &self.tracks[index];
         let mut segments = track.stream.segments();
         segments.retain(|segment| segment.next() > track.kept_from());
@@ -84,7 +124,7 @@ impl Writer {
 
     /// Has the commit under way do without `segments`, the oldest of those a stream has kept.
     /// Returns what is to be journalled if some of it is not confirmed.
-    fn give_up(
+    pub(crate) fn give_up(
         &mut self,
         index: usize,
         segments: &[Arc<Segment>],

@@ -120,6 +120,18 @@ pub(crate) fn synchronise(
     }
 }
 
+/// What is known without a catalog: any frame may hold a change that no snapshot has.
+pub(crate) fn unsynchronised(truth: Truth<'_>) -> Result<Synchronised, Error> {
+    let snapshot = Snapshot::newest(&truth.streams[truth.journal])?;
+    Ok(Synchronised {
+        rebuilt: false,
+        ahead: false,
+        snapshot: snapshot.last,
+        snapshot_bytes: snapshot.bytes,
+        last_change: truth.mark.applied,
+    })
+}
+
 /// Makes the catalog anew: the newest snapshot, then all changes after it.
 pub(crate) fn rebuild(catalog: &Catalog, truth: Truth<'_>) -> Result<Synchronised, Error> {
     let journal = &truth.streams[truth.journal];

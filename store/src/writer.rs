@@ -3,7 +3,8 @@
 //! ```text
 //! queue ─► admit ─► plan ─► write ─► sync ─► catalog ─► heads ─► answers ─► housekeeping
 //!            │                 │        └─ fails: poison, the thread ends
-//!            │                 └─ fails: roll back, every append of the commit fails
+//!            │                 └─ fails: roll back, make space if the disk is full, else every
+//!            │                    append of the commit fails
 //!            └─ full: this append fails, or the oldest segment is given up
 //! ```
 
@@ -16,6 +17,7 @@ use crate::housekeeping::Snapshots;
 use crate::plan::{Plan, Planned};
 use crate::queue::{Company, Queued, Taken};
 use crate::recovery;
+use crate::reserve::Reserve;
 use crate::stats::Storage;
 use crate::stream::Shared;
 use crate::track::{Origin, Track};
@@ -36,11 +38,21 @@ pub(crate) struct Writer {
     pub(crate) next_sequence: u64,
     pub(crate) snapshots: Snapshots,
     pub(crate) ages: Ages,
+    pub(crate) reserve: Reserve,
+    pub(crate) reserve_warned: bool,
+    /// What the reserve should hold after the commit under way, which draws on it.
+    pub(crate) drawn: Option<u64>,
+    /// Why only streams with a reserve are written: the disk is full.
+    pub(crate) disk_full: Option<Error>,
     pub(crate) unflushed_bytes: u64,
     pub(crate) rebuild_after: Option<Instant>,
     /// Held for as long as the files may change.
     pub(crate) lock: Lock,
 }
+
+/// An idle log notices within this that its disk has become read-only, and one that failed that
+/// the disk works again.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// An append that was let in, and the stream whose frame carries it.
 pub(crate) type Note = (usize, Encoded);
@@ -51,13 +63,13 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let mut company = Company::new(self.commit_delay_max);
         loop {
-            let batch = match shared.queue.take(&mut company, self.wake_at()) {
-                Taken::Appends(batch) => batch,
-                Taken::Nothing => Vec::new(),
+            let (notes, batch) = match shared.queue.take(&mut company, Some(self.wake_at())) {
+                Taken::Appends(batch) => (Vec::new(), batch),
+                Taken::Nothing => (self.look_at_disk(), Vec::new()),
                 Taken::Closed => break,
             };
             let appends = batch.len();
-            if let Err(error) = self.commit(Vec::new(), batch) {
+            if let Err(error) = self.commit(notes, batch) {
                 return self.end_poisoned(&error);
             }
             if appends > 0 {
@@ -71,29 +83,63 @@ impl Writer {
         shared.catalog.abandon();
     }
 
-    /// When there is something to do even if nobody appends.
-    fn wake_at(&self) -> Option<Instant> {
-        let due = self.ages.due()?;
-        Some(self.ages.clock.instant(due))
+    /// When to look after the disk and what is on it even if nobody appends.
+    fn wake_at(&self) -> Instant {
+        let look = Instant::now() + LOOK_PAUSE;
+        let due = self.ages.due().map(|due| self.ages.clock.instant(due));
+        match self.figures().storage {
+            Storage::Ok => due.map_or(look, |due| due.min(look)),
+            _ => look,
+        }
     }
 
     /// One group commit. An error means that the log is poisoned.
     pub(crate) fn commit(&mut self, notes: Vec<Note>, batch: Vec<Queued>) -> Result<(), Error> {
         self.mend_catalog();
-        let aged = self.expire();
         if let Err(error) = self.roll_back() {
             return self.fail(batch, error);
         }
-        let (gaps, batch) = self.admit(batch);
+        self.look_for_space(&batch)?;
+        let mut notes = notes;
+        notes.extend(self.survey_damage());
+        let lasting = notes.len();
+        notes.extend(self.expire());
+        let mut batch = batch;
+        loop {
+            if let Some(full) = self.disk_full.clone() {
+                batch = self.draw_on_reserve(batch, &full);
+            }
+            let (gaps, admitted) = self.admit(batch);
+            notes.extend(gaps);
+            let error = match self.put(&notes, &admitted) {
+                Ok(offsets) => {
+                    answer(admitted, offsets, &self.tracks);
+                    return self.tidy();
+                }
+                Err(error) => error,
+            };
+            if !is_full(&error) || self.disk_full.is_some() {
+                return self.fail(admitted, error);
+            }
+            // Nothing was given up, so that is not to be told.
+            self.settle_removals(false);
+            notes.truncate(lasting);
+            batch = admitted;
+            if !self.relieve()? {
+                self.disk_full = Some(error);
+            }
+        }
+    }
+
+    /// Writes and syncs notes and appends, and makes them true. Returns the offsets of each
+    /// append. After an error nothing of it is there.
+    pub(crate) fn put(
+        &mut self,
+        notes: &[Note],
+        batch: &[Queued],
+    ) -> Result<Vec<Committed>, Error> {
         let mut plan = Plan::new(self.next_sequence);
-        let damage = self.survey_damage();
-        let notes: Vec<_> = notes
-            .into_iter()
-            .chain(damage)
-            .chain(aged)
-            .chain(gaps)
-            .collect();
-        for (stream, note) in &notes {
+        for (stream, note) in notes {
             plan.push(*stream, self.tracks[*stream].head(), note);
         }
         let offsets: Vec<_> = batch
@@ -106,26 +152,20 @@ impl Writer {
         let (frames, next_sequence) = plan.finish();
         if frames.is_empty() {
             self.settle_removals(true);
-            return self.tidy();
+            return Ok(offsets);
         }
         // Numbers of a commit that fails are not used again: its frames may still turn up.
         self.next_sequence = next_sequence;
-
         let written = match self.write(&frames) {
             Ok(written) => written,
             Err(error) => {
-                if matches!(&error, Error::Storage { source, .. } if is_full(source)) {
-                    self.reclaim_confirmed();
-                }
                 return match self.roll_back() {
-                    Err(poisoned @ Error::Poisoned { .. }) => self.fail(batch, poisoned),
-                    _ => self.fail(batch, error),
+                    Err(poisoned @ Error::Poisoned { .. }) => Err(poisoned),
+                    _ => Err(error),
                 };
             }
         };
-        if let Err(poisoned) = self.sync_all(&written) {
-            return self.fail(batch, poisoned);
-        }
+        self.sync_all(&written)?;
 
         let changes = notes.iter().map(|(_, note)| note);
         let changes = changes.chain(batch.iter().map(|queued| &queued.append));
@@ -135,20 +175,8 @@ impl Writer {
             self.tracks[stream].publish(next);
         }
         self.settle_removals(true);
-        self.count(&notes, &batch, &written);
-        for (queued, committed) in batch.into_iter().zip(offsets) {
-            let committed = if queued.carrier == queued.stream {
-                committed
-            } else {
-                let head = self.tracks[queued.stream].head();
-                Committed {
-                    first: head,
-                    next: head,
-                }
-            };
-            queued.answer(Ok(committed));
-        }
-        self.tidy()
+        self.count(notes, batch, &written);
+        Ok(offsets)
     }
 
     /// Gap records for damage that readers came upon.
@@ -249,15 +277,7 @@ impl Writer {
     /// Answers a commit that failed. A poisoning error is handed on.
     pub(crate) fn fail(&mut self, batch: Vec<Queued>, error: Error) -> Result<(), Error> {
         self.settle_removals(false);
-        let mut figures = self.figures();
-        if figures.storage == Storage::Ok {
-            tracing::error!(%error, "a commit failed; nothing acknowledged is lost");
-        }
-        figures.failed += batch.len() as u64;
-        figures.storage = Storage::StorageFailed {
-            reason: error.to_string(),
-        };
-        drop(figures);
+        self.storage_failed(&error, batch.len());
         for queued in batch {
             queued.answer(Err(error.clone()));
         }
@@ -267,7 +287,7 @@ impl Writer {
         }
     }
 
-    fn settle_removals(&mut self, committed: bool) {
+    pub(crate) fn settle_removals(&mut self, committed: bool) {
         for track in &mut self.tracks {
             track.settle_removal(committed);
         }
@@ -284,7 +304,7 @@ impl Writer {
         figures.gaps += gaps.count() as u64;
         figures.commits += 1;
         figures.written += written.bytes;
-        if figures.storage != Storage::Ok {
+        if figures.storage != Storage::Ok && self.disk_full.is_none() {
             tracing::info!("the disk takes writes again");
             figures.storage = Storage::Ok;
         }
@@ -384,7 +404,26 @@ impl Written {
     }
 }
 
-fn is_full(error: &std::io::Error) -> bool {
+/// Tells each appender where its records are.
+fn answer(batch: Vec<Queued>, offsets: Vec<Committed>, tracks: &[Track]) {
+    for (queued, committed) in batch.into_iter().zip(offsets) {
+        let committed = if queued.carrier == queued.stream {
+            committed
+        } else {
+            let head = tracks[queued.stream].head();
+            Committed {
+                first: head,
+                next: head,
+            }
+        };
+        queued.answer(Ok(committed));
+    }
+}
+
+pub(crate) fn is_full(error: &Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
+    let Error::Storage { source, .. } = error else {
+        return false;
+    };
+    matches!(source.kind(), StorageFull | QuotaExceeded)
 }

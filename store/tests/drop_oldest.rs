@@ -33,6 +33,8 @@ enum Step {
     Reopen,
     /// This many appends come while the disk takes nothing.
     DiskFull(u8),
+    /// This many records for another stream, that the quota over both has to hold as well.
+    Other(u8),
     /// This many minutes pass; records stay for an hour.
     Pass(u8),
 }
@@ -65,6 +67,7 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reopen),
         1 => (1..3_u8).prop_map(Step::DiskFull),
         2 => (1..90_u8).prop_map(Step::Pass),
+        2 => (1..60_u8).prop_map(Step::Other),
     ]
 }
 
@@ -142,6 +145,11 @@ impl Bench {
                 self.read(bytes.into());
             }
             Step::Reopen => self.open(),
+            Step::Other(records) => {
+                for number in 0..records {
+                    self.append(append("two", [number.into()]));
+                }
+            }
             Step::Pass(minutes) => {
                 self.world
                     .minutes
@@ -204,6 +212,10 @@ fn full_stream() -> (tempfile::TempDir, Bench) {
     options.streams[0].when_full = WhenFull::DropOldest;
     options.streams[0].readers = vec!["uplink".into()];
     options.streams[0].age_max = Some(60 * MINUTE);
+    options.streams[1].bytes_max = 8_000;
+    options.streams[1].when_full = WhenFull::DropOldest;
+    options.journal_reserve_bytes = 16_000;
+    options.bytes_max_total = Some(16_000 + 7_000);
     (directory, Bench::new(options))
 }
 

@@ -2,6 +2,7 @@
 
 use super::reader::Table;
 use super::{MIB, units};
+use bytesize::ByteSize;
 use skerry_broker::TopicFilter;
 use skerry_store::{StreamName, StreamOptions, WhenFull};
 use std::collections::BTreeMap;
@@ -26,10 +27,17 @@ pub const NODE_EVENTS: &str = "node";
 pub struct Streams {
     options: BTreeMap<StreamName, StreamOptions>,
     routes: Vec<(TopicFilter, StreamName)>,
+    /// What all of them may hold together.
+    quota: Option<u64>,
 }
 
 impl Streams {
-    pub fn read(root: &Table<'_>, leaves_the_site: bool, has_models: bool) -> Self {
+    pub fn read(
+        root: &Table<'_>,
+        quota: Option<u64>,
+        leaves_the_site: bool,
+        has_models: bool,
+    ) -> Self {
         // Without a cluster nothing is ever confirmed, and a stream that blocks would end the
         // site's recording for good; then the oldest data makes room.
         let when_full = match leaves_the_site {
@@ -39,6 +47,7 @@ impl Streams {
         let mut streams = Self {
             options: BTreeMap::new(),
             routes: Vec::new(),
+            quota,
         };
         streams.add_always(DEFAULT, BYTES_DEFAULT, when_full);
         streams.add_always(NODE_EVENTS, 16 * MIB, WhenFull::DropOldest);
@@ -82,6 +91,7 @@ impl Streams {
             value.list(|filter| TopicFilter::new(filter.string()?).map_err(|why| why.to_string()))
         });
         let bytes_max = table.optional("bytes_max", units::bytes(BYTES_LEAST..=BYTES_MOST));
+        let reserve = table.optional("reserve_bytes", units::bytes(0..=BYTES_MOST));
         let age_max = table.optional("age_max", units::duration(AGE_LEAST..=AGE_MOST));
         let policy = table.optional(
             "when_full",
@@ -110,6 +120,24 @@ impl Streams {
             });
         options.bytes_max = bytes_max.unwrap_or(options.bytes_max);
         options.age_max = age_max;
+        options.reserve_bytes = reserve.unwrap_or(0);
+        if options.reserve_bytes > options.bytes_max {
+            let most = ByteSize::b(options.bytes_max);
+            table.problem(
+                "reserve_bytes",
+                format!("must be at most bytes_max, {most}"),
+            );
+        }
+        if let Some(most) = self
+            .quota
+            .filter(|most| bytes_max.is_some_and(|max| max > *most))
+        {
+            let most = ByteSize::b(most);
+            table.problem(
+                "bytes_max",
+                format!("is over store.bytes_max_total, {most}"),
+            );
+        }
         options.when_full = policy.unwrap_or(options.when_full);
         Some(name)
     }
@@ -129,6 +157,12 @@ impl Streams {
     pub fn default_stream(&self) -> StreamName {
         self.named(DEFAULT)
             .expect("the default stream always exists")
+    }
+
+    /// What the streams keep for themselves, whatever the others take.
+    pub fn reserves(&self) -> u64 {
+        let streams = self.options.values();
+        streams.map(|stream| stream.reserve_bytes).sum()
     }
 
     pub fn routes(&self) -> &[(TopicFilter, StreamName)] {

@@ -247,3 +247,31 @@ fn an_age_that_could_never_remove_anything_is_a_problem() {
     let delivered = format!("{blocking}[kafka]\nbrokers = [\"k:9092\"]\n");
     assert_eq!(age(&delivered), Some(Duration::from_secs(30 * 86_400)));
 }
+
+#[test]
+fn reserves_and_sizes_have_to_fit_the_quota() {
+    let config = |quota: &str, reserve: &str, size: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[store]\nbytes_max_total = \"{quota}\"\n[[stream]]\nname = \
+             \"a\"\nreserve_bytes = \"{reserve}\"\nbytes_max = \"{size}\"\n"
+        )
+    };
+    let store = parse(&config("64MiB", "30MiB", "64MiB"))
+        .expect("a config")
+        .store;
+    assert_eq!(store.bytes_max_total, Some(64 * MIB));
+    let found = problems(&config("64MiB", "60MiB", "65MiB"));
+    let expected = [
+        "4: store.bytes_max_total: the streams' reserve_bytes, with 1.0 MiB for",
+        "8: stream[0].bytes_max: is over store.bytes_max_total, 64.0 MiB",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, start) in found.iter().zip(expected) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    let found = problems(&config("64MiB", "20MiB", "10MiB"));
+    assert_eq!(
+        found,
+        ["7: stream[0].reserve_bytes: must be at most bytes_max, 10.0 MiB"]
+    );
+}

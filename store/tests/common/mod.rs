@@ -21,6 +21,7 @@ pub(crate) fn options(directory: &Path) -> Options {
         .into();
     options.segment_bytes = 2_000;
     options.commit_delay_max = Duration::from_millis(1);
+    options.journal_reserve_bytes = 64 * 1024;
     options.allow_volatile = true;
     options
 }
