@@ -17,7 +17,8 @@ impl Writer {
     pub(crate) fn admit(&mut self, batch: Vec<Queued>) -> (Vec<Note>, Vec<Queued>) {
         let mut gaps = Vec::new();
         let mut needed: BTreeMap<usize, Result<u64, Error>> = BTreeMap::new();
-        let mut admitted_bytes: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut let_in: BTreeMap<usize, u64> = BTreeMap::new();
+        let held = self.shared.weight();
         let mut admitted = Vec::with_capacity(batch.len());
         for queued in batch {
             let stream = queued.carrier;
@@ -28,8 +29,8 @@ impl Writer {
                 let needed = before + bytes as u64;
                 let gap = self.make_room(stream, needed)?;
                 gaps.extend(gap.map(|gap| (stream, gap)));
-                gaps.extend(self.make_room_in_all(stream, needed, &admitted_bytes)?);
-                admitted_bytes.insert(stream, needed);
+                gaps.extend(self.make_room_in_all(stream, needed, held, &let_in)?);
+                let_in.insert(stream, needed);
                 Ok(needed)
             });
             match &after {
@@ -71,27 +72,31 @@ impl Writer {
         }
     }
 
-    /// The same for `needed` bytes of a stream in the quota over all streams, with what was let in
-    /// before. Within its reserve a stream is never refused; nor are cursors, that free space.
+    /// The same for `needed` bytes of a stream in the quota over all streams, of which they hold
+    /// `held` and take what was let in before. Within its reserve a stream is never refused; nor
+    /// are cursors, that free space.
     fn make_room_in_all(
         &mut self,
         index: usize,
         needed: u64,
-        admitted_bytes: &BTreeMap<usize, u64>,
+        held: u64,
+        let_in: &BTreeMap<usize, u64>,
     ) -> Result<Vec<Note>, Error> {
-        let Some(bytes_max) = self.shared.bytes_max_total else {
+        let others = let_in.iter().filter(|(stream, _)| **stream != index);
+        let coming = others.chain([(&index, &needed)]);
+        // Each may begin a segment.
+        let coming = coming.map(|(&stream, bytes)| (stream, bytes + HEADER_BYTES as u64));
+        let coming: Vec<_> = coming.collect();
+        let most = held + coming.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let Some(bytes_max) = self.shared.bytes_max_total.filter(|max| most > *max) else {
             return Ok(Vec::new());
         };
         let mut claims: Vec<_> = (0..self.tracks.len())
             .map(|index| self.claim(index))
             .collect();
-        for (&stream, bytes) in admitted_bytes {
-            claims[stream].bytes += bytes + HEADER_BYTES as u64;
+        for (stream, bytes) in coming {
+            claims[stream].bytes += bytes;
         }
-        let before = admitted_bytes.get(&index).copied();
-        // With room for a segment that is begun for it.
-        claims[index].bytes +=
-            before.map_or(needed + HEADER_BYTES as u64, |before| needed - before);
         let exempt =
             index == self.shared.journal || claims[index].bytes <= claims[index].reserve_bytes;
         let bytes: u64 = claims.iter().map(Claim::weight).sum();

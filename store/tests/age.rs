@@ -176,6 +176,7 @@ async fn a_wall_clock_that_jumps_removes_nothing() {
     let time = Arc::new(Time::default());
     let options = a_day(directory.path(), WhenFull::DropOldest);
     let open = || {
+        time.0.store(0, Ordering::SeqCst);
         Log::open_on(options.clone(), Disk::failing(time.clone()))
             .unwrap()
             .0
@@ -190,16 +191,17 @@ async fn a_wall_clock_that_jumps_removes_nothing() {
         time.pass(1);
         commit(&log).await;
     }
+    live(&log, &time, 12).await;
     drop(log);
     for file in segments(directory.path(), "one") {
         let file = std::fs::File::options().write(true).open(file).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     }
     let log = open();
-    live(&log, &time, 20).await;
+    live(&log, &time, 8).await;
     assert_eq!(read_all(&log, "one").0.len(), 3);
-    // The three hours before the restart count.
-    live(&log, &time, 7).await;
+    // The fifteen hours before the restart count.
+    live(&log, &time, 10).await;
     assert!(
         tail(&log) > 0,
         "what was noted before the restart is forgotten"

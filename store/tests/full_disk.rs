@@ -110,16 +110,9 @@ impl Drop for Small {
 }
 
 /// A record of 10,000 bytes that do not compress.
-fn noise(stream: &str, number: u64) -> Append {
-    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
+fn bulk(stream: &str, number: u64) -> Append {
     let mut append = append(stream, [number]);
-    append.records[0].payload = std::iter::repeat_with(&mut next).take(10_000).collect();
+    append.records[0].payload = noise(number, 10_000).into();
     append
 }
 
@@ -127,7 +120,7 @@ fn noise(stream: &str, number: u64) -> Append {
 async fn write(log: &Log, stream: &str, most: u64) -> (u64, Option<Error>) {
     let mut head = 0;
     for number in 0..most {
-        match log.append(noise(stream, number)).await {
+        match log.append(bulk(stream, number)).await {
             Ok(committed) => head = committed.next.0,
             Err(error) => return (head, Some(error)),
         }
@@ -188,12 +181,12 @@ async fn a_neighbour_that_fills_the_disk_cannot_take_what_is_reserved() {
 
     // The small stream, and cursors, go on; the others stay refused although space was given back.
     for number in 0..180 {
-        let committed = log.append(noise("two", number)).await.unwrap();
+        let committed = log.append(bulk("two", number)).await.unwrap();
         assert_eq!(committed.first, Offset(number));
         if number % 10 == 0 {
             small.fill();
             confirm(&log, "one", number / 10).await.unwrap();
-            assert!(is_no_space(log.append(noise("one", 0)).await.err()));
+            assert!(is_no_space(log.append(bulk("one", 0)).await.err()));
         }
     }
     assert_eq!(accounts(&log, "one"), (one, 0));
@@ -204,7 +197,7 @@ async fn a_neighbour_that_fills_the_disk_cannot_take_what_is_reserved() {
         log.stats().storage == Storage::Ok
     })
     .await;
-    let committed = log.append(noise("one", 0)).await.unwrap();
+    let committed = log.append(bulk("one", 0)).await.unwrap();
     assert_eq!(committed.first, Offset(one));
     let stats = log.stats();
     assert!(stats.reserve_bytes_held >= stats.reserve_bytes);
@@ -259,7 +252,7 @@ async fn drop_oldest_goes_on_on_a_full_disk_and_tells_what_it_gave_up() {
 
 #[tokio::test]
 async fn a_log_opens_on_a_full_disk_serves_and_recovers() {
-    for without_catalog in [false, true] {
+    for (without_catalog, without_reserve) in [(false, false), (true, false), (true, true)] {
         let Some(small) = Small::new() else {
             return;
         };
@@ -271,13 +264,15 @@ async fn a_log_opens_on_a_full_disk_serves_and_recovers() {
         drop(log);
         if without_catalog {
             std::fs::remove_dir_all(options.directory.join("catalog")).unwrap();
-            // Nor is there anything that was kept back.
+        }
+        if without_reserve {
             std::fs::remove_file(options.directory.join("reserve")).unwrap();
         }
         small.fill();
         let (log, _) = Log::open(options.clone()).unwrap();
         assert!(matches!(log.stats().storage, Storage::StorageFailed { .. }));
         assert_eq!(accounts(&log, "one"), (one, 0));
+        assert_eq!(log.stats().catalog_in_order, !without_reserve);
         // The neighbour takes what opening had left.
         small.fill();
         assert!(is_no_space(write(&log, "one", 1_000).await.1));
@@ -287,7 +282,7 @@ async fn a_log_opens_on_a_full_disk_serves_and_recovers() {
             log.stats().storage == Storage::Ok
         })
         .await;
-        log.append(noise("one", 0)).await.unwrap();
+        log.append(bulk("one", 0)).await.unwrap();
         wait_until("the catalog is back", || log.stats().catalog_in_order).await;
         assert_eq!(log.get("test", b"key").unwrap().unwrap(), "value");
         assert_eq!(log.cursor("uplink", &name("one")).unwrap(), Some(Offset(7)));
@@ -315,7 +310,7 @@ async fn a_disk_that_becomes_read_only_is_noticed_while_nobody_writes() {
     assert!(abort.unwrap().success());
     let failed = || matches!(log.stats().storage, Storage::StorageFailed { .. });
     wait_until("the log notices", failed).await;
-    let refusal = log.append(noise("one", 5)).await.unwrap_err();
+    let refusal = log.append(bulk("one", 5)).await.unwrap_err();
     assert!(refusal.to_string().contains("Read-only"), "{refusal}");
     assert_eq!(accounts(&log, "one"), (5, 0));
     drop(log);

@@ -62,6 +62,18 @@ pub(crate) fn change(change: Change) -> Append {
     }
 }
 
+/// Bytes that do not compress, others for each seed.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
 /// First, one past last.
 pub(crate) type Ranges = Vec<(u64, u64)>;
 
