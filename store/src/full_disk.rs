@@ -155,8 +155,12 @@ impl Writer {
     pub(crate) fn claim(&self, index: usize) -> Claim {
         let stream = &self.shared.streams[index];
         let segments = self.kept(index);
-        // The newest one says where the stream goes on.
-        let older = segments.split_last().map_or(&[][..], |(_, older)| older);
+        let older = match segments.split_last() {
+            // The newest one says where the stream goes on.
+            Some((_, older)) if index != self.shared.journal => older,
+            // The journal's go by themselves, once there is a snapshot.
+            _ => &[],
+        };
         Claim {
             bytes: segments.iter().map(|segment| segment.bytes()).sum(),
             bytes_max: stream.options.bytes_max,
