@@ -74,6 +74,13 @@ fn is_volatile(directory: &Path) -> Result<bool, Error> {
     Ok(magic == TMPFS_MAGIC || magic == RAMFS_MAGIC)
 }
 
+/// Whether nothing can be written any more, as the kernel has it after an error of the disk. A
+/// file that is opened for writing tells, and wears no flash.
+pub(crate) fn is_read_only(directory: &Path) -> bool {
+    let opened = File::options().write(true).open(directory.join("lock"));
+    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+}
+
 /// The names of the streams that have a directory.
 pub(crate) fn list(directory: &Path) -> Result<Vec<StreamName>, Error> {
     let streams = streams(directory);

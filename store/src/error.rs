@@ -25,6 +25,16 @@ pub enum Error {
         bytes: u64,
         bytes_max: u64,
     },
+    #[error(
+        "stream {stream} has no room: all streams together hold or reserve {bytes} of \
+         {bytes_max} bytes, and nothing is left that is confirmed or may be dropped; raise \
+         bytes_max_total or restore the way out"
+    )]
+    QuotaFull {
+        stream: String,
+        bytes: u64,
+        bytes_max: u64,
+    },
     #[error("cannot {action} {}: {source}", path.display())]
     Storage {
         action: &'static str,
@@ -77,7 +87,7 @@ pub enum Error {
 pub enum Class {
     /// The same call may succeed later by itself: the disk is full or failing.
     Retry,
-    /// The stream's own limit is reached: succeeds once its readers confirm.
+    /// The stream's limit, or that over all streams, is reached: succeeds once readers confirm.
     Full,
     /// This call can never succeed; others can.
     Reject,
@@ -90,7 +100,7 @@ impl Error {
     pub const fn class(&self) -> Class {
         match self {
             Self::Storage { .. } | Self::Catalog { .. } => Class::Retry,
-            Self::Full { .. } => Class::Full,
+            Self::Full { .. } | Self::QuotaFull { .. } => Class::Full,
             Self::StreamName { .. }
             | Self::UnknownStream { .. }
             | Self::Invalid { .. }

@@ -9,7 +9,26 @@ use crate::{Change, Error, Gap, Kind, Offset, Record, WallNanos};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const REASON: &str = "the stream was full and its policy is drop_oldest";
+/// Why segments are given up, in the words of the gap record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    StreamFull,
+    TooOld,
+    QuotaFull,
+    DiskFull,
+}
+
+impl Reason {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::StreamFull => "the stream was full and its policy is drop_oldest",
+            Self::QuotaFull => "bytes_max_total was reached and the policy is drop_oldest",
+            Self::DiskFull => "the disk was full and the policy is drop_oldest",
+            Self::TooOld => "the records were older than age_max and the policy is drop_oldest",
+        }
+    }
+}
+
 /// More kinds of gaps than this are told as one: the record that tells them has to stay small.
 const GAPS_MAX: usize = 256;
 
@@ -19,11 +38,12 @@ pub(crate) fn journal(
     stream: &str,
     segments: &[Arc<Segment>],
     offsets: (Offset, Offset),
+    reason: Reason,
 ) -> Encoded {
     let (first, next) = offsets;
     tracing::error!(
-        stream, %first, %next,
-        "the stream is full: its oldest records were given up"
+        stream, %first, %next, reason = reason.words(),
+        "the oldest records of a stream were given up"
     );
     let mut found = Found::default();
     for segment in segments {
@@ -36,7 +56,7 @@ pub(crate) fn journal(
         from: found.times.map(|(from, _)| from),
         to: found.times.map(|(_, to)| to),
         count: Some(next.0 - first.0),
-        reason: REASON.to_owned(),
+        reason: reason.words().to_owned(),
     };
     found.gaps.push(own);
     let records: Vec<_> = fold(stream, found.gaps)
@@ -173,7 +193,7 @@ mod tests {
             from: None,
             to: None,
             count,
-            reason: REASON.to_owned(),
+            reason: Reason::StreamFull.words().to_owned(),
         }
     }
 

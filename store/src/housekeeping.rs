@@ -3,6 +3,7 @@
 
 use crate::catalog::Reached;
 use crate::frame::{Builder, Encoded, flags};
+use crate::give_up;
 use crate::replay::{self, Truth};
 use crate::segment::Segment;
 use crate::writer::Writer;
@@ -57,6 +58,7 @@ impl Writer {
         if self.snapshots.due() {
             self.snapshot()?;
         }
+        self.keep_reserve();
         if self.unflushed_bytes >= FLUSH_BYTES {
             self.flush_catalog();
         }
@@ -65,6 +67,7 @@ impl Writer {
 
     /// Removes the segments of a stream that are marked for it.
     fn remove_old(&mut self, index: usize) -> Result<(), Error> {
+        self.renew(index)?;
         let track = &self.tracks[index];
         let segments = track.stream.segments();
         let count = segments
@@ -78,15 +81,29 @@ impl Writer {
         }
         track.stream.raise_floor(track.remove_below);
         // Frames that go may hold the only copy of changes made since the last snapshot.
-        let kept = segments[count].name.sequence;
-        if kept > self.snapshots.last + 1
-            && self.snapshots.last_change > self.snapshots.last
-            && !self.snapshot()?
-        {
+        if self.needs_snapshot(segments[count].name.sequence) && !self.snapshot()? {
             return Ok(());
         }
         self.unlink(index, count);
         Ok(())
+    }
+
+    /// Where all of a stream is to go, and nothing was appended since: begins its next segment.
+    fn renew(&mut self, index: usize) -> Result<(), Error> {
+        let (disk, origin, sequence) = (&self.disk, self.origin, self.next_sequence);
+        let track = &mut self.tracks[index];
+        let newest = track.stream.segments().pop();
+        let all = newest.is_some_and(|newest| {
+            newest.name.base < newest.next() && newest.next() <= track.remove_below
+        });
+        match all.then(|| track.renew(disk, origin, sequence)) {
+            Some(Err(poisoned @ Error::Poisoned { .. })) => Err(poisoned),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "old records stay until their stream can go on elsewhere");
+                Ok(())
+            }
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     /// A failure here costs space and nothing else: recovery finds the file again.
@@ -105,27 +122,34 @@ impl Writer {
         self.figures().removed += count as u64;
     }
 
-    /// The disk is full: gives back what is confirmed and needs no snapshot first.
-    pub(crate) fn reclaim_confirmed(&mut self) {
+    /// Whether changes in frames before `kept` are in no snapshot yet.
+    pub(crate) const fn needs_snapshot(&self, kept: u64) -> bool {
+        kept > self.snapshots.last + 1 && self.snapshots.last_change > self.snapshots.last
+    }
+
+    /// The disk is full: gives back what is confirmed and needs no snapshot first. False if
+    /// there is nothing of that kind.
+    pub(crate) fn reclaim_confirmed(&mut self) -> bool {
+        let mut reclaimed = false;
         for index in 0..self.tracks.len() {
             let stream = &self.tracks[index].stream;
             let confirmed = self.shared.confirmed(stream);
             let segments = stream.segments();
             let safe = |pair: &&[Arc<Segment>]| {
-                let all_applied = self.snapshots.last_change <= self.snapshots.last;
-                pair[0].next() <= confirmed
-                    && (all_applied || pair[1].name.sequence <= self.snapshots.last + 1)
+                pair[0].next() <= confirmed && !self.needs_snapshot(pair[1].name.sequence)
             };
             let count = segments.windows(2).take_while(safe).count();
             if count > 0 {
                 self.unlink(index, count);
+                reclaimed = true;
             }
         }
+        reclaimed
     }
 
     /// Writes the whole catalog into `_catalog` and trims what came before. `Ok(false)` if the
     /// disk or the catalog did not allow it; an error poisons.
-    fn snapshot(&mut self) -> Result<bool, Error> {
+    pub(crate) fn snapshot(&mut self) -> Result<bool, Error> {
         if !self.shared.catalog.in_order() {
             return Ok(false);
         }
@@ -231,6 +255,16 @@ impl Writer {
         }
     }
 
+    /// Takes from the catalog what was given up and is still on disk: a log that was opened
+    /// without it could not know.
+    fn adopt_tails(&mut self) {
+        for track in &mut self.tracks {
+            let tail = give_up::tail(&self.shared.catalog, track.stream.options.name.as_str());
+            track.remove_below = track.remove_below.max(tail);
+            track.stream.raise_floor(tail);
+        }
+    }
+
     /// Rebuilds the catalog if it is out of order.
     pub(crate) fn mend_catalog(&mut self) {
         let due = self
@@ -246,7 +280,10 @@ impl Writer {
             heads: &self.heads(),
         };
         match replay::rebuild(&self.shared.catalog, truth) {
-            Ok(_) => tracing::info!("the catalog was rebuilt from the log"),
+            Ok(_) => {
+                tracing::info!("the catalog was rebuilt from the log");
+                self.adopt_tails();
+            }
             Err(error) => self.abandon_catalog(&error),
         }
         self.rebuild_after = Some(Instant::now() + REBUILD_PAUSE);

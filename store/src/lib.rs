@@ -15,7 +15,7 @@
 //! - **It always opens**, whatever a crash or a bad disk did to its files ([`Recovery`] says what
 //!   was found), unless they are from a newer format version.
 //! - **A full stream is a policy** ([`WhenFull`]), a full disk is a state ([`Storage`]) that ends
-//!   by itself, a failed sync is the end: the log is poisoned, [`Log::poisoned`] resolves, and
+//!   by itself and leaves streams with a reserve writable, a failed sync is the end: the log is poisoned, [`Log::poisoned`] resolves, and
 //!   only a new process may look at what the disk really holds.
 //!
 //! # What it is not
@@ -56,6 +56,37 @@
 //! stream's new tail are journalled in one frame before the file goes. Gap records that go with
 //! it unread are told again in that frame, those of one subject and reason as one.
 //!
+//! A stream may also have an `age_max`: older segments are deleted where they are confirmed, and
+//! by policy given up where they are not; the writer wakes by itself for it. Age is counted on
+//! the log's own clock, the time it has been open over all its lives: no wall clock that jumps
+//! can wipe a log, and a node that is switched off ages nothing. The clock, and how far each
+//! stream had come at which time, are journalled 16 times per `age_max`, hourly at least. So a
+//! record stays for `age_max` at least, and as long again at most as its segment holds younger
+//! ones: a segment is closed at a quarter of `age_max`.
+//!
+//! All streams together may hold `bytes_max_total`, in which each counts with what it holds or
+//! with its `reserve_bytes`, whichever is more: so a stream within its reserve is never refused
+//! for the others' sake. For any append that does not fit, confirmed segments are deleted, the
+//! oldest of all streams first; then the `drop_oldest` stream that fills most of its own
+//! `bytes_max` gives up its oldest segment, and so on; if no stream may, the append fails with
+//! [`Error::QuotaFull`]. Nothing is taken from a reserve, and `_catalog` is never refused: moving
+//! a cursor is what frees space. (`bytes_max_total` is exceeded by `_catalog` at most.)
+//!
+//! **A full disk.** The reserves, and `journal_reserve_bytes` for `_catalog`, are also kept from
+//! other processes, as the allocated blocks of the file `reserve`. When a write finds no space,
+//! confirmed segments are deleted; then `drop_oldest` streams give up by the quota's rule, their
+//! gap records written with the blocks of the reserve; and the commit is tried again. Once
+//! nothing is left that may go, the state is [`Storage::StorageFailed`]: what has a reserve is
+//! written with its blocks, all else is refused, until the reserve can be made whole with some
+//! space to spare, which is tried every second. Opening on a full disk takes the whole reserve
+//! first; if even that is not enough for sled, the log opens without its catalog (no cursor is
+//! known then, so nothing counts as confirmed) and rebuilds it when it can. In the same state, a
+//! disk that refuses writes for another reason is tried every second with a change that changes
+//! nothing; one that is found read-only while idle is reported without a write.
+//!
+//! Between a block given back and the write it is for, another process may be quicker; the commit
+//! fails then, and the next gives back more.
+//!
 //! # Files of a data directory
 //!
 //! ```text
@@ -64,6 +95,7 @@
 //! clean-stop.json         {"last_sequence", "heads"}: there only after an orderly stop
 //! streams/<stream>/<base offset, 20 digits>-<sequence, 20 digits>.seg
 //! catalog/                sled; may be deleted while nothing runs
+//! reserve                 blocks kept for a full disk; may be deleted while nothing runs
 //! quarantine/             copies of damaged bytes, for people
 //! ```
 //!
@@ -136,12 +168,14 @@
 //! ```
 //!
 //! Changes in bucket `_skerry` are the log's own: `tail/<stream>` (u64, records before it were
-//! given up) and `damage/<stream>/<offset>` (a gap record was written for it).
+//! given up), `damage/<stream>/<offset>` (a gap record was written for it) and `ages` (the
+//! log's clock, and marks of how far each stream had come when).
 //!
 //! A snapshot of the catalog is a run of frames in `_catalog`, alone in its segment's beginning:
 //! all flagged 2, the first also 4, the last also 8. It is valid only whole, and then stands for
 //! every change with a lower sequence number.
 
+mod age;
 mod append;
 mod catalog;
 mod directory;
@@ -149,6 +183,7 @@ mod disk;
 mod encoding;
 mod error;
 mod frame;
+mod full_disk;
 mod give_up;
 mod housekeeping;
 pub mod inspect;
@@ -159,7 +194,9 @@ mod queue;
 mod reader;
 mod record;
 mod recovery;
+mod removal;
 mod replay;
+mod reserve;
 mod retention;
 mod segment;
 mod stats;

@@ -1,5 +1,6 @@
 //! The handle on an open log.
 
+use crate::age::Ages;
 use crate::catalog::Catalog;
 use crate::directory;
 use crate::disk::Disk;
@@ -9,9 +10,10 @@ use crate::housekeeping::Snapshots;
 use crate::queue::{Answer, Producer, Queue};
 use crate::recovery::{self, Found, Marker};
 use crate::replay::{self, Truth};
+use crate::reserve::Reserve;
 use crate::stream::{Shared, Stream};
 use crate::track::{Origin, Track};
-use crate::writer::Writer;
+use crate::writer::{Writer, is_full};
 use crate::{
     Append, Committed, Error, Offset, Options, Reader, Recovery, Stats, StreamName, StreamOptions,
 };
@@ -198,6 +200,8 @@ impl Pending {
 fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let directory = options.directory.clone();
     let lock = directory::claim(&directory, options.allow_volatile)?;
+    let mut reserve = Reserve::open(&directory);
+    let disk_full = make_room_to_open(&disk, &mut reserve);
     let epoch = directory::establish_epoch(&disk, &directory)?;
     let origin = Origin {
         epoch,
@@ -214,7 +218,11 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let mut last_frames = Vec::new();
     let mut damage = Vec::new();
     let mut last_sequence = marker.as_ref().map_or(0, |marker| marker.last_sequence);
-    for stream in all_streams(&options)? {
+    let all = all_streams(&options)?;
+    // The newest segments, which cannot go, take a quarter of the quota at most.
+    let quota = options.bytes_max_total.unwrap_or(u64::MAX);
+    let segment_bytes = options.segment_bytes.min(quota / 4 / all.len() as u64);
+    for stream in all {
         let path = directory::streams(&directory).join(stream.name.as_str());
         std::fs::create_dir_all(&path).map_err(Error::storage("create", &path))?;
         let Found {
@@ -230,7 +238,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         last_frames.push(last_frame);
         damage.push(damaged);
         let (sender, receiver) = watch::channel(head);
-        let stream = Stream::new(stream, path, options.segment_bytes, receiver, segments);
+        let stream = Stream::new(stream, path, segment_bytes, receiver, segments);
         streams.push(Arc::new(stream));
         heads.push(sender);
     }
@@ -265,7 +273,15 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         heads: &known,
     };
     let clean = recovery.clean_stop;
-    let synchronised = replay::synchronise(&catalog, truth, &last_frames, clean)?;
+    let synchronised = match replay::synchronise(&catalog, truth, &last_frames, clean) {
+        // Records can be read and written without it, and it is made anew once there is space.
+        Err(error @ (Error::Catalog { .. } | Error::Storage { .. })) if disk_full.is_some() => {
+            tracing::error!(%error, "the disk is full: the log is opened without its catalog");
+            catalog.abandon();
+            replay::unsynchronised(truth)?
+        }
+        other => other?,
+    };
     recovery.catalog_rebuilt = synchronised.rebuilt && last_sequence > 0;
     let cursors = catalog.cursors().into_iter();
     raise(
@@ -310,11 +326,13 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         || damage.iter().any(|damage| !damage.is_empty())
         || synchronised.ahead;
     let (poison, poisoned) = watch::channel(None);
+    let ages = Ages::load(&catalog, &streams);
     let shared = Shared {
         epoch,
         directory,
         streams,
         journal,
+        bytes_max_total: options.bytes_max_total,
         catalog,
         queue: Queue::new(),
         damaged: Mutex::default(),
@@ -338,18 +356,39 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             segment_bytes: options.segment_bytes,
             wanted: incomplete && !synchronised.rebuilt,
         },
+        ages,
+        reserve,
+        reserve_warned: false,
+        drawn: None,
+        disk_full,
         unflushed_bytes: 0,
         rebuild_after: None,
         lock,
     };
     // What cannot be noted now (a full disk) is found and noted at the next opening.
+    if let Some(full) = writer.disk_full.clone() {
+        writer.storage_failed(&full, 0);
+        writer.reclaim_confirmed();
+    }
     writer.commit(notes, Vec::new())?;
     Ok((writer, recovery))
+}
+
+/// On a full disk, opening takes what the log kept for the purpose.
+fn make_room_to_open(disk: &Disk, reserve: &mut Reserve) -> Option<Error> {
+    let error = reserve.probe(disk, reserve.held()).err()?;
+    reserve.give_back(disk, u64::MAX);
+    let error = Error::storage("reserve space in", reserve.path())(error);
+    is_full(&error).then_some(error)
 }
 
 /// The configured streams, the journal, and those that are only on disk, in name order.
 fn all_streams(options: &Options) -> Result<Vec<StreamOptions>, Error> {
     let unlimited = |name| StreamOptions::new(name, u64::MAX);
+    let own = |name| StreamOptions {
+        reserve_bytes: options.journal_reserve_bytes,
+        ..unlimited(name)
+    };
     let mut streams = BTreeMap::new();
     for name in directory::list(&options.directory)? {
         streams.insert(name.clone(), unlimited(name));
@@ -358,7 +397,7 @@ fn all_streams(options: &Options) -> Result<Vec<StreamOptions>, Error> {
         streams.insert(stream.name.clone(), stream.clone());
     }
     let journal = StreamName::catalog();
-    streams.insert(journal.clone(), unlimited(journal));
+    streams.insert(journal.clone(), own(journal));
     Ok(streams.into_values().collect())
 }
 

@@ -45,6 +45,13 @@ pub struct StreamOptions {
     pub name: StreamName,
     /// Bytes of segment files this stream may hold.
     pub bytes_max: u64,
+    /// Room that nobody else can take: neither other streams, under [`Options::bytes_max_total`],
+    /// nor other processes that fill the disk. The stream can always be written while it holds
+    /// less than this.
+    pub reserve_bytes: u64,
+    /// Records older than this are removed by segment: where they are confirmed, and by
+    /// [`WhenFull::DropOldest`] in any case. Age is the time that the log was open since then.
+    pub age_max: Option<Duration>,
     /// What happens when `bytes_max` is reached and nothing confirmed is left to reclaim.
     pub when_full: WhenFull,
     /// Names of the cursors that must all have advanced past a record before it counts as
@@ -59,6 +66,8 @@ impl StreamOptions {
         Self {
             name,
             bytes_max,
+            reserve_bytes: 0,
+            age_max: None,
             when_full: WhenFull::Block,
             readers: Vec::new(),
         }
@@ -81,6 +90,13 @@ pub struct Options {
     /// The streams to create or go on with. Streams found on disk besides these stay readable
     /// and writable, without a limit.
     pub streams: Vec<StreamOptions>,
+    /// Bytes of segment files, and of reserves, that all streams may hold together. Confirmed
+    /// data is reclaimed first, the oldest first; then the `drop_oldest` stream that fills most
+    /// of its own limit gives up its oldest segment.
+    pub bytes_max_total: Option<u64>,
+    /// What the log keeps on the disk for itself: for cursors, which free space, and for the gap
+    /// records without which nothing is given up.
+    pub journal_reserve_bytes: u64,
     /// Upper bound on how long a record waits for company before its commit starts.
     pub commit_delay_max: Duration,
     /// A segment file that reaches this is closed; streams with a small `bytes_max` use a
@@ -97,6 +113,8 @@ impl Options {
         Self {
             directory: directory.into(),
             streams: Vec::new(),
+            bytes_max_total: None,
+            journal_reserve_bytes: 1024 * 1024,
             commit_delay_max: Duration::from_millis(5),
             segment_bytes: 16 * 1024 * 1024,
             allow_volatile: false,

@@ -92,6 +92,17 @@ impl Queued {
 
 pub(crate) type Answer = oneshot::Receiver<Result<Committed, Error>>;
 
+/// What the writer is to do next.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// Commit these.
+    Appends(Vec<Queued>),
+    /// See to what is due: nobody appended until then.
+    Nothing,
+    /// End: the queue is closed and empty.
+    Closed,
+}
+
 impl Queue {
     pub(crate) fn new() -> Self {
         Self {
@@ -145,18 +156,18 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// What the next commit carries; `None` once the queue is closed and empty.
-    pub(crate) fn take(&self, company: &mut Company) -> Option<Vec<Queued>> {
+    /// What the next commit carries, or that it is time to go on without.
+    pub(crate) fn take(&self, company: &mut Company, wake_at: Option<Instant>) -> Taken {
         let mut waiting = self.lock();
         loop {
             let patience = match waiting.appends.front() {
-                None if waiting.closed => return None,
-                None => None,
+                None if waiting.closed => return Taken::Closed,
+                None => wake_at.map(|at| at.saturating_duration_since(Instant::now())),
                 Some(oldest) => {
                     let age = oldest.arrived.elapsed();
                     match company.patience(waiting.appends.len(), waiting.bytes, age) {
                         Some(patience) if !waiting.closed => Some(patience),
-                        _ => return Some(waiting.take()),
+                        _ => return Taken::Appends(waiting.take()),
                     }
                 }
             };
@@ -165,6 +176,7 @@ impl Queue {
                     .arrived
                     .wait(waiting)
                     .unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Taken::Nothing,
                 Some(patience) => {
                     let (waiting, _) = self
                         .arrived

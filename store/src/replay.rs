@@ -54,7 +54,9 @@ impl Ahead {
         };
         for (index, (stream, last_frame)) in truth.streams.iter().zip(last_frames).enumerate() {
             let seen = changed.get(stream.options.name.as_str());
-            if seen.is_some_and(|seen| seen > last_frame) {
+            // What is older than the oldest segment was removed, and a snapshot has its changes.
+            let kept = stream.first().map_or(0, |oldest| oldest.name.sequence);
+            if seen.is_some_and(|seen| seen > last_frame && *seen >= kept) {
                 ahead.of_journal |= index == truth.journal;
                 ahead.of_records |= index != truth.journal;
             }
@@ -116,6 +118,18 @@ pub(crate) fn synchronise(
             rebuild(catalog, truth)
         }
     }
+}
+
+/// What is known without a catalog: any frame may hold a change that no snapshot has.
+pub(crate) fn unsynchronised(truth: Truth<'_>) -> Result<Synchronised, Error> {
+    let snapshot = Snapshot::newest(&truth.streams[truth.journal])?;
+    Ok(Synchronised {
+        rebuilt: false,
+        ahead: false,
+        snapshot: snapshot.last,
+        snapshot_bytes: snapshot.bytes,
+        last_change: truth.mark.applied,
+    })
 }
 
 /// Makes the catalog anew: the newest snapshot, then all changes after it.

@@ -1,6 +1,7 @@
 //! One segment file: its name, its header, and the walk over its frames.
 
 use crate::frame::{self, Flaw, Header, Seed};
+use crate::retention::Held;
 use crate::{Error, Offset, WallNanos};
 use std::fs::File;
 use std::io;
@@ -159,6 +160,14 @@ impl Segment {
     /// One past the last durable record.
     pub(crate) fn next(&self) -> Offset {
         Offset(self.next.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            bytes: self.bytes(),
+            next: self.next(),
+            sequence: self.name.sequence,
+        }
     }
 
     pub(crate) fn extend(&self, bytes: u64, next: Offset) {

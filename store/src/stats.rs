@@ -10,6 +10,12 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Stats {
     pub streams: Vec<StreamStats>,
+    /// Bytes that all streams hold or reserve together, and how many they may.
+    pub quota_bytes: u64,
+    pub quota_bytes_max: Option<u64>,
+    /// Bytes of disk kept for streams with a reserve; less than it should be on a full disk.
+    pub reserve_bytes_held: u64,
+    pub reserve_bytes: u64,
     /// Group commits that reached the disk.
     pub commits_total: u64,
     /// Calls of `fdatasync`, one per file touched by a commit.
@@ -59,6 +65,9 @@ pub struct StreamStats {
     /// Bytes of segment files, and how many there may be.
     pub bytes: u64,
     pub bytes_max: u64,
+    /// How long records stay, at most.
+    pub age_max_seconds: Option<u64>,
+    pub reserve_bytes: u64,
     pub segments: usize,
     /// Everything before this is confirmed by all the readers the stream waits for.
     pub confirmed: Offset,
@@ -79,6 +88,7 @@ pub(crate) struct Figures {
     pub(crate) failed: u64,
     pub(crate) removed: u64,
     pub(crate) snapshots: u64,
+    pub(crate) reserve: u64,
     pub(crate) storage: Storage,
 }
 
@@ -98,6 +108,8 @@ impl Shared {
             head: stream.head(),
             bytes: stream.bytes(),
             bytes_max: stream.options.bytes_max,
+            age_max_seconds: stream.options.age_max.map(|age| age.as_secs()),
+            reserve_bytes: stream.options.reserve_bytes,
             segments: stream.segments().len(),
             confirmed: self.confirmed(stream),
         });
@@ -106,6 +118,10 @@ impl Shared {
         let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Stats {
+            quota_bytes: self.weight(),
+            quota_bytes_max: self.bytes_max_total,
+            reserve_bytes_held: figures.reserve,
+            reserve_bytes: self.reserve_unused(),
             streams,
             commits_total: figures.commits,
             syncs_total: figures.syncs,

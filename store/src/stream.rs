@@ -107,6 +107,7 @@ pub(crate) struct Shared {
     pub(crate) streams: Vec<Arc<Stream>>,
     /// Index of `_catalog` in `streams`.
     pub(crate) journal: usize,
+    pub(crate) bytes_max_total: Option<u64>,
     pub(crate) catalog: Catalog,
     pub(crate) queue: Queue,
     /// Segments in which a reader came upon damage: the stream's index, and where it ends.
@@ -165,6 +166,22 @@ impl Shared {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
+    }
+
+    /// What the streams hold, or reserve where that is more.
+    pub(crate) fn weight(&self) -> u64 {
+        let streams = self.streams.iter();
+        streams
+            .map(|stream| stream.bytes().max(stream.options.reserve_bytes))
+            .sum()
+    }
+
+    /// What the streams may still write of what is reserved for them.
+    pub(crate) fn reserve_unused(&self) -> u64 {
+        let streams = self.streams.iter();
+        let unused =
+            streams.map(|stream| stream.options.reserve_bytes.saturating_sub(stream.bytes()));
+        unused.sum()
     }
 
     /// Everything in the stream before this is confirmed by all the readers it waits for.

@@ -59,7 +59,7 @@ impl Track {
 
     /// Has the commit under way give up everything before `next`.
     pub(crate) fn give_up(&mut self, next: Offset) {
-        self.removing_below = Some(next);
+        self.removing_below = Some(next.max(self.kept_from()));
     }
 
     /// The commit succeeded, or it did not: then nothing was given up.
@@ -127,6 +127,17 @@ impl Track {
             fresh: true,
         });
         Ok(segment)
+    }
+
+    /// Begins a segment though nothing is to be written yet, so that the one before it can go.
+    pub(crate) fn renew(
+        &mut self,
+        disk: &Disk,
+        origin: Origin,
+        sequence: u64,
+    ) -> Result<(), Error> {
+        self.begin(disk, origin, sequence)?;
+        self.sync(disk)
     }
 
     /// Writes behind what is there and returns where. Not durable before [`Track::sync`].

@@ -3,20 +3,21 @@
 //! ```text
 //! queue ─► admit ─► plan ─► write ─► sync ─► catalog ─► heads ─► answers ─► housekeeping
 //!            │                 │        └─ fails: poison, the thread ends
-//!            │                 └─ fails: roll back, every append of the commit fails
+//!            │                 └─ fails: roll back, make space if the disk is full, else every
+//!            │                    append of the commit fails
 //!            └─ full: this append fails, or the oldest segment is given up
 //! ```
 
+use crate::age::Ages;
 use crate::catalog::{Mark, Reached};
 use crate::directory::Lock;
 use crate::disk::Disk;
-use crate::frame::{self, Encoded};
-use crate::give_up;
+use crate::frame::Encoded;
 use crate::housekeeping::Snapshots;
 use crate::plan::{Plan, Planned};
-use crate::queue::{Company, Queued};
+use crate::queue::{Company, Queued, Taken};
 use crate::recovery;
-use crate::retention::{Held, Room, make_room};
+use crate::reserve::Reserve;
 use crate::stats::Storage;
 use crate::stream::Shared;
 use crate::track::{Origin, Track};
@@ -36,26 +37,44 @@ pub(crate) struct Writer {
     /// The next frame's.
     pub(crate) next_sequence: u64,
     pub(crate) snapshots: Snapshots,
+    pub(crate) ages: Ages,
+    pub(crate) reserve: Reserve,
+    pub(crate) reserve_warned: bool,
+    /// What the reserve should hold after the commit under way, which draws on it.
+    pub(crate) drawn: Option<u64>,
+    /// Why only streams with a reserve are written: the disk is full.
+    pub(crate) disk_full: Option<Error>,
     pub(crate) unflushed_bytes: u64,
     pub(crate) rebuild_after: Option<Instant>,
     /// Held for as long as the files may change.
     pub(crate) lock: Lock,
 }
 
+/// An idle log notices within this that its disk has become read-only, and one that failed that
+/// the disk works again.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
 /// An append that was let in, and the stream whose frame carries it.
-type Note = (usize, Encoded);
+pub(crate) type Note = (usize, Encoded);
 
 impl Writer {
     /// Works until the queue is closed and empty, or a sync fails.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut company = Company::new(self.commit_delay_max);
-        while let Some(batch) = shared.queue.take(&mut company) {
+        loop {
+            let (notes, batch) = match shared.queue.take(&mut company, Some(self.wake_at())) {
+                Taken::Appends(batch) => (Vec::new(), batch),
+                Taken::Nothing => (self.look_at_disk(), Vec::new()),
+                Taken::Closed => break,
+            };
             let appends = batch.len();
-            if let Err(error) = self.commit(Vec::new(), batch) {
+            if let Err(error) = self.commit(notes, batch) {
                 return self.end_poisoned(&error);
             }
-            company.committed(appends);
+            if appends > 0 {
+                company.committed(appends);
+            }
         }
         if let Err(error) = self.stop() {
             tracing::warn!(%error, "the log was closed without its clean-stop marker");
@@ -64,17 +83,63 @@ impl Writer {
         shared.catalog.abandon();
     }
 
+    /// When to look after the disk and what is on it even if nobody appends.
+    fn wake_at(&self) -> Instant {
+        let look = Instant::now() + LOOK_PAUSE;
+        let due = self.ages.due().map(|due| self.ages.clock.instant(due));
+        match self.figures().storage {
+            Storage::Ok => due.map_or(look, |due| due.min(look)),
+            _ => look,
+        }
+    }
+
     /// One group commit. An error means that the log is poisoned.
     pub(crate) fn commit(&mut self, notes: Vec<Note>, batch: Vec<Queued>) -> Result<(), Error> {
         self.mend_catalog();
         if let Err(error) = self.roll_back() {
             return self.fail(batch, error);
         }
-        let (gaps, batch) = self.admit(batch);
+        self.look_for_space(&batch)?;
+        let mut notes = notes;
+        notes.extend(self.survey_damage());
+        let lasting = notes.len();
+        notes.extend(self.expire());
+        let mut batch = batch;
+        loop {
+            if let Some(full) = self.disk_full.clone() {
+                batch = self.draw_on_reserve(batch, &full);
+            }
+            let (gaps, admitted) = self.admit(batch);
+            notes.extend(gaps);
+            let error = match self.put(&notes, &admitted) {
+                Ok(offsets) => {
+                    answer(admitted, offsets, &self.tracks);
+                    return self.tidy();
+                }
+                Err(error) => error,
+            };
+            if !is_full(&error) || self.disk_full.is_some() {
+                return self.fail(admitted, error);
+            }
+            // Nothing was given up, so that is not to be told.
+            self.settle_removals(false);
+            notes.truncate(lasting);
+            batch = admitted;
+            if !self.relieve()? {
+                self.disk_full = Some(error);
+            }
+        }
+    }
+
+    /// Writes and syncs notes and appends, and makes them true. Returns the offsets of each
+    /// append. After an error nothing of it is there.
+    pub(crate) fn put(
+        &mut self,
+        notes: &[Note],
+        batch: &[Queued],
+    ) -> Result<Vec<Committed>, Error> {
         let mut plan = Plan::new(self.next_sequence);
-        let damage = self.survey_damage();
-        let notes: Vec<_> = notes.into_iter().chain(damage).chain(gaps).collect();
-        for (stream, note) in &notes {
+        for (stream, note) in notes {
             plan.push(*stream, self.tracks[*stream].head(), note);
         }
         let offsets: Vec<_> = batch
@@ -87,26 +152,20 @@ impl Writer {
         let (frames, next_sequence) = plan.finish();
         if frames.is_empty() {
             self.settle_removals(true);
-            return self.tidy();
+            return Ok(offsets);
         }
         // Numbers of a commit that fails are not used again: its frames may still turn up.
         self.next_sequence = next_sequence;
-
         let written = match self.write(&frames) {
             Ok(written) => written,
             Err(error) => {
-                if matches!(&error, Error::Storage { source, .. } if is_full(source)) {
-                    self.reclaim_confirmed();
-                }
                 return match self.roll_back() {
-                    Err(poisoned @ Error::Poisoned { .. }) => self.fail(batch, poisoned),
-                    _ => self.fail(batch, error),
+                    Err(poisoned @ Error::Poisoned { .. }) => Err(poisoned),
+                    _ => Err(error),
                 };
             }
         };
-        if let Err(poisoned) = self.sync_all(&written) {
-            return self.fail(batch, poisoned);
-        }
+        self.sync_all(&written)?;
 
         let changes = notes.iter().map(|(_, note)| note);
         let changes = changes.chain(batch.iter().map(|queued| &queued.append));
@@ -116,20 +175,8 @@ impl Writer {
             self.tracks[stream].publish(next);
         }
         self.settle_removals(true);
-        self.count(&notes, &batch, &written);
-        for (queued, committed) in batch.into_iter().zip(offsets) {
-            let committed = if queued.carrier == queued.stream {
-                committed
-            } else {
-                let head = self.tracks[queued.stream].head();
-                Committed {
-                    first: head,
-                    next: head,
-                }
-            };
-            queued.answer(Ok(committed));
-        }
-        self.tidy()
+        self.count(notes, batch, &written);
+        Ok(offsets)
     }
 
     /// Gap records for damage that readers came upon.
@@ -147,84 +194,6 @@ impl Writer {
             }
         }
         notes
-    }
-
-    /// Lets in what fits. Returns gap records for what has to go, and the appends let in.
-    fn admit(&mut self, batch: Vec<Queued>) -> (Vec<Note>, Vec<Queued>) {
-        let mut gaps = Vec::new();
-        let mut needed: BTreeMap<usize, Result<u64, Error>> = BTreeMap::new();
-        let mut admitted = Vec::with_capacity(batch.len());
-        for queued in batch {
-            if let Some(failure) = queued.behind() {
-                queued.answer(Err(failure));
-                continue;
-            }
-            let stream = queued.carrier;
-            let before = needed.remove(&stream).unwrap_or(Ok(0));
-            // Once one is refused, all later ones are: a stream keeps its order.
-            let after = before.and_then(|before| {
-                let bytes = queued.append.bytes() + frame::HEADER_BYTES;
-                let needed = before + bytes as u64;
-                let gap = self.make_room(stream, needed)?;
-                gaps.extend(gap.map(|gap| (stream, gap)));
-                Ok(needed)
-            });
-            match &after {
-                Ok(_) => admitted.push(queued),
-                Err(full) => {
-                    self.figures().full += 1;
-                    queued.answer(Err(full.clone()));
-                }
-            }
-            needed.insert(stream, after);
-        }
-        (gaps, admitted)
-    }
-
-    /// Marks segments for removal so that `needed` bytes fit, and journals what is lost by it.
-    fn make_room(&mut self, index: usize, needed: u64) -> Result<Option<Encoded>, Error> {
-        let track = &mut self.tracks[index];
-        let stream = Arc::clone(&track.stream);
-        let mut segments = stream.segments();
-        segments.retain(|segment| segment.next() > track.kept_from());
-        let held: Vec<_> = segments
-            .iter()
-            .map(|segment| Held {
-                bytes: segment.bytes(),
-                next: segment.next(),
-            })
-            .collect();
-        let confirmed = self.shared.confirmed(&stream);
-        let options = &stream.options;
-        let room = make_room(
-            &held,
-            needed,
-            options.bytes_max,
-            confirmed,
-            options.when_full,
-        );
-        let (count, dropped) = match room {
-            Room::Enough => return Ok(None),
-            Room::Reclaim(count) => (count, false),
-            Room::Drop(count) => (count, true),
-            Room::Full => {
-                return Err(Error::Full {
-                    stream: options.name.to_string(),
-                    bytes: held.iter().map(|segment| segment.bytes).sum(),
-                    bytes_max: options.bytes_max,
-                });
-            }
-        };
-        // The newest segment can only go once there is a newer one.
-        track.rotate |= count == held.len();
-        let next = held[count - 1].next;
-        track.give_up(next);
-        if !dropped {
-            return Ok(None);
-        }
-        let lost = (segments[0].name.base.max(confirmed), next);
-        let name = options.name.as_str();
-        Ok(Some(give_up::journal(name, &segments[..count], lost)))
     }
 
     fn write(&mut self, frames: &[Planned]) -> Result<Written, Error> {
@@ -308,15 +277,7 @@ impl Writer {
     /// Answers a commit that failed. A poisoning error is handed on.
     pub(crate) fn fail(&mut self, batch: Vec<Queued>, error: Error) -> Result<(), Error> {
         self.settle_removals(false);
-        let mut figures = self.figures();
-        if figures.storage == Storage::Ok {
-            tracing::error!(%error, "a commit failed; nothing acknowledged is lost");
-        }
-        figures.failed += batch.len() as u64;
-        figures.storage = Storage::StorageFailed {
-            reason: error.to_string(),
-        };
-        drop(figures);
+        self.storage_failed(&error, batch.len());
         for queued in batch {
             queued.answer(Err(error.clone()));
         }
@@ -326,7 +287,7 @@ impl Writer {
         }
     }
 
-    fn settle_removals(&mut self, committed: bool) {
+    pub(crate) fn settle_removals(&mut self, committed: bool) {
         for track in &mut self.tracks {
             track.settle_removal(committed);
         }
@@ -339,10 +300,11 @@ impl Writer {
             figures.records += u64::from(append.count);
             figures.bytes += append.bytes() as u64;
         }
-        figures.gaps += notes.len() as u64;
+        let gaps = notes.iter().filter(|(_, note)| note.count > 0);
+        figures.gaps += gaps.count() as u64;
         figures.commits += 1;
         figures.written += written.bytes;
-        if figures.storage != Storage::Ok {
+        if figures.storage != Storage::Ok && self.disk_full.is_none() {
             tracing::info!("the disk takes writes again");
             figures.storage = Storage::Ok;
         }
@@ -398,7 +360,7 @@ impl Writer {
         self.poison.send_replace(Some(error.clone()));
         self.shared.queue.close();
         let mut company = Company::new(Duration::ZERO);
-        while let Some(batch) = self.shared.queue.take(&mut company) {
+        while let Taken::Appends(batch) = self.shared.queue.take(&mut company, None) {
             for queued in batch {
                 queued.answer(Err(error.clone()));
             }
@@ -442,7 +404,26 @@ impl Written {
     }
 }
 
-fn is_full(error: &std::io::Error) -> bool {
+/// Tells each appender where its records are.
+fn answer(batch: Vec<Queued>, offsets: Vec<Committed>, tracks: &[Track]) {
+    for (queued, committed) in batch.into_iter().zip(offsets) {
+        let committed = if queued.carrier == queued.stream {
+            committed
+        } else {
+            let head = tracks[queued.stream].head();
+            Committed {
+                first: head,
+                next: head,
+            }
+        };
+        queued.answer(Ok(committed));
+    }
+}
+
+pub(crate) fn is_full(error: &Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
+    let Error::Storage { source, .. } = error else {
+        return false;
+    };
+    matches!(source.kind(), StorageFull | QuotaExceeded)
 }

@@ -1,4 +1,4 @@
-//! `in = out + gaps` for a reader that comes and goes while its stream is full: whatever it did
+//! `in = out + gaps` for a reader that comes and goes while its stream is full and grows old: whatever it did
 //! not get to read, the gap records that it did get to read account for, each offset once.
 
 #![expect(
@@ -16,8 +16,10 @@ use skerry_store::{
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const FOREIGN: &str = "the sensor was silent";
 
 #[derive(Debug, Clone)]
@@ -31,18 +33,29 @@ enum Step {
     Reopen,
     /// This many appends come while the disk takes nothing.
     DiskFull(u8),
+    /// This many records for another stream, that the quota over both has to hold as well.
+    Other(u8),
+    /// This many minutes pass; records stay for an hour.
+    Pass(u8),
 }
 
 #[derive(Default)]
-struct DiskFull(AtomicBool);
+struct World {
+    disk_is_full: AtomicBool,
+    minutes: AtomicU32,
+}
 
-impl Fault for DiskFull {
+impl Fault for World {
     fn before(&self, operation: Operation, _: &Path) -> io::Result<()> {
         let grows = matches!(operation, Operation::Create | Operation::Write);
-        if grows && self.0.load(Ordering::SeqCst) {
+        if grows && self.disk_is_full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
+    }
+
+    fn skipped(&self) -> Duration {
+        MINUTE * self.minutes.load(Ordering::SeqCst)
     }
 }
 
@@ -53,13 +66,15 @@ fn a_step() -> impl Strategy<Value = Step> {
         3 => (1..400_u16).prop_map(Step::Read),
         1 => Just(Step::Reopen),
         1 => (1..3_u8).prop_map(Step::DiskFull),
+        2 => (1..90_u8).prop_map(Step::Pass),
+        2 => (1..60_u8).prop_map(Step::Other),
     ]
 }
 
 struct Bench {
     runtime: tokio::runtime::Runtime,
     options: Options,
-    full: Arc<DiskFull>,
+    world: Arc<World>,
     log: Option<Log>,
     written: u64,
     foreign_written: u64,
@@ -75,7 +90,7 @@ impl Bench {
         let mut bench = Self {
             runtime: runtime.unwrap(),
             log: None,
-            full: Arc::default(),
+            world: Arc::default(),
             options,
             written: 0,
             foreign_written: 0,
@@ -90,7 +105,8 @@ impl Bench {
 
     fn open(&mut self) {
         self.log = None;
-        let disk = Disk::failing(self.full.clone());
+        self.world.minutes.store(0, Ordering::SeqCst);
+        let disk = Disk::failing(self.world.clone());
         self.log = Some(Log::open_on(self.options.clone(), disk).unwrap().0);
     }
 
@@ -129,13 +145,25 @@ impl Bench {
                 self.read(bytes.into());
             }
             Step::Reopen => self.open(),
+            Step::Other(records) => {
+                for number in 0..records {
+                    self.append(append("two", [number.into()]));
+                }
+            }
+            Step::Pass(minutes) => {
+                self.world
+                    .minutes
+                    .fetch_add(minutes.into(), Ordering::SeqCst);
+                // What is too old goes with this commit, not between a read and its confirmation.
+                self.append(append("two", [0]));
+            }
             Step::DiskFull(appends) => {
-                self.full.0.store(true, Ordering::SeqCst);
+                self.world.disk_is_full.store(true, Ordering::SeqCst);
                 for _ in 0..appends {
                     let refused = self.log().append(append("one", [self.written]));
                     assert!(self.runtime.block_on(refused).is_err());
                 }
-                self.full.0.store(false, Ordering::SeqCst);
+                self.world.disk_is_full.store(false, Ordering::SeqCst);
             }
         }
     }
@@ -183,6 +211,11 @@ fn full_stream() -> (tempfile::TempDir, Bench) {
     options.streams[0].bytes_max = 4_000;
     options.streams[0].when_full = WhenFull::DropOldest;
     options.streams[0].readers = vec!["uplink".into()];
+    options.streams[0].age_max = Some(60 * MINUTE);
+    options.streams[1].bytes_max = 8_000;
+    options.streams[1].when_full = WhenFull::DropOldest;
+    options.journal_reserve_bytes = 16_000;
+    options.bytes_max_total = Some(16_000 + 7_000);
     (directory, Bench::new(options))
 }
 

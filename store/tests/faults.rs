@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Fails one kind of operation on segment files, while switched on.
 #[derive(Default)]
@@ -23,6 +23,8 @@ struct Switch(AtomicU8);
 const WRITES_FULL: u8 = 1;
 const SYNCS_FAIL: u8 = 2;
 const TRUNCATES_FAIL: u8 = 4;
+const WRITES_READ_ONLY: u8 = 8;
+const WRITES_BROKEN: u8 = 16;
 
 impl Switch {
     fn set(&self, failing: u8) {
@@ -40,6 +42,12 @@ impl Fault for Switch {
         match operation {
             Operation::Write | Operation::Create if on(WRITES_FULL) => {
                 Err(io::ErrorKind::StorageFull.into())
+            }
+            Operation::Write | Operation::Create if on(WRITES_READ_ONLY) => {
+                Err(io::ErrorKind::ReadOnlyFilesystem.into())
+            }
+            Operation::Write | Operation::Create if on(WRITES_BROKEN) => {
+                Err(io::Error::from_raw_os_error(5))
             }
             Operation::Sync if on(SYNCS_FAIL) => Err(io::Error::other("injected")),
             Operation::Truncate if on(TRUNCATES_FAIL) => Err(io::Error::other("injected")),
@@ -80,6 +88,36 @@ async fn a_full_disk_fails_appends_until_there_is_room() {
     assert_eq!(recovery.torn_bytes, 0);
     let records = vec![(0, "0".to_owned()), (1, "1".to_owned())];
     assert_eq!(read_all(&log, "one"), (records, vec![]));
+}
+
+/// Nobody may dare to append while the node says that it is not ready.
+#[tokio::test]
+async fn a_disk_that_failed_is_found_to_work_again_though_nobody_appends() {
+    let directory = tempfile::tempdir().unwrap();
+    let switch = Arc::new(Switch::default());
+    let disk = Disk::failing(switch.clone());
+    let (log, _) = Log::open_on(options(directory.path()), disk).unwrap();
+    log.append(append("one", [0])).await.unwrap();
+    for (failing, word) in [
+        (WRITES_READ_ONLY, "read-only"),
+        (WRITES_BROKEN, "Input/output"),
+        (WRITES_FULL, "storage space"),
+    ] {
+        switch.set(failing);
+        let error = log.append(append("one", [1])).await.unwrap_err();
+        assert_eq!(error.class(), Class::Retry, "{error}");
+        let Storage::StorageFailed { reason } = log.stats().storage else {
+            panic!("{:?}", log.stats().storage);
+        };
+        assert!(reason.contains(word), "{reason}");
+        switch.set(0);
+        let patience = Instant::now() + Duration::from_secs(60);
+        while log.stats().storage != Storage::Ok {
+            assert!(Instant::now() < patience, "{:?}", log.stats().storage);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(read_all(&log, "one").0.len(), 1);
 }
 
 #[tokio::test]

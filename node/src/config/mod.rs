@@ -24,6 +24,8 @@ pub const HTTP_LISTEN_DEFAULT: &str = "127.0.0.1:9810";
 const MQTT_LISTEN_DEFAULT: &str = "0.0.0.0:1883";
 
 const MIB: u64 = 1024 * 1024;
+const QUOTA_LEAST: u64 = 16 * MIB;
+const QUOTA_MOST: u64 = 1 << 50;
 const SEGMENT_BYTES_DEFAULT: u64 = 16 * MIB;
 /// MQTT's own limit on a packet (3.1.1, 2.2.3).
 const PACKET_BYTES_MOST: u64 = 268_435_455;
@@ -73,7 +75,11 @@ impl Config {
     pub fn summary(&self, path: &Path) -> String {
         let mut lines = vec![format!("{} is in order.", path.display())];
         let streams = &self.store.streams;
-        let total: u64 = streams.iter().map(|stream| stream.bytes_max).sum();
+        let all: u64 = streams.iter().map(|stream| stream.bytes_max).sum();
+        let total = self
+            .store
+            .bytes_max_total
+            .map_or(all, |quota| quota.min(all));
         lines.push(format!(
             "  streams  {}; at most {} in {}",
             join(streams.iter().map(|stream| stream.name.as_str())),
@@ -124,10 +130,16 @@ impl Config {
 fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
     let node = read_node(root, base);
     let http_listen = read_http(root);
-    let (segment_bytes, commit_delay_max) = read_store(root);
+    let store = read_store(root);
     let kafka = root.table("kafka");
     let model_tables = root.tables("model");
-    let streams = Streams::read(root, kafka.is_some(), !model_tables.is_empty());
+    let streams = Streams::read(
+        root,
+        store.bytes_max_total,
+        kafka.is_some(),
+        !model_tables.is_empty(),
+    );
+    check_reserves(root, &store, &streams);
     let data_dir = node.as_ref().map(|node| node.data_dir.clone());
     let opcua = opcua::read(root, base, data_dir.as_deref(), &streams);
     let models = models::read(
@@ -157,9 +169,8 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         store: skerry_store::Options {
             directory: node.data_dir,
             streams: options,
-            commit_delay_max,
-            segment_bytes,
             allow_volatile: node.allow_volatile,
+            ..store
         },
         mqtt,
         opcua,
@@ -222,17 +233,41 @@ fn read_http(root: &Table<'_>) -> Option<SocketAddr> {
     listen.or_else(|| HTTP_LISTEN_DEFAULT.parse().ok())
 }
 
-fn read_store(root: &Table<'_>) -> (u64, Duration) {
-    let mut segment = SEGMENT_BYTES_DEFAULT;
-    let mut delay = Duration::from_millis(5);
+/// The options of the log that are not about its streams.
+fn read_store(root: &Table<'_>) -> skerry_store::Options {
+    let mut store = skerry_store::Options::new("");
+    store.segment_bytes = SEGMENT_BYTES_DEFAULT;
     if let Some(table) = root.table("store") {
         let sizes = units::bytes(64 * 1024..=1024 * MIB);
-        segment = table.optional("segment", sizes).unwrap_or(segment);
+        if let Some(segment) = table.optional("segment", sizes) {
+            store.segment_bytes = segment;
+        }
         let delays = units::duration(Duration::ZERO..=Duration::from_secs(1));
-        delay = table.optional("commit_delay_max", delays).unwrap_or(delay);
+        if let Some(delay) = table.optional("commit_delay_max", delays) {
+            store.commit_delay_max = delay;
+        }
+        let quotas = units::bytes(QUOTA_LEAST..=QUOTA_MOST);
+        store.bytes_max_total = table.optional("bytes_max_total", quotas);
         table.finish();
     }
-    (segment, delay)
+    store
+}
+
+/// What is reserved leaves at least half of the quota to be shared.
+fn check_reserves(root: &Table<'_>, store: &skerry_store::Options, streams: &Streams) {
+    let reserved = streams.reserves() + store.journal_reserve_bytes;
+    if let Some(quota) = store.bytes_max_total
+        && reserved > quota / 2
+        && let Some(table) = root.table("store")
+    {
+        let message = format!(
+            "the streams' reserve_bytes, with {} for the log's own notes, add up to {}: over half \
+             of it",
+            bytesize::ByteSize::b(store.journal_reserve_bytes),
+            bytesize::ByteSize::b(reserved),
+        );
+        table.problem("bytes_max_total", message);
+    }
 }
 
 fn read_mqtt(

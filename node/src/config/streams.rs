@@ -2,14 +2,20 @@
 
 use super::reader::Table;
 use super::{MIB, units};
+use bytesize::ByteSize;
 use skerry_broker::TopicFilter;
 use skerry_store::{StreamName, StreamOptions, WhenFull};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A limit below this could not hold two segments of the smallest size.
 const BYTES_LEAST: u64 = MIB;
 const BYTES_MOST: u64 = 1 << 50;
 const BYTES_DEFAULT: u64 = 1024 * MIB;
+
+/// Age is looked at, and noted on the disk, sixteen times within it.
+const AGE_LEAST: Duration = Duration::from_secs(60);
+const AGE_MOST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Where MQTT topics go that no stream asks for.
 const DEFAULT: &str = "default";
@@ -21,10 +27,17 @@ pub const NODE_EVENTS: &str = "node";
 pub struct Streams {
     options: BTreeMap<StreamName, StreamOptions>,
     routes: Vec<(TopicFilter, StreamName)>,
+    /// What all of them may hold together.
+    quota: Option<u64>,
 }
 
 impl Streams {
-    pub fn read(root: &Table<'_>, leaves_the_site: bool, has_models: bool) -> Self {
+    pub fn read(
+        root: &Table<'_>,
+        quota: Option<u64>,
+        leaves_the_site: bool,
+        has_models: bool,
+    ) -> Self {
         // Without a cluster nothing is ever confirmed, and a stream that blocks would end the
         // site's recording for good; then the oldest data makes room.
         let when_full = match leaves_the_site {
@@ -34,6 +47,7 @@ impl Streams {
         let mut streams = Self {
             options: BTreeMap::new(),
             routes: Vec::new(),
+            quota,
         };
         streams.add_always(DEFAULT, BYTES_DEFAULT, when_full);
         streams.add_always(NODE_EVENTS, 16 * MIB, WhenFull::DropOldest);
@@ -77,6 +91,8 @@ impl Streams {
             value.list(|filter| TopicFilter::new(filter.string()?).map_err(|why| why.to_string()))
         });
         let bytes_max = table.optional("bytes_max", units::bytes(BYTES_LEAST..=BYTES_MOST));
+        let reserve = table.optional("reserve_bytes", units::bytes(0..=BYTES_MOST));
+        let age_max = table.optional("age_max", units::duration(AGE_LEAST..=AGE_MOST));
         let policy = table.optional(
             "when_full",
             units::word(&[
@@ -85,6 +101,12 @@ impl Streams {
             ]),
         );
         table.finish();
+        let kept = when_full == WhenFull::DropOldest && policy == Some(WhenFull::Block);
+        if age_max.is_some() && kept {
+            let message = "nothing confirms this stream without [kafka], and `block` gives up \
+                 nothing that is not confirmed; leave one of the two out";
+            table.problem("age_max", message);
+        }
         let name = name?;
         for filter in filters.into_iter().flatten() {
             self.routes.push((filter, name.clone()));
@@ -97,6 +119,25 @@ impl Streams {
                 ..StreamOptions::new(name.clone(), BYTES_DEFAULT)
             });
         options.bytes_max = bytes_max.unwrap_or(options.bytes_max);
+        options.age_max = age_max;
+        options.reserve_bytes = reserve.unwrap_or(0);
+        if options.reserve_bytes > options.bytes_max {
+            let most = ByteSize::b(options.bytes_max);
+            table.problem(
+                "reserve_bytes",
+                format!("must be at most bytes_max, {most}"),
+            );
+        }
+        if let Some(most) = self
+            .quota
+            .filter(|most| bytes_max.is_some_and(|max| max > *most))
+        {
+            let most = ByteSize::b(most);
+            table.problem(
+                "bytes_max",
+                format!("is over store.bytes_max_total, {most}"),
+            );
+        }
         options.when_full = policy.unwrap_or(options.when_full);
         Some(name)
     }
@@ -116,6 +157,12 @@ impl Streams {
     pub fn default_stream(&self) -> StreamName {
         self.named(DEFAULT)
             .expect("the default stream always exists")
+    }
+
+    /// What the streams keep for themselves, whatever the others take.
+    pub fn reserves(&self) -> u64 {
+        let streams = self.options.values();
+        streams.map(|stream| stream.reserve_bytes).sum()
     }
 
     pub fn routes(&self) -> &[(TopicFilter, StreamName)] {

@@ -46,6 +46,7 @@ name = "_mine"
 name = "a"
 topics = ["x/#/y"]
 bytes_max = "10B"
+age_max = "5s"
 when_full = "explode"
 [mqtt]
 listen = "everywhere"
@@ -65,13 +66,14 @@ delivery = "twice"
         ("7", "stream[0].name", "leading `_`"),
         ("10", "stream[1].topics", "not a topic filter"),
         ("11", "stream[1].bytes_max", "must be between"),
-        ("12", "stream[1].when_full", "`block`, `drop_oldest`"),
-        ("14", "mqtt.listen", "0.0.0.0:1883"),
-        ("15", "mqtt.connections_max", "must be between 1"),
-        ("16", "mqtt.republish", "no stream `nowhere`"),
-        ("18", "kafka.brokers", "not host:port"),
-        ("19", "kafka.delivery", "`exactly_once`"),
-        ("20", "typo", "not a key"),
+        ("12", "stream[1].age_max", "must be between 1m"),
+        ("13", "stream[1].when_full", "`block`, `drop_oldest`"),
+        ("15", "mqtt.listen", "0.0.0.0:1883"),
+        ("16", "mqtt.connections_max", "must be between 1"),
+        ("17", "mqtt.republish", "no stream `nowhere`"),
+        ("19", "kafka.brokers", "not host:port"),
+        ("20", "kafka.delivery", "`exactly_once`"),
+        ("21", "typo", "not a key"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, (number, key, part)) in found.iter().zip(expected) {
@@ -248,4 +250,54 @@ password_file = "/does/not/exist/password"
     let found =
         problems("[node]\nname = \"n\"\n[kafka]\nbrokers = [\"b:9092\"]\nmechanism = \"PLAIN\"\n");
     assert!(found[0].starts_with("5: kafka.mechanism: "), "{found:#?}");
+}
+
+#[test]
+fn an_age_that_could_never_remove_anything_is_a_problem() {
+    let stream = "[node]\nname = \"n\"\n[[stream]]\nname = \"a\"\nage_max = \"30days\"\n";
+    let age = |text: &str| {
+        let streams = parse(text).expect("a config").store.streams;
+        let mut streams = streams.into_iter();
+        streams
+            .find(|s| s.name.as_str() == "a")
+            .and_then(|a| a.age_max)
+    };
+    assert_eq!(age(stream), Some(Duration::from_secs(30 * 86_400)));
+    let blocking = format!("{stream}when_full = \"block\"\n");
+    let found = problems(&blocking);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(
+        found[0].starts_with("5: stream[0].age_max: nothing confirms"),
+        "{found:#?}"
+    );
+    let delivered = format!("{blocking}[kafka]\nbrokers = [\"k:9092\"]\n");
+    assert_eq!(age(&delivered), Some(Duration::from_secs(30 * 86_400)));
+}
+
+#[test]
+fn reserves_and_sizes_have_to_fit_the_quota() {
+    let config = |quota: &str, reserve: &str, size: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[store]\nbytes_max_total = \"{quota}\"\n[[stream]]\nname = \
+             \"a\"\nreserve_bytes = \"{reserve}\"\nbytes_max = \"{size}\"\n"
+        )
+    };
+    let store = parse(&config("64MiB", "30MiB", "64MiB"))
+        .expect("a config")
+        .store;
+    assert_eq!(store.bytes_max_total, Some(64 * MIB));
+    let found = problems(&config("64MiB", "60MiB", "65MiB"));
+    let expected = [
+        "4: store.bytes_max_total: the streams' reserve_bytes, with 1.0 MiB for",
+        "8: stream[0].bytes_max: is over store.bytes_max_total, 64.0 MiB",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, start) in found.iter().zip(expected) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    let found = problems(&config("64MiB", "20MiB", "10MiB"));
+    assert_eq!(
+        found,
+        ["7: stream[0].reserve_bytes: must be at most bytes_max, 10.0 MiB"]
+    );
 }

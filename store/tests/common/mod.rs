@@ -21,6 +21,7 @@ pub(crate) fn options(directory: &Path) -> Options {
         .into();
     options.segment_bytes = 2_000;
     options.commit_delay_max = Duration::from_millis(1);
+    options.journal_reserve_bytes = 64 * 1024;
     options.allow_volatile = true;
     options
 }
@@ -59,6 +60,18 @@ pub(crate) fn change(change: Change) -> Append {
         records: Vec::new(),
         changes: vec![change],
     }
+}
+
+/// Bytes that do not compress, others for each seed.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
 }
 
 /// First, one past last.

@@ -1,0 +1,173 @@
+//! What the writer does when the disk has no space: makes some, or writes only what has a reserve.
+//!
+//! ```text
+//! no space ─► reclaim what is confirmed ─► give up the oldest of a drop_oldest stream ─► try again
+//!                   │ nothing left               │ nothing left
+//!                   └────────────────────────────┴─► refuse what has no reserve, write the rest
+//! ```
+
+use crate::append::OWN_BUCKET;
+use crate::directory;
+use crate::frame::{self, Encoded};
+use crate::give_up::Reason;
+use crate::queue::Queued;
+use crate::retention::Claim;
+use crate::stats::Storage;
+use crate::writer::{Note, Writer};
+use crate::{Change, Error, retention};
+use std::collections::BTreeMap;
+
+/// What a commit takes besides its appends: frame and segment headers, blocks that are begun.
+const OVERHEAD_BYTES: u64 = 64 * 1024;
+
+impl Writer {
+    /// Goes on as usual once the disk has space again, or some can be made.
+    pub(crate) fn look_for_space(&mut self, batch: &[Queued]) -> Result<(), Error> {
+        if self.disk_full.is_none() {
+            return Ok(());
+        }
+        let target = self.shared.reserve_unused();
+        let reserved = |queued: &Queued| {
+            let stream = &self.shared.streams[queued.carrier];
+            stream.bytes() < stream.options.reserve_bytes
+        };
+        // Nothing is given up for what has a reserve.
+        let found = self.reserve.probe(&self.disk, target).is_ok()
+            || match batch.iter().all(reserved) {
+                true => self.reclaim_confirmed(),
+                false => self.relieve()?,
+            };
+        if found {
+            self.disk_full = None;
+        }
+        Ok(())
+    }
+
+    /// Notices, while nobody writes, a disk that has become read-only; and returns something to
+    /// write, which shows whether a disk that failed works again.
+    pub(crate) fn look_at_disk(&mut self) -> Vec<Note> {
+        let failed = self.figures().storage != Storage::Ok;
+        if !failed && directory::is_read_only(&self.shared.directory) {
+            let read_only = std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
+            let error = Error::storage("write to", &self.shared.directory)(read_only);
+            self.storage_failed(&error, 0);
+        }
+        if !failed || self.disk_full.is_some() {
+            return Vec::new();
+        }
+        let nothing = Change::Delete {
+            bucket: OWN_BUCKET.to_owned(),
+            key: b"probe"[..].into(),
+        };
+        vec![(self.shared.journal, Encoded::new(&[], vec![nothing]))]
+    }
+
+    /// Keeps the reserve as large as it has to be, while the disk has space.
+    pub(crate) fn keep_reserve(&mut self) {
+        let target = self.shared.reserve_unused();
+        let drawn = self.drawn.take();
+        if self.disk_full.is_some() {
+            let rest = drawn.unwrap_or(0).min(target);
+            self.reserve.regain(&self.disk, rest);
+            self.figures().reserve = self.reserve.held();
+            return;
+        }
+        let outcome = self.reserve.keep(&self.disk, target);
+        if let Err(error) = &outcome
+            && !self.reserve_warned
+        {
+            tracing::warn!(%error, bytes = target, "the disk has no space for the log's reserve");
+        }
+        self.reserve_warned = outcome.is_err();
+        self.figures().reserve = self.reserve.held();
+    }
+
+    /// Makes space on a full disk. False if there is nothing left that may go.
+    pub(crate) fn relieve(&mut self) -> Result<bool, Error> {
+        if self.reclaim_confirmed() {
+            return Ok(true);
+        }
+        let claims: Vec<_> = (0..self.tracks.len())
+            .map(|index| self.claim(index))
+            .collect();
+        let Some(index) = retention::largest_share(&claims) else {
+            return Ok(false);
+        };
+        // Its gap record, and a snapshot if the segment has changes, need some space first.
+        self.reserve.give_back(&self.disk, u64::MAX);
+        let segments = self.kept(index);
+        if self.needs_snapshot(segments[1].name.sequence) && !self.snapshot()? {
+            return Ok(false);
+        }
+        let gap = self.give_up(index, &segments[..1], Reason::DiskFull);
+        let notes: Vec<Note> = gap.map(|gap| (index, gap)).into_iter().collect();
+        if let Err(error) = self.put(&notes, &[]) {
+            self.settle_removals(false);
+            return match error {
+                Error::Poisoned { .. } => Err(error),
+                _ => Ok(false),
+            };
+        }
+        self.tidy()?;
+        let oldest = self.shared.streams[index].first();
+        Ok(oldest.is_some_and(|oldest| oldest.name != segments[0].name))
+    }
+
+    /// On a full disk: refuses what no reserve is kept for, and gives back as much of the reserve
+    /// as the rest takes.
+    pub(crate) fn draw_on_reserve(&mut self, batch: Vec<Queued>, error: &Error) -> Vec<Queued> {
+        let mut needed: BTreeMap<usize, u64> = BTreeMap::new();
+        let (urgent, others): (Vec<_>, Vec<_>) = batch.into_iter().partition(|queued| {
+            let stream = &self.shared.streams[queued.carrier];
+            let needed = needed.entry(queued.carrier).or_default();
+            *needed += (queued.append.bytes() + frame::HEADER_BYTES) as u64;
+            // Once one is refused, all later ones are: a stream keeps its order.
+            stream.bytes() + *needed <= stream.options.reserve_bytes
+        });
+        self.storage_failed(error, others.len());
+        for queued in others {
+            queued.answer(Err(error.clone()));
+        }
+        if !urgent.is_empty() {
+            let bytes = urgent
+                .iter()
+                .map(|queued| queued.append.bytes() as u64)
+                .sum::<u64>();
+            self.drawn = Some(self.reserve.held().saturating_sub(bytes));
+            self.reserve.give_back(&self.disk, bytes + OVERHEAD_BYTES);
+            self.figures().reserve = self.reserve.held();
+        }
+        urgent
+    }
+
+    pub(crate) fn storage_failed(&self, error: &Error, refused: usize) {
+        let mut figures = self.figures();
+        if figures.storage == Storage::Ok {
+            tracing::error!(%error, "a commit failed; nothing acknowledged is lost");
+        }
+        figures.failed += refused as u64;
+        figures.storage = Storage::StorageFailed {
+            reason: error.to_string(),
+        };
+    }
+
+    /// A stream as the quota, and a full disk, see it.
+    pub(crate) fn claim(&self, index: usize) -> Claim {
+        let stream = &self.shared.streams[index];
+        let segments = self.kept(index);
+        let older = match segments.split_last() {
+            // The newest one says where the stream goes on.
+            Some((_, older)) if index != self.shared.journal => older,
+            // The journal's go by themselves, once there is a snapshot.
+            _ => &[],
+        };
+        Claim {
+            bytes: segments.iter().map(|segment| segment.bytes()).sum(),
+            bytes_max: stream.options.bytes_max,
+            reserve_bytes: stream.options.reserve_bytes,
+            when_full: stream.options.when_full,
+            confirmed: self.shared.confirmed(stream),
+            older: older.iter().map(|segment| segment.held()).collect(),
+        }
+    }
+}

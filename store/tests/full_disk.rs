@@ -1,0 +1,363 @@
+//! A small file system of its own, filled by the log and by a neighbour: who is refused, who is
+//! not, what goes, and that the space goes back.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that panics is a test that fails"
+)]
+
+mod common;
+
+use common::*;
+use skerry_store::{
+    Append, Disk, Error, Fault, Gap, Kind, Log, Offset, Operation, Options, Storage, WhenFull,
+};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const MIB: u64 = 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An ext4 of 32 MiB, of which the log gets to see about 25, for as long as this lives.
+struct Small {
+    mounted: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Small {
+    /// `None`, with a word why, where no file system can be made and mounted; a failure where
+    /// everything has to run.
+    fn new() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        let mounted = directory.path().join("mounted");
+        std::fs::create_dir(&mounted).unwrap();
+        File::create(&image).unwrap().set_len(32 * MIB).unwrap();
+        let ran = |program: &str, arguments: &[&str], paths: &[&Path]| {
+            let output = Command::new(program).args(arguments).args(paths).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let made = ran("mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image])
+            && ran("mount", &["-o", "loop"], &[&image, &mounted]);
+        if !made {
+            let why = "an ext4 image cannot be made and mounted here: that takes root";
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
+            eprintln!("skipped: {why}");
+            return None;
+        }
+        Some(Self {
+            mounted,
+            _directory: directory,
+        })
+    }
+
+    fn options(&self) -> Options {
+        let mut options = options(&self.mounted.join("data"));
+        options.segment_bytes = 256 * 1024;
+        options.journal_reserve_bytes = MIB;
+        for stream in &mut options.streams {
+            stream.readers = vec!["uplink".into()];
+        }
+        options
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.mounted.join("ballast")
+    }
+
+    /// The neighbour takes what there is, to the last block.
+    fn fill(&self) {
+        let mut ballast = File::options()
+            .create(true)
+            .append(true)
+            .open(self.ballast())
+            .unwrap();
+        for length in [64 * 1024, 4096, 1] {
+            let chunk = vec![7; length];
+            while ballast.write_all(&chunk).is_ok() {}
+        }
+        ballast.sync_all().unwrap();
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn used(&self) -> u64 {
+        let output = Command::new("stat")
+            .args(["-f", "-c", "%S %b %f"])
+            .arg(&self.mounted)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let numbers: Vec<u64> = text
+            .split_whitespace()
+            .map(|n| n.parse().unwrap())
+            .collect();
+        numbers[0] * (numbers[1] - numbers[2])
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
+    }
+}
+
+/// A record of 10,000 bytes that do not compress.
+fn bulk(stream: &str, number: u64) -> Append {
+    let mut append = append(stream, [number]);
+    append.records[0].payload = noise(number, 10_000).into();
+    append
+}
+
+/// Appends until the log refuses, or `most` are in. Returns the head and the refusal.
+async fn write(log: &Log, stream: &str, most: u64) -> (u64, Option<Error>) {
+    let mut head = 0;
+    for number in 0..most {
+        match log.append(bulk(stream, number)).await {
+            Ok(committed) => head = committed.next.0,
+            Err(error) => return (head, Some(error)),
+        }
+    }
+    (head, None)
+}
+
+fn is_no_space(refusal: Option<Error>) -> bool {
+    refusal.is_some_and(|error| error.to_string().contains("No space left"))
+}
+
+/// Offsets that read, and offsets that gap records account for.
+fn accounts(log: &Log, stream: &str) -> (u64, u64) {
+    let mut reader = log.reader(&name(stream), Offset::ZERO).unwrap();
+    let (mut delivered, mut told) = (0, 0);
+    loop {
+        let batch = reader.next(100_000).unwrap();
+        if batch.is_empty() {
+            return (delivered, told);
+        }
+        for (_, record) in batch.records {
+            delivered += 1;
+            if record.kind == Kind::Gap {
+                let gap: Gap = serde_json::from_slice(&record.payload).unwrap();
+                told += gap.count.unwrap();
+            }
+        }
+    }
+}
+
+async fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn confirm(log: &Log, stream: &str, next: u64) -> Result<(), Error> {
+    let advance = change(advance("uplink", stream, next));
+    log.append(advance).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn a_neighbour_that_fills_the_disk_cannot_take_what_is_reserved() {
+    let Some(small) = Small::new() else {
+        return;
+    };
+    let mut options = small.options();
+    options.streams[1].reserve_bytes = 2 * MIB;
+    let (log, _) = Log::open(options.clone()).unwrap();
+    let (before, _) = write(&log, "one", 100).await;
+    small.fill();
+    let (more, refusal) = write(&log, "one", 1_000).await;
+    assert!(is_no_space(refusal));
+    assert!(matches!(log.stats().storage, Storage::StorageFailed { .. }));
+    let one = before.max(more);
+
+    // The small stream, and cursors, go on; the others stay refused although space was given back.
+    for number in 0..180 {
+        let committed = log.append(bulk("two", number)).await.unwrap();
+        assert_eq!(committed.first, Offset(number));
+        if number % 10 == 0 {
+            small.fill();
+            confirm(&log, "one", number / 10).await.unwrap();
+            assert!(is_no_space(log.append(bulk("one", 0)).await.err()));
+        }
+    }
+    assert_eq!(accounts(&log, "one"), (one, 0));
+    assert!(matches!(log.stats().storage, Storage::StorageFailed { .. }));
+
+    small.empty();
+    wait_until("the log notices the space", || {
+        log.stats().storage == Storage::Ok
+    })
+    .await;
+    let committed = log.append(bulk("one", 0)).await.unwrap();
+    assert_eq!(committed.first, Offset(one));
+    let stats = log.stats();
+    assert!(stats.reserve_bytes_held >= stats.reserve_bytes);
+    drop(log);
+    let (log, recovery) = Log::open(options).unwrap();
+    assert_eq!(recovery.torn_bytes + recovery.records_missing, 0);
+    assert_eq!(accounts(&log, "one"), (one + 1, 0));
+    assert_eq!(accounts(&log, "two"), (180, 0));
+}
+
+#[tokio::test]
+async fn confirmed_data_makes_room_on_a_disk_that_the_log_itself_filled() {
+    let Some(small) = Small::new() else {
+        return;
+    };
+    let (log, _) = Log::open(small.options()).unwrap();
+    let (one, refusal) = write(&log, "one", 10_000).await;
+    assert!(is_no_space(refusal));
+    let used = small.used();
+    confirm(&log, "one", one / 2).await.unwrap();
+    wait_until("the log reclaims", || log.stats().storage == Storage::Ok).await;
+    assert!(log.tail(&name("one")).unwrap() > Offset::ZERO);
+    assert!(small.used() < used);
+    let (head, _) = write(&log, "one", 50).await;
+    assert_eq!(head, one + 50);
+    assert_eq!(log.stats().gap_records_total, 0);
+}
+
+#[tokio::test]
+async fn drop_oldest_goes_on_on_a_full_disk_and_tells_what_it_gave_up() {
+    let Some(small) = Small::new() else {
+        return;
+    };
+    let mut options = small.options();
+    options.streams[0].when_full = WhenFull::DropOldest;
+    let (log, _) = Log::open(options.clone()).unwrap();
+    write(&log, "one", 500).await;
+    small.fill();
+    let (head, refusal) = write(&log, "one", 1_000).await;
+    assert!(refusal.is_none(), "{refusal:?}");
+    assert!(head >= 1_500);
+    assert_eq!(log.stats().storage, Storage::Ok);
+    let head = log.head(&name("one")).unwrap().borrow().0;
+    let (delivered, told) = accounts(&log, "one");
+    assert!(told >= 900, "{told}");
+    assert_eq!(delivered + told, head, "in = out + gaps");
+    drop(log);
+    let (log, recovery) = Log::open(options).unwrap();
+    assert_eq!(recovery.records_missing, 0);
+    assert_eq!(accounts(&log, "one"), (delivered, told));
+}
+
+#[tokio::test]
+async fn a_log_opens_on_a_full_disk_serves_and_recovers() {
+    for (without_catalog, without_reserve) in [(false, false), (true, false), (true, true)] {
+        let Some(small) = Small::new() else {
+            return;
+        };
+        let options = small.options();
+        let (log, _) = Log::open(options.clone()).unwrap();
+        let (one, _) = write(&log, "one", 100).await;
+        log.append(change(put("key", "value"))).await.unwrap();
+        confirm(&log, "one", 7).await.unwrap();
+        drop(log);
+        if without_catalog {
+            std::fs::remove_dir_all(options.directory.join("catalog")).unwrap();
+        }
+        if without_reserve {
+            std::fs::remove_file(options.directory.join("reserve")).unwrap();
+        }
+        small.fill();
+        let (log, _) = Log::open(options.clone()).unwrap();
+        assert!(matches!(log.stats().storage, Storage::StorageFailed { .. }));
+        assert_eq!(accounts(&log, "one"), (one, 0));
+        assert_eq!(log.stats().catalog_in_order, !without_reserve);
+        // The neighbour takes what opening had left.
+        small.fill();
+        assert!(is_no_space(write(&log, "one", 1_000).await.1));
+
+        small.empty();
+        wait_until("the log notices the space", || {
+            log.stats().storage == Storage::Ok
+        })
+        .await;
+        log.append(bulk("one", 0)).await.unwrap();
+        wait_until("the catalog is back", || log.stats().catalog_in_order).await;
+        assert_eq!(log.get("test", b"key").unwrap().unwrap(), "value");
+        assert_eq!(log.cursor("uplink", &name("one")).unwrap(), Some(Offset(7)));
+        drop(log);
+        let (log, recovery) = Log::open(options).unwrap();
+        assert_eq!(recovery.records_missing, 0);
+        let (delivered, told) = accounts(&log, "one");
+        assert!(delivered > one && told == 0);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_becomes_read_only_is_noticed_while_nobody_writes() {
+    let Some(small) = Small::new() else {
+        return;
+    };
+    let (log, _) = Log::open(small.options()).unwrap();
+    write(&log, "one", 5).await;
+    assert_eq!(log.stats().storage, Storage::Ok);
+    // What the kernel does by itself when it finds the file system damaged.
+    let abort = Command::new("mount")
+        .args(["-o", "remount,abort"])
+        .arg(&small.mounted)
+        .status();
+    assert!(abort.unwrap().success());
+    let failed = || matches!(log.stats().storage, Storage::StorageFailed { .. });
+    wait_until("the log notices", failed).await;
+    let refusal = log.append(bulk("one", 5)).await.unwrap_err();
+    assert!(refusal.to_string().contains("Read-only"), "{refusal}");
+    assert_eq!(accounts(&log, "one"), (5, 0));
+    drop(log);
+}
+
+/// Time passes as the test says.
+#[derive(Default)]
+struct Time(AtomicU64);
+
+impl Fault for Time {
+    fn before(&self, _: Operation, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn skipped(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn what_is_removed_is_space_that_others_can_use() {
+    let Some(small) = Small::new() else {
+        return;
+    };
+    let empty = small.used();
+    let mut options = small.options();
+    options.streams[0].age_max = Some(Duration::from_secs(3_600));
+    let time = Arc::new(Time::default());
+    let (log, _) = Log::open_on(options, Disk::failing(time.clone())).unwrap();
+    let (head, refusal) = write(&log, "one", 1_600).await;
+    assert!(refusal.is_none());
+    let before = small.used() - empty;
+    assert!(before > 15 * MIB, "{before}");
+    confirm(&log, "one", head / 2).await.unwrap();
+    for _ in 0..20 {
+        time.0.fetch_add(300, Ordering::SeqCst);
+        confirm(&log, "two", 0).await.unwrap();
+    }
+    let bytes = |log: &Log| {
+        log.stats()
+            .streams
+            .iter()
+            .map(|stream| stream.bytes)
+            .sum::<u64>()
+    };
+    wait_until("half of it is gone", || bytes(&log) < 9 * MIB).await;
+    let after = small.used() - empty;
+    println!("disk used: {before} bytes before, {after} after the oldest half was removed");
+    assert!(after * 10 <= before * 6, "{before} before, {after} after");
+}
