@@ -108,6 +108,10 @@ impl Writer {
     /// The disk is full: gives back what is confirmed and needs no snapshot first.
     pub(crate) fn reclaim_confirmed(&mut self) {
         for index in 0..self.tracks.len() {
+            // The journal has no readers that could confirm a snapshot: the next one trims it.
+            if index == self.shared.journal {
+                continue;
+            }
             let stream = &self.tracks[index].stream;
             let confirmed = self.shared.confirmed(stream);
             let segments = stream.segments();

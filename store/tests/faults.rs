@@ -81,6 +81,35 @@ async fn a_full_disk_fails_appends_until_there_is_room() {
     assert_eq!(read_all(&log, "one"), (records, vec![]));
 }
 
+/// Room is made on a full disk from what readers confirmed. A snapshot is nobody's to confirm.
+#[tokio::test]
+async fn a_full_disk_does_not_cost_the_catalogs_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let switch = Arc::new(Switch::default());
+    let open = || {
+        let disk = Disk::failing(switch.clone());
+        Log::open_on(options(directory.path()), disk).unwrap().0
+    };
+    let log = open();
+    let mut keys = 0;
+    while log.stats().snapshots_total == 0 {
+        keys += 1;
+        let filled = change(put(&keys.to_string(), vec![0; 50]));
+        log.append(filled).await.unwrap();
+    }
+    log.close().await.unwrap();
+    // Begins the journal's next segment, right behind the snapshot.
+    let log = open();
+    log.append(change(put("later", "value"))).await.unwrap();
+    switch.set(WRITES_FULL);
+    log.append(append("one", [0])).await.unwrap_err();
+    switch.set(0);
+    log.close().await.unwrap();
+    std::fs::remove_dir_all(directory.path().join("catalog")).unwrap();
+    let log = open();
+    assert_eq!(log.scan("test", b"").unwrap().len(), keys + 1);
+}
+
 #[tokio::test]
 async fn a_failed_sync_poisons_the_log_for_good() {
     let directory = tempfile::tempdir().unwrap();
