@@ -110,6 +110,47 @@ async fn a_full_disk_does_not_cost_the_catalogs_snapshot() {
     assert_eq!(log.scan("test", b"").unwrap().len(), keys + 1);
 }
 
+/// Fails the write of a segment's header, once, and the removal of what it leaves.
+#[derive(Default)]
+struct FailsToBegin(AtomicU8);
+
+impl Fault for FailsToBegin {
+    fn before(&self, operation: Operation, path: &Path) -> io::Result<()> {
+        let begun = std::fs::metadata(path).is_ok_and(|file| file.len() == 0);
+        let failing = self.0.load(Ordering::SeqCst) != 0;
+        match operation {
+            Operation::Write if failing && begun => Err(io::ErrorKind::StorageFull.into()),
+            Operation::Remove if failing => Err(io::Error::other("injected")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Such a file may be there after a power cut, though it was removed. Its name says that all that
+/// was written later is not in the segment before it.
+#[tokio::test]
+async fn a_segment_that_was_begun_in_vain_hides_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let fails = Arc::new(FailsToBegin::default());
+    let disk = Disk::failing(fails.clone());
+    let mut options = options(directory.path());
+    options.segment_bytes = 1_000;
+    let (log, _) = Log::open_on(options.clone(), disk).unwrap();
+    log.append(append("one", [0])).await.unwrap();
+    fails.0.store(1, Ordering::SeqCst);
+    let large = append("one", 1..99);
+    assert!(log.append(large.clone()).await.is_err());
+    fails.0.store(0, Ordering::SeqCst);
+    assert_eq!(segments(directory.path(), "one").len(), 2);
+    log.append(append("one", [1])).await.unwrap();
+    log.append(append("one", 2..99)).await.unwrap();
+    drop(log);
+    let (log, recovery) = Log::open(options).unwrap();
+    let (records, missing) = read_all(&log, "one");
+    assert_eq!((records.len(), missing), (99, vec![]));
+    assert_eq!(recovery.records_missing, 0);
+}
+
 #[tokio::test]
 async fn a_failed_sync_poisons_the_log_for_good() {
     let directory = tempfile::tempdir().unwrap();
