@@ -4,8 +4,7 @@ use crate::disk::Disk;
 use crate::segment::{Name, Preface};
 use crate::{Error, StreamName};
 use std::fs::{File, TryLockError};
-use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,16 +30,12 @@ impl Drop for Lock {
 }
 
 /// Makes the directory if need be, and locks it for this process.
-pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<Lock, Error> {
-    let unwritable = |source: std::io::Error| Error::Unwritable {
+pub(crate) fn claim(disk: &Disk, directory: &Path, allow_volatile: bool) -> Result<Lock, Error> {
+    let unwritable = |source: io::Error| Error::Unwritable {
         path: directory.to_owned(),
         source: Arc::new(source),
     };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(directory)
-        .map_err(unwritable)?;
+    create_all(disk, directory).map_err(unwritable)?;
     if !allow_volatile && is_volatile(directory)? {
         return Err(Error::Volatile {
             path: directory.to_owned(),
@@ -62,8 +57,44 @@ pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<Lock, Erro
         Err(TryLockError::Error(source)) => return Err(unwritable(source)),
     }
     let lock = Lock(file);
-    std::fs::create_dir_all(streams(directory)).map_err(unwritable)?;
+    disk.create_directory(&streams(directory))
+        .and_then(|()| disk.sync_directory(directory))
+        .and_then(|()| sync_name(disk, directory))
+        .map_err(unwritable)?;
     Ok(lock)
+}
+
+/// Makes a directory and those above it.
+fn create_all(disk: &Disk, directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = above(directory) {
+        create_all(disk, above)?;
+    }
+    disk.create_directory(directory)?;
+    sync_name(disk, directory)
+}
+
+/// The name of a directory is on the device when this returns, if this user may see to it.
+fn sync_name(disk: &Disk, directory: &Path) -> io::Result<()> {
+    let Some(above) = above(directory) else {
+        return Ok(());
+    };
+    match disk.sync_directory(above) {
+        Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+/// What a directory is in; a bare name is in the working directory.
+fn above(directory: &Path) -> Option<&Path> {
+    let above = directory.parent()?;
+    Some(if above == Path::new("") {
+        Path::new(".")
+    } else {
+        above
+    })
 }
 
 fn is_volatile(directory: &Path) -> Result<bool, Error> {
@@ -122,7 +153,7 @@ pub(crate) fn establish_epoch(disk: &Disk, directory: &Path) -> Result<u64, Erro
         .map_err(Error::storage("create", &draft))?;
     disk.write(&file, &draft, format!("{epoch:016x}\n").as_bytes(), 0)
         .and_then(|()| disk.sync(&file, &draft))
-        .and_then(|()| std::fs::rename(&draft, &path))
+        .and_then(|()| disk.rename(&draft, &path))
         .and_then(|()| disk.sync_directory(directory))
         .map_err(Error::storage("write", &path))?;
     Ok(epoch)

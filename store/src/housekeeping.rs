@@ -121,8 +121,10 @@ impl Writer {
                     && (all_applied || pair[1].name.sequence <= self.snapshots.last + 1)
             };
             let count = segments.windows(2).take_while(safe).count();
-            if count > 0 {
-                self.unlink(index, count);
+            // On a full disk no new tail can be journalled. One after the other, what is left of
+            // them after a power cut has no holes, that would look like losses.
+            for _ in 0..count {
+                self.unlink(index, 1);
             }
         }
     }

@@ -68,7 +68,9 @@
 //! ```
 //!
 //! Files sort by name in the order they were written. A process begins a new segment in each
-//! stream it writes to, so that only the newest segment of a stream may have a torn end.
+//! stream it writes to, so that only the newest segment of a stream may have a torn end. What a
+//! killed process left to the kernel, opening syncs before it builds on it: names of files and
+//! directories as well as the ends of the newest segments.
 //!
 //! # Format version 1
 //!
@@ -136,7 +138,7 @@
 //! ```
 //!
 //! Changes in bucket `_skerry` are the log's own: `tail/<stream>` (u64, records before it were
-//! given up) and `damage/<stream>/<offset>` (a gap record was written for it).
+//! reclaimed or given up) and `damage/<stream>/<offset>` (a gap record was written for it).
 //!
 //! A snapshot of the catalog is a run of frames in `_catalog`, alone in its segment's beginning:
 //! all flagged 2, the first also 4, the last also 8. It is valid only whole, and then stands for
@@ -169,7 +171,7 @@ mod writer;
 
 pub use append::{APPEND_BYTES_MAX, Append, Change, Committed};
 #[doc(hidden)]
-pub use disk::{Disk, Fault, Operation};
+pub use disk::{Disk, Done, Fault, Operation};
 pub use error::{Class, Error};
 pub use log::{Log, Pending};
 pub use options::{Options, StreamName, StreamOptions, WhenFull};

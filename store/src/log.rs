@@ -189,11 +189,11 @@ impl Pending {
 /// Everything up to, and not including, the writer's thread.
 fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let directory = options.directory.clone();
-    let lock = directory::claim(&directory, options.allow_volatile)?;
+    let lock = directory::claim(&disk, &directory, options.allow_volatile)?;
     let epoch = directory::establish_epoch(&disk, &directory)?;
     let origin = Origin {
         epoch,
-        boot: directory::boot_id(),
+        boot: disk.boot_id().unwrap_or_else(directory::boot_id),
     };
     let marker = Marker::take(&disk, &directory)?;
     let mut recovery = Recovery {
@@ -208,7 +208,8 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let mut last_sequence = marker.as_ref().map_or(0, |marker| marker.last_sequence);
     for stream in all_streams(&options)? {
         let path = directory::streams(&directory).join(stream.name.as_str());
-        std::fs::create_dir_all(&path).map_err(Error::storage("create", &path))?;
+        disk.create_directory(&path)
+            .map_err(Error::storage("create", &path))?;
         let Found {
             segments,
             head,

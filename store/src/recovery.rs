@@ -57,6 +57,9 @@ pub(crate) struct Damage {
 
 /// Reads what a stream's directory holds, and mends the end of its newest segment.
 pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found, Error> {
+    // What is seen now has to be there after a power cut, too.
+    disk.sync_directory(directory)
+        .map_err(Error::storage("sync", directory))?;
     let names = Name::list(directory).map_err(Error::storage("list", directory))?;
     let mut found = Found::default();
     for (index, &name) in names.iter().enumerate() {
@@ -88,16 +91,19 @@ pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found
 fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, Error> {
     Preface::read(&segment.path)?;
     let survey = Survey::of(segment)?;
+    let path = &segment.path;
+    let file = File::options()
+        .write(true)
+        .open(path)
+        .map_err(Error::storage("open", path))?;
     if segment.bytes() > survey.end {
-        let path = &segment.path;
-        let file = File::options()
-            .write(true)
-            .open(path)
-            .map_err(Error::storage("open", path))?;
         disk.truncate(&file, path, survey.end)
-            .and_then(|()| disk.sync(&file, path))
             .map_err(Error::storage("truncate", path))?;
     }
+    // A process that was killed may have left frames that only the kernel has so far. From here
+    // on they are read, and built upon.
+    disk.sync(&file, path)
+        .map_err(Error::storage("sync", path))?;
     if let Some(flaw) = survey.torn {
         let torn_bytes = segment.bytes() - survey.end;
         let path = segment.path.display();

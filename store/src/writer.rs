@@ -215,11 +215,11 @@ impl Writer {
         track.rotate |= count == held.len();
         let next = held[count - 1].next;
         track.give_up(next);
+        let name = options.name.as_str();
         if !dropped {
-            return Ok(None);
+            return Ok(Some(give_up::reclaim(name, next)));
         }
         let lost = (segments[0].name.base.max(confirmed), next);
-        let name = options.name.as_str();
         Ok(Some(give_up::journal(name, &segments[..count], lost)))
     }
 
@@ -335,7 +335,8 @@ impl Writer {
             figures.records += u64::from(append.count);
             figures.bytes += append.bytes() as u64;
         }
-        figures.gaps += notes.len() as u64;
+        let gaps = notes.iter().filter(|(_, note)| note.count > 0);
+        figures.gaps += gaps.count() as u64;
         figures.commits += 1;
         figures.written += written.bytes;
         if figures.storage != Storage::Ok {

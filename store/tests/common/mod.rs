@@ -5,6 +5,8 @@
     reason = "each test uses its own part of this"
 )]
 
+pub(crate) mod rng;
+
 use skerry_store::{Append, Change, Kind, Log, Offset, Options, Record, StreamName, StreamOptions};
 use std::path::Path;
 use std::time::Duration;
@@ -59,6 +61,12 @@ pub(crate) fn change(change: Change) -> Append {
         records: Vec::new(),
         changes: vec![change],
     }
+}
+
+/// A folder in memory, if there is any: for files that no test takes the power from.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let made = tempfile::tempdir_in("/dev/shm");
+    made.unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 /// First, one past last.
