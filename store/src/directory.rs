@@ -11,6 +11,8 @@ use std::sync::Arc;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58F6;
 
+const EPOCH_FILE: &str = "epoch";
+
 pub(crate) fn streams(directory: &Path) -> PathBuf {
     directory.join("streams")
 }
@@ -119,39 +121,64 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<StreamName>, Error> {
     Ok(names)
 }
 
-/// The epoch of a directory, from its file or else from the newest segment that has a header.
+/// The epoch of a directory: the one its file names, unless the segments have another. A wrong
+/// one would make every frame look damaged, and a file this small has no checksum to tell.
 pub(crate) fn epoch(directory: &Path) -> Result<Option<u64>, Error> {
-    let text = std::fs::read_to_string(directory.join("epoch")).unwrap_or_default();
-    if let Ok(epoch) = u64::from_str_radix(text.trim(), 16) {
-        return Ok(Some(epoch));
-    }
+    let text = std::fs::read_to_string(directory.join(EPOCH_FILE)).unwrap_or_default();
+    let written = u64::from_str_radix(text.trim(), 16).ok();
+    let mut newest: Option<Preface> = None;
     for stream in list(directory)? {
-        let stream = streams(directory).join(stream.as_str());
-        for name in Name::list(&stream).unwrap_or_default().into_iter().rev() {
-            if let Some(preface) = Preface::read(&stream.join(name.file()))? {
-                return Ok(Some(preface.epoch));
-            }
+        let Some(preface) = newest_preface(&streams(directory).join(stream.as_str()))? else {
+            continue;
+        };
+        if Some(preface.epoch) == written {
+            return Ok(written);
+        }
+        let sequence = preface.name.sequence;
+        if newest
+            .as_ref()
+            .is_none_or(|newest| sequence > newest.name.sequence)
+        {
+            newest = Some(preface);
+        }
+    }
+    Ok(newest.map(|preface| preface.epoch).or(written))
+}
+
+/// That of the newest segment in a stream's directory that has an intact one.
+fn newest_preface(stream: &Path) -> Result<Option<Preface>, Error> {
+    for name in Name::list(stream).unwrap_or_default().into_iter().rev() {
+        let preface = Preface::read(&stream.join(name.file()))?;
+        if preface.is_some() {
+            return Ok(preface);
         }
     }
     Ok(None)
 }
 
-/// The epoch of a directory, made up and written down where there is none yet.
+/// The epoch of a directory, made up where there is none yet, and written down where that is not
+/// what its file says.
 pub(crate) fn establish_epoch(disk: &Disk, directory: &Path) -> Result<u64, Error> {
-    let path = directory.join("epoch");
+    let path = directory.join(EPOCH_FILE);
     let known = epoch(directory)?;
-    if let Some(epoch) = known.filter(|_| path.exists()) {
-        return Ok(epoch);
-    }
     let epoch = match known {
         Some(epoch) => epoch,
         None => random()?,
     };
+    let text = format!("{epoch:016x}\n");
+    match std::fs::read(&path) {
+        Ok(found) if found == text.as_bytes() => return Ok(epoch),
+        Ok(_) => tracing::warn!(
+            path = %path.display(), epoch = text.trim(),
+            "the file was damaged, and was made anew from the segments"
+        ),
+        Err(_) => {}
+    }
     let draft = directory.join("epoch.new");
     let file = disk
         .create(&draft)
         .map_err(Error::storage("create", &draft))?;
-    disk.write(&file, &draft, format!("{epoch:016x}\n").as_bytes(), 0)
+    disk.write(&file, &draft, text.as_bytes(), 0)
         .and_then(|()| disk.sync(&file, &draft))
         .and_then(|()| disk.rename(&draft, &path))
         .and_then(|()| disk.sync_directory(directory))

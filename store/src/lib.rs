@@ -60,8 +60,10 @@
 //!
 //! ```text
 //! lock                    held by the one process that may write
-//! epoch                   16 hex digits and a newline: random id, made at the first opening
-//! clean-stop.json         {"last_sequence", "heads"}: there only after an orderly stop
+//! epoch                   16 hex digits and a newline: random id, made at the first opening;
+//!                         made anew from the segments' headers where they have another
+//! clean-stop.json         {"last_sequence", "heads", "checksum"}: there only after an orderly
+//!                         stop; the CRC32C is that of [last_sequence,heads] as compact JSON
 //! streams/<stream>/<base offset, 20 digits>-<sequence, 20 digits>.seg
 //! catalog/                sled; may be deleted while nothing runs
 //! quarantine/             copies of damaged bytes, for people

@@ -260,10 +260,27 @@ pub(crate) fn loss(
 pub(crate) struct Marker {
     pub(crate) last_sequence: u64,
     pub(crate) heads: BTreeMap<String, Offset>,
+    /// CRC32C of the JSON array of the two: a wrong head would tell of a loss there was not.
+    checksum: u32,
 }
 
 impl Marker {
     const FILE: &str = "clean-stop.json";
+
+    pub(crate) fn new(last_sequence: u64, heads: BTreeMap<String, Offset>) -> Self {
+        let mut marker = Self {
+            last_sequence,
+            heads,
+            checksum: 0,
+        };
+        marker.checksum = marker.sum();
+        marker
+    }
+
+    fn sum(&self) -> u32 {
+        let summed = serde_json::to_vec(&(self.last_sequence, &self.heads));
+        crc32c::crc32c(&summed.expect("string keys only"))
+    }
 
     pub(crate) fn write(&self, disk: &Disk, directory: &Path) -> Result<(), Error> {
         let path = directory.join(Self::FILE);
@@ -287,6 +304,7 @@ impl Marker {
         disk.remove(&path)
             .and_then(|()| disk.sync_directory(directory))
             .map_err(Error::storage("remove", &path))?;
-        Ok(serde_json::from_slice(&bytes).ok())
+        let marker: Option<Self> = serde_json::from_slice(&bytes).ok();
+        Ok(marker.filter(|marker| marker.checksum == marker.sum()))
     }
 }

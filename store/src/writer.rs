@@ -380,11 +380,8 @@ impl Writer {
         self.roll_back()?;
         let heads = self.tracks.iter();
         let heads = heads.map(|track| (track.stream.options.name.to_string(), track.head()));
-        recovery::Marker {
-            last_sequence: self.next_sequence - 1,
-            heads: heads.collect(),
-        }
-        .write(&self.disk, &self.shared.directory)
+        recovery::Marker::new(self.next_sequence - 1, heads.collect())
+            .write(&self.disk, &self.shared.directory)
     }
 
     fn end_poisoned(self, error: &Error) {
