@@ -111,12 +111,15 @@ impl Written {
                 recovery.records_missing
             ));
         }
+        let told = recovery.quarantined_frames + recovery.torn_bytes > 0;
         for (number, (stream, offsets)) in self.appends.iter().enumerate() {
             let lost = offsets
                 .clone()
                 .any(|at| lost[*stream].contains(&at) || at >= heads[*stream]);
             let found = log.get("test", key(number).as_bytes());
             match found.map_err(|error| error.to_string())? {
+                // Killed, sled may lack what the journal's damaged frame alone had.
+                None if self.stop == Stop::Killed && offsets.is_empty() && told => {}
                 None if !lost => return Err(format!("the change of append {number} is lost")),
                 _ => {}
             }
@@ -261,7 +264,7 @@ fn flip_and_open(written: &Written, kind: &str, seed: usize) -> Result<(), Strin
     // And it is told once, whatever comes.
     drop(log);
     let (log, _) = Log::open(options(directory.path())).map_err(|error| error.to_string())?;
-    written.check(&log, &Recovery::default(), heads)
+    written.check(&log, &recovery, heads)
 }
 
 #[tokio::test]
