@@ -4,13 +4,14 @@ use crate::disk::Disk;
 use crate::segment::{Name, Preface};
 use crate::{Error, StreamName};
 use std::fs::{File, TryLockError};
-use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58F6;
+
+const EPOCH_FILE: &str = "epoch";
 
 pub(crate) fn streams(directory: &Path) -> PathBuf {
     directory.join("streams")
@@ -31,16 +32,12 @@ impl Drop for Lock {
 }
 
 /// Makes the directory if need be, and locks it for this process.
-pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<Lock, Error> {
-    let unwritable = |source: std::io::Error| Error::Unwritable {
+pub(crate) fn claim(disk: &Disk, directory: &Path, allow_volatile: bool) -> Result<Lock, Error> {
+    let unwritable = |source: io::Error| Error::Unwritable {
         path: directory.to_owned(),
         source: Arc::new(source),
     };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(directory)
-        .map_err(unwritable)?;
+    create_all(disk, directory).map_err(unwritable)?;
     if !allow_volatile && is_volatile(directory)? {
         return Err(Error::Volatile {
             path: directory.to_owned(),
@@ -62,8 +59,44 @@ pub(crate) fn claim(directory: &Path, allow_volatile: bool) -> Result<Lock, Erro
         Err(TryLockError::Error(source)) => return Err(unwritable(source)),
     }
     let lock = Lock(file);
-    std::fs::create_dir_all(streams(directory)).map_err(unwritable)?;
+    disk.create_directory(&streams(directory))
+        .and_then(|()| disk.sync_directory(directory))
+        .and_then(|()| sync_name(disk, directory))
+        .map_err(unwritable)?;
     Ok(lock)
+}
+
+/// Makes a directory and those above it.
+fn create_all(disk: &Disk, directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = above(directory) {
+        create_all(disk, above)?;
+    }
+    disk.create_directory(directory)?;
+    sync_name(disk, directory)
+}
+
+/// The name of a directory is on the device when this returns, if this user may see to it.
+fn sync_name(disk: &Disk, directory: &Path) -> io::Result<()> {
+    let Some(above) = above(directory) else {
+        return Ok(());
+    };
+    match disk.sync_directory(above) {
+        Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+/// What a directory is in; a bare name is in the working directory.
+fn above(directory: &Path) -> Option<&Path> {
+    let above = directory.parent()?;
+    Some(if above == Path::new("") {
+        Path::new(".")
+    } else {
+        above
+    })
 }
 
 fn is_volatile(directory: &Path) -> Result<bool, Error> {
@@ -78,7 +111,7 @@ fn is_volatile(directory: &Path) -> Result<bool, Error> {
 /// file that is opened for writing tells, and wears no flash.
 pub(crate) fn is_read_only(directory: &Path) -> bool {
     let opened = File::options().write(true).open(directory.join("lock"));
-    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+    opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The names of the streams that have a directory.
@@ -95,41 +128,66 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<StreamName>, Error> {
     Ok(names)
 }
 
-/// The epoch of a directory, from its file or else from the newest segment that has a header.
+/// The epoch of a directory: the one its file names, unless the segments have another. A wrong
+/// one would make every frame look damaged, and a file this small has no checksum to tell.
 pub(crate) fn epoch(directory: &Path) -> Result<Option<u64>, Error> {
-    let text = std::fs::read_to_string(directory.join("epoch")).unwrap_or_default();
-    if let Ok(epoch) = u64::from_str_radix(text.trim(), 16) {
-        return Ok(Some(epoch));
-    }
+    let text = std::fs::read_to_string(directory.join(EPOCH_FILE)).unwrap_or_default();
+    let written = u64::from_str_radix(text.trim(), 16).ok();
+    let mut newest: Option<Preface> = None;
     for stream in list(directory)? {
-        let stream = streams(directory).join(stream.as_str());
-        for name in Name::list(&stream).unwrap_or_default().into_iter().rev() {
-            if let Some(preface) = Preface::read(&stream.join(name.file()))? {
-                return Ok(Some(preface.epoch));
-            }
+        let Some(preface) = newest_preface(&streams(directory).join(stream.as_str()))? else {
+            continue;
+        };
+        if Some(preface.epoch) == written {
+            return Ok(written);
+        }
+        let sequence = preface.name.sequence;
+        if newest
+            .as_ref()
+            .is_none_or(|newest| sequence > newest.name.sequence)
+        {
+            newest = Some(preface);
+        }
+    }
+    Ok(newest.map(|preface| preface.epoch).or(written))
+}
+
+/// That of the newest segment in a stream's directory that has an intact one.
+fn newest_preface(stream: &Path) -> Result<Option<Preface>, Error> {
+    for name in Name::list(stream).unwrap_or_default().into_iter().rev() {
+        let preface = Preface::read(&stream.join(name.file()))?;
+        if preface.is_some() {
+            return Ok(preface);
         }
     }
     Ok(None)
 }
 
-/// The epoch of a directory, made up and written down where there is none yet.
+/// The epoch of a directory, made up where there is none yet, and written down where that is not
+/// what its file says.
 pub(crate) fn establish_epoch(disk: &Disk, directory: &Path) -> Result<u64, Error> {
-    let path = directory.join("epoch");
+    let path = directory.join(EPOCH_FILE);
     let known = epoch(directory)?;
-    if let Some(epoch) = known.filter(|_| path.exists()) {
-        return Ok(epoch);
-    }
     let epoch = match known {
         Some(epoch) => epoch,
         None => random()?,
     };
+    let text = format!("{epoch:016x}\n");
+    match std::fs::read(&path) {
+        Ok(found) if found == text.as_bytes() => return Ok(epoch),
+        Ok(_) => tracing::warn!(
+            path = %path.display(), epoch = text.trim(),
+            "the file was damaged, and was made anew from the segments"
+        ),
+        Err(_) => {}
+    }
     let draft = directory.join("epoch.new");
     let file = disk
         .create(&draft)
         .map_err(Error::storage("create", &draft))?;
-    disk.write(&file, &draft, format!("{epoch:016x}\n").as_bytes(), 0)
+    disk.write(&file, &draft, text.as_bytes(), 0)
         .and_then(|()| disk.sync(&file, &draft))
-        .and_then(|()| std::fs::rename(&draft, &path))
+        .and_then(|()| disk.rename(&draft, &path))
         .and_then(|()| disk.sync_directory(directory))
         .map_err(Error::storage("write", &path))?;
     Ok(epoch)

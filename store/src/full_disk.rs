@@ -99,8 +99,8 @@ impl Writer {
         if self.needs_snapshot(segments[1].name.sequence) && !self.snapshot()? {
             return Ok(false);
         }
-        let gap = self.give_up(index, &segments[..1], Reason::DiskFull);
-        let notes: Vec<Note> = gap.map(|gap| (index, gap)).into_iter().collect();
+        let note = self.give_up(index, &segments[..1], Reason::DiskFull);
+        let notes: Vec<Note> = note.into_iter().collect();
         if let Err(error) = self.put(&notes, &[]) {
             self.settle_removals(false);
             return match error {

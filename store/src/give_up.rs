@@ -63,15 +63,24 @@ pub(crate) fn journal(
         .into_iter()
         .map(Gap::into_record)
         .collect();
-    let tail = Change::Put {
+    Encoded::new(&records, vec![new_tail(stream, next)])
+}
+
+/// The stream's new tail, where all before it is confirmed. Should the power go while segments
+/// are removed, any of them may still be there: without this, the others would look lost.
+pub(crate) fn reclaim(stream: &str, next: Offset) -> Encoded {
+    Encoded::new(&[], vec![new_tail(stream, next)])
+}
+
+fn new_tail(stream: &str, next: Offset) -> Change {
+    Change::Put {
         bucket: OWN_BUCKET.to_owned(),
         key: tail_key(stream).into(),
         value: next.0.to_le_bytes().to_vec().into(),
-    };
-    Encoded::new(&records, vec![tail])
+    }
 }
 
-/// Where a stream's records had been given up to.
+/// Where a stream's records had been given up or reclaimed to.
 pub(crate) fn tail(catalog: &Catalog, stream: &str) -> Offset {
     let noted = catalog.get(OWN_BUCKET, &tail_key(stream)).ok().flatten();
     let bytes = noted.and_then(|value| value[..].try_into().ok());

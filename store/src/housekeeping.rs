@@ -132,6 +132,10 @@ impl Writer {
     pub(crate) fn reclaim_confirmed(&mut self) -> bool {
         let mut reclaimed = false;
         for index in 0..self.tracks.len() {
+            // The journal has no readers that could confirm a snapshot: the next one trims it.
+            if index == self.shared.journal {
+                continue;
+            }
             let stream = &self.tracks[index].stream;
             let confirmed = self.shared.confirmed(stream);
             let segments = stream.segments();
@@ -139,8 +143,10 @@ impl Writer {
                 pair[0].next() <= confirmed && !self.needs_snapshot(pair[1].name.sequence)
             };
             let count = segments.windows(2).take_while(safe).count();
-            if count > 0 {
-                self.unlink(index, count);
+            // On a full disk no new tail can be journalled. One after the other, what is left of
+            // them after a power cut has no holes, that would look like losses.
+            for _ in 0..count {
+                self.unlink(index, 1);
                 reclaimed = true;
             }
         }

@@ -91,8 +91,10 @@
 //!
 //! ```text
 //! lock                    held by the one process that may write
-//! epoch                   16 hex digits and a newline: random id, made at the first opening
-//! clean-stop.json         {"last_sequence", "heads"}: there only after an orderly stop
+//! epoch                   16 hex digits and a newline: random id, made at the first opening;
+//!                         made anew from the segments' headers where they have another
+//! clean-stop.json         {"last_sequence", "heads", "checksum"}: there only after an orderly
+//!                         stop; the CRC32C is that of [last_sequence,heads] as compact JSON
 //! streams/<stream>/<base offset, 20 digits>-<sequence, 20 digits>.seg
 //! catalog/                sled; may be deleted while nothing runs
 //! reserve                 blocks kept for a full disk; may be deleted while nothing runs
@@ -100,7 +102,9 @@
 //! ```
 //!
 //! Files sort by name in the order they were written. A process begins a new segment in each
-//! stream it writes to, so that only the newest segment of a stream may have a torn end.
+//! stream it writes to, so that only the newest segment of a stream may have a torn end. What a
+//! killed process left to the kernel, opening syncs before it builds on it: names of files and
+//! directories as well as the ends of the newest segments.
 //!
 //! # Format version 1
 //!
@@ -168,8 +172,8 @@
 //! ```
 //!
 //! Changes in bucket `_skerry` are the log's own: `tail/<stream>` (u64, records before it were
-//! given up), `damage/<stream>/<offset>` (a gap record was written for it) and `ages` (the
-//! log's clock, and marks of how far each stream had come when).
+//! reclaimed or given up), `damage/<stream>/<offset>` (a gap record was written for it) and `ages`
+//! (the log's clock, and marks of how far each stream had come when).
 //!
 //! A snapshot of the catalog is a run of frames in `_catalog`, alone in its segment's beginning:
 //! all flagged 2, the first also 4, the last also 8. It is valid only whole, and then stands for
@@ -206,7 +210,7 @@ mod writer;
 
 pub use append::{APPEND_BYTES_MAX, Append, Change, Committed};
 #[doc(hidden)]
-pub use disk::{Disk, Fault, Operation};
+pub use disk::{Disk, Done, Fault, Operation};
 pub use error::{Class, Error};
 pub use log::{Log, Pending};
 pub use options::{Options, StreamName, StreamOptions, WhenFull};

@@ -199,13 +199,13 @@ impl Pending {
 /// Everything up to, and not including, the writer's thread.
 fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let directory = options.directory.clone();
-    let lock = directory::claim(&directory, options.allow_volatile)?;
+    let lock = directory::claim(&disk, &directory, options.allow_volatile)?;
     let mut reserve = Reserve::open(&directory);
     let disk_full = make_room_to_open(&disk, &mut reserve);
     let epoch = directory::establish_epoch(&disk, &directory)?;
     let origin = Origin {
         epoch,
-        boot: directory::boot_id(),
+        boot: disk.boot_id().unwrap_or_else(directory::boot_id),
     };
     let marker = Marker::take(&disk, &directory)?;
     let mut recovery = Recovery {
@@ -224,7 +224,8 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let segment_bytes = options.segment_bytes.min(quota / 4 / all.len() as u64);
     for stream in all {
         let path = directory::streams(&directory).join(stream.name.as_str());
-        std::fs::create_dir_all(&path).map_err(Error::storage("create", &path))?;
+        disk.create_directory(&path)
+            .map_err(Error::storage("create", &path))?;
         let Found {
             segments,
             head,

@@ -57,6 +57,9 @@ pub(crate) struct Damage {
 
 /// Reads what a stream's directory holds, and mends the end of its newest segment.
 pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found, Error> {
+    // What is seen now has to be there after a power cut, too.
+    disk.sync_directory(directory)
+        .map_err(Error::storage("sync", directory))?;
     let names = Name::list(directory).map_err(Error::storage("list", directory))?;
     let mut found = Found::default();
     for (index, &name) in names.iter().enumerate() {
@@ -88,16 +91,19 @@ pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found
 fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, Error> {
     Preface::read(&segment.path)?;
     let survey = Survey::of(segment)?;
+    let path = &segment.path;
+    let file = File::options()
+        .write(true)
+        .open(path)
+        .map_err(Error::storage("open", path))?;
     if segment.bytes() > survey.end {
-        let path = &segment.path;
-        let file = File::options()
-            .write(true)
-            .open(path)
-            .map_err(Error::storage("open", path))?;
         disk.truncate(&file, path, survey.end)
-            .and_then(|()| disk.sync(&file, path))
             .map_err(Error::storage("truncate", path))?;
     }
+    // A process that was killed may have left frames that only the kernel has so far. From here
+    // on they are read, and built upon.
+    disk.sync(&file, path)
+        .map_err(Error::storage("sync", path))?;
     if let Some(flaw) = survey.torn {
         let torn_bytes = segment.bytes() - survey.end;
         let path = segment.path.display();
@@ -254,10 +260,27 @@ pub(crate) fn loss(
 pub(crate) struct Marker {
     pub(crate) last_sequence: u64,
     pub(crate) heads: BTreeMap<String, Offset>,
+    /// CRC32C of the JSON array of the two: a wrong head would tell of a loss there was not.
+    checksum: u32,
 }
 
 impl Marker {
     const FILE: &str = "clean-stop.json";
+
+    pub(crate) fn new(last_sequence: u64, heads: BTreeMap<String, Offset>) -> Self {
+        let mut marker = Self {
+            last_sequence,
+            heads,
+            checksum: 0,
+        };
+        marker.checksum = marker.sum();
+        marker
+    }
+
+    fn sum(&self) -> u32 {
+        let summed = serde_json::to_vec(&(self.last_sequence, &self.heads));
+        crc32c::crc32c(&summed.expect("string keys only"))
+    }
 
     pub(crate) fn write(&self, disk: &Disk, directory: &Path) -> Result<(), Error> {
         let path = directory.join(Self::FILE);
@@ -281,6 +304,7 @@ impl Marker {
         disk.remove(&path)
             .and_then(|()| disk.sync_directory(directory))
             .map_err(Error::storage("remove", &path))?;
-        Ok(serde_json::from_slice(&bytes).ok())
+        let marker: Option<Self> = serde_json::from_slice(&bytes).ok();
+        Ok(marker.filter(|marker| marker.checksum == marker.sum()))
     }
 }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Writer {
-    /// Lets in what fits. Returns gap records for what has to go, and the appends let in.
+    /// Lets in what fits. Returns notes of what has to go, and the appends let in.
     pub(crate) fn admit(&mut self, batch: Vec<Queued>) -> (Vec<Note>, Vec<Queued>) {
-        let mut gaps = Vec::new();
+        let mut notes = Vec::new();
         let mut needed: BTreeMap<usize, Result<u64, Error>> = BTreeMap::new();
         let mut let_in: BTreeMap<usize, u64> = BTreeMap::new();
         let held = self.shared.weight();
@@ -31,9 +31,8 @@ impl Writer {
             let after = before.and_then(|before| {
                 let bytes = queued.append.bytes() + frame::HEADER_BYTES;
                 let needed = before + bytes as u64;
-                let gap = self.make_room(stream, needed)?;
-                gaps.extend(gap.map(|gap| (stream, gap)));
-                gaps.extend(self.make_room_in_all(stream, needed, held, &let_in)?);
+                notes.extend(self.make_room(stream, needed)?);
+                notes.extend(self.make_room_in_all(stream, needed, held, &let_in)?);
                 let_in.insert(stream, needed);
                 Ok(needed)
             });
@@ -46,11 +45,11 @@ impl Writer {
             }
             needed.insert(stream, after);
         }
-        (gaps, admitted)
+        (notes, admitted)
     }
 
     /// Marks segments for removal so that `needed` bytes fit, and journals what is lost by it.
-    fn make_room(&mut self, index: usize, needed: u64) -> Result<Option<Encoded>, Error> {
+    fn make_room(&mut self, index: usize, needed: u64) -> Result<Option<Note>, Error> {
         let segments = self.kept(index);
         let held: Vec<Held> = segments.iter().map(|segment| segment.held()).collect();
         let stream = &self.shared.streams[index];
@@ -117,8 +116,7 @@ impl Writer {
         let mut notes = Vec::new();
         for (index, count) in going.into_iter().enumerate() {
             let segments = self.kept(index);
-            let gap = self.give_up(index, &segments[..count], Reason::QuotaFull);
-            notes.extend(gap.map(|gap| (index, gap)));
+            notes.extend(self.give_up(index, &segments[..count], Reason::QuotaFull));
         }
         Ok(notes)
     }
@@ -132,13 +130,14 @@ impl Writer {
     }
 
     /// Has the commit under way do without `segments`, the oldest of those a stream has kept.
-    /// Returns what is to be journalled if some of it is not confirmed.
+    /// Returns what is to be journalled: a gap record in the stream if some of it is not confirmed,
+    /// else its new tail, which would only take the place of what goes, in `_catalog`.
     pub(crate) fn give_up(
         &mut self,
         index: usize,
         segments: &[Arc<Segment>],
         reason: Reason,
-    ) -> Option<Encoded> {
+    ) -> Option<Note> {
         let (first, last) = (segments.first()?, segments.last()?);
         let track = &mut self.tracks[index];
         let confirmed = self.shared.confirmed(&track.stream);
@@ -147,16 +146,16 @@ impl Writer {
         track.rotate |= newest.is_some_and(|newest| Arc::ptr_eq(&newest, last));
         let next = last.next();
         track.give_up(next);
+        let name = track.stream.options.name.as_str();
         if next <= confirmed {
-            return None;
+            return Some((self.shared.journal, give_up::reclaim(name, next)));
         }
         let lost = (first.name.base.max(confirmed), next);
-        let name = track.stream.options.name.as_str();
-        Some(give_up::journal(name, segments, lost, reason))
+        Some((index, give_up::journal(name, segments, lost, reason)))
     }
 
-    /// Marks what is too old for removal. Returns gap records for what goes unconfirmed, and, in
-    /// the journal's name, how far the clock has come.
+    /// Marks what is too old for removal. Returns notes of what goes, and of how far the clock has
+    /// come.
     pub(crate) fn expire(&mut self) -> Vec<Note> {
         let now = self.ages.clock.now() + self.disk.skipped();
         let tracks = &self.tracks;
@@ -166,15 +165,14 @@ impl Writer {
         }
         let mut notes = Vec::new();
         for index in 0..self.tracks.len() {
-            let gap = self.expire_stream(index, now);
-            notes.extend(gap.map(|gap| (index, gap)));
+            notes.extend(self.expire_stream(index, now));
         }
         let ages = self.ages.note(now, |index| self.name(index));
         notes.push((self.shared.journal, Encoded::new(&[], vec![ages])));
         notes
     }
 
-    fn expire_stream(&mut self, index: usize, now: Duration) -> Option<Encoded> {
+    fn expire_stream(&mut self, index: usize, now: Duration) -> Option<Note> {
         let expired = self.ages.expired(index, now);
         let segments = self.kept(index);
         if let Some(newest) = segments.last() {

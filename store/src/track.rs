@@ -108,6 +108,9 @@ impl Track {
         let end = HEADER_BYTES as u64;
         let segment = Segment::new(&self.stream.directory, origin.epoch, name, end, name.base);
         let path = &segment.path;
+        // Should this fail, the file may still turn up after a power cut. What is written from
+        // now on belongs behind it, so no frame goes to the segment before it any more.
+        self.rotate = true;
         let file = disk
             .create(path)
             .map_err(Error::storage("create segment", path))?;

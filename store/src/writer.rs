@@ -109,8 +109,8 @@ impl Writer {
             if let Some(full) = self.disk_full.clone() {
                 batch = self.draw_on_reserve(batch, &full);
             }
-            let (gaps, admitted) = self.admit(batch);
-            notes.extend(gaps);
+            let (removals, admitted) = self.admit(batch);
+            notes.extend(removals);
             let error = match self.put(&notes, &admitted) {
                 Ok(offsets) => {
                     answer(admitted, offsets, &self.tracks);
@@ -345,11 +345,8 @@ impl Writer {
         self.roll_back()?;
         let heads = self.tracks.iter();
         let heads = heads.map(|track| (track.stream.options.name.to_string(), track.head()));
-        recovery::Marker {
-            last_sequence: self.next_sequence - 1,
-            heads: heads.collect(),
-        }
-        .write(&self.disk, &self.shared.directory)
+        recovery::Marker::new(self.next_sequence - 1, heads.collect())
+            .write(&self.disk, &self.shared.directory)
     }
 
     fn end_poisoned(self, error: &Error) {

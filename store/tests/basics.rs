@@ -9,6 +9,7 @@ mod common;
 
 use common::*;
 use skerry_store::{Append, Class, Error, Log, Offset, StreamName, WhenFull};
+use std::path::Path;
 
 #[tokio::test]
 async fn what_is_appended_is_read_and_survives_reopening() {
@@ -215,4 +216,13 @@ fn names_are_checked() {
     for bad in ["", "A", "a/b", "..", &"x".repeat(65)] {
         assert!(StreamName::new(bad).is_err());
     }
+}
+
+#[test]
+fn a_data_directory_may_be_a_bare_name() {
+    let here = tempfile::tempdir_in(".").unwrap();
+    let name = Path::new(here.path().file_name().unwrap());
+    std::fs::remove_dir(name).unwrap();
+    Log::open(options(name)).unwrap();
+    assert!(name.join("epoch").exists());
 }

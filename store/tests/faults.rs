@@ -155,6 +155,76 @@ async fn what_was_submitted_behind_a_failure_does_not_overtake_it() {
     assert_eq!(read_all(&log, "one").0, records);
 }
 
+/// Room is made on a full disk from what readers confirmed. A snapshot is nobody's to confirm.
+#[tokio::test]
+async fn a_full_disk_does_not_cost_the_catalogs_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let switch = Arc::new(Switch::default());
+    let open = || {
+        let disk = Disk::failing(switch.clone());
+        Log::open_on(options(directory.path()), disk).unwrap().0
+    };
+    let log = open();
+    let mut keys = 0;
+    while log.stats().snapshots_total == 0 {
+        keys += 1;
+        let filled = change(put(&keys.to_string(), vec![0; 50]));
+        log.append(filled).await.unwrap();
+    }
+    log.close().await.unwrap();
+    // Begins the journal's next segment, right behind the snapshot.
+    let log = open();
+    log.append(change(put("later", "value"))).await.unwrap();
+    switch.set(WRITES_FULL);
+    log.append(append("one", [0])).await.unwrap_err();
+    switch.set(0);
+    log.close().await.unwrap();
+    std::fs::remove_dir_all(directory.path().join("catalog")).unwrap();
+    let log = open();
+    assert_eq!(log.scan("test", b"").unwrap().len(), keys + 1);
+}
+
+/// Fails the write of a segment's header, once, and the removal of what it leaves.
+#[derive(Default)]
+struct FailsToBegin(AtomicU8);
+
+impl Fault for FailsToBegin {
+    fn before(&self, operation: Operation, path: &Path) -> io::Result<()> {
+        let begun = std::fs::metadata(path).is_ok_and(|file| file.len() == 0);
+        let failing = self.0.load(Ordering::SeqCst) != 0;
+        match operation {
+            Operation::Write if failing && begun => Err(io::ErrorKind::StorageFull.into()),
+            Operation::Remove if failing => Err(io::Error::other("injected")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Such a file may be there after a power cut, though it was removed. Its name says that all that
+/// was written later is not in the segment before it.
+#[tokio::test]
+async fn a_segment_that_was_begun_in_vain_hides_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let fails = Arc::new(FailsToBegin::default());
+    let disk = Disk::failing(fails.clone());
+    let mut options = options(directory.path());
+    options.segment_bytes = 1_000;
+    let (log, _) = Log::open_on(options.clone(), disk).unwrap();
+    log.append(append("one", [0])).await.unwrap();
+    fails.0.store(1, Ordering::SeqCst);
+    let large = append("one", 1..99);
+    assert!(log.append(large.clone()).await.is_err());
+    fails.0.store(0, Ordering::SeqCst);
+    assert_eq!(segments(directory.path(), "one").len(), 2);
+    log.append(append("one", [1])).await.unwrap();
+    log.append(append("one", 2..99)).await.unwrap();
+    drop(log);
+    let (log, recovery) = Log::open(options).unwrap();
+    let (records, missing) = read_all(&log, "one");
+    assert_eq!((records.len(), missing), (99, vec![]));
+    assert_eq!(recovery.records_missing, 0);
+}
+
 #[tokio::test]
 async fn a_failed_sync_poisons_the_log_for_good() {
     let directory = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@
     reason = "each test uses its own part of this"
 )]
 
+pub(crate) mod rng;
+
 use skerry_store::{Append, Change, Kind, Log, Offset, Options, Record, StreamName, StreamOptions};
 use std::path::Path;
 use std::time::Duration;
@@ -72,6 +74,12 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
         state as u8
     };
     std::iter::repeat_with(next).take(length).collect()
+}
+
+/// A folder in memory, if there is any: for files that no test takes the power from.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let made = tempfile::tempdir_in("/dev/shm");
+    made.unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 /// First, one past last.
