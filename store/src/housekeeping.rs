@@ -97,6 +97,8 @@ impl Writer {
         for segment in &segments[..count] {
             if let Err(error) = self.disk.remove(&segment.path) {
                 tracing::warn!(path = %segment.path.display(), %error, "cannot remove a segment");
+                // Those after it stay as well: a hole would look like a segment that was lost.
+                break;
             }
         }
         if let Err(error) = self.disk.sync_directory(&stream.directory) {

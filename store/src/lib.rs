@@ -21,7 +21,7 @@
 //! # What it is not
 //!
 //! Not a database: no index by time or source, one bucket scan reads all it finds into memory.
-//! Not replicated, not encrypted, not (yet) hash-chained: room for both is in the segment header.
+//! Not replicated, not encrypted: room for that is in the segment header.
 //! Two limits no checksum lifts: an acknowledged frame that a lying disk loses from the very end
 //! of the newest segment looks like a write that never finished, and is noted only where a
 //! cursor, the clean-stop marker or the catalog remembers it; and damage in older segments is
@@ -87,7 +87,7 @@
 //!  48   8  created, ns since the Unix epoch (signed)
 //!  56   4  flags, 0 (room for: encrypted)
 //!  60   4  0
-//!  64  32  0 (room for: digest of the segment before)
+//!  64  32  BLAKE3 of the segment before; 0 in a stream's first
 //!  96   1  length of the stream's name
 //!  97  64  the name, padded with 0
 //! 161  91  0
@@ -114,6 +114,17 @@
 //! the segment's epoch, base offset and sequence. So a frame copied from elsewhere, or embedded
 //! in a payload, does not pass. All three are also known from the file's name and `epoch`: a
 //! segment whose header is damaged still reads.
+//!
+//! **Hash chain.** The segment before is the newest one of the same stream, `_catalog` included,
+//! that holds an intact frame. Its digest is that of the file from byte 0 to the end of its last
+//! intact frame: its header and so the digest in that are part of it, and so is damage in between
+//! that was in quarantine already when the next segment was begun; a torn end, which recovery cuts
+//! off, and the zeros behind are not. Retention takes segments from the front only, so what the
+//! first one links to need not be there. [`inspect::verify`] tells a break of the chain
+//! ([`inspect::FaultKind::Chain`]: a segment altered, replaced or removed, with every checksum made
+//! to pass) from damage: a segment that is reported as damaged is not compared with its digest.
+//! The chain has no key: it proves nothing against somebody who writes all segments from there on
+//! anew, and nothing about the newest one, which no header speaks of yet.
 //!
 //! The body is the [postcard](https://postcard.jamesmunns.com/wire-format) form of
 //! `(Vec<Record>, Vec<Change>)`, with unsigned integers as LEB128 varints, signed ones zigzagged
@@ -144,6 +155,7 @@
 
 mod append;
 mod catalog;
+mod digest;
 mod directory;
 mod disk;
 mod encoding;

@@ -104,3 +104,15 @@ pub(crate) fn segments(directory: &Path, stream: &str) -> Vec<std::path::PathBuf
     files.sort();
     files
 }
+
+/// Bytes that do not compress; the same each time.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
