@@ -180,7 +180,8 @@ impl Writer {
         let mut flush = |part: &mut Builder, flag: u8| {
             part.snapshot |= flags::SNAPSHOT | flag;
             bytes.clear();
-            part.finish(*next_sequence, segment.seed, &mut bytes);
+            let codec = track.stream.options.codec;
+            part.finish(*next_sequence, segment.seed, codec, &mut bytes);
             *next_sequence += 1;
             total += bytes.len() as u64;
             *part = Builder::new(head);

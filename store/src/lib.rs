@@ -102,7 +102,7 @@
 //!  24   8  sequence number: unique and growing over all streams, with gaps
 //!  32   8  earliest event time of its records, ns since the Unix epoch (signed); 0 without any
 //!  40   8  latest event time
-//!  48   1  codec: 0 none, 1 lz4 block
+//!  48   1  codec: 0 none, 1 lz4 block, 2 zstd
 //!  49   1  flags: 1 has changes, 2 part of a snapshot, 4 its first part, 8 its last,
 //!            16 has gap records
 //!  50   6  0
@@ -155,6 +155,7 @@
 
 mod append;
 mod catalog;
+mod codec;
 mod digest;
 mod directory;
 mod disk;
@@ -180,6 +181,7 @@ mod track;
 mod writer;
 
 pub use append::{APPEND_BYTES_MAX, Append, Change, Committed};
+pub use codec::Codec;
 #[doc(hidden)]
 pub use disk::{Disk, Fault, Operation};
 pub use error::{Class, Error};

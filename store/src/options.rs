@@ -1,6 +1,6 @@
 //! What the opener of a log decides.
 
-use crate::Error;
+use crate::{Codec, Error};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,7 @@ pub struct StreamOptions {
     /// Names of the cursors that must all have advanced past a record before it counts as
     /// confirmed, and its segment may be reclaimed. Without a name nothing is ever confirmed.
     pub readers: Vec<String>,
+    pub codec: Codec,
 }
 
 impl StreamOptions {
@@ -61,6 +62,7 @@ impl StreamOptions {
             bytes_max,
             when_full: WhenFull::Block,
             readers: Vec::new(),
+            codec: Codec::Lz4,
         }
     }
 }

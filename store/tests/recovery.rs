@@ -8,7 +8,7 @@
 mod common;
 
 use common::*;
-use skerry_store::{Gap, Log, Offset, Options, StreamOptions, WhenFull, inspect};
+use skerry_store::{Codec, Gap, Log, Offset, Options, StreamOptions, WhenFull, inspect};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -298,7 +298,7 @@ fn format_version_1_reads() {
     let records: Result<Vec<_>, _> = inspect::records(&fixture, &telemetry, Offset(1))
         .unwrap()
         .collect();
-    assert_eq!(records.unwrap().len(), 41);
+    assert_eq!(records.unwrap().len(), 81);
 
     let directory = tempfile::tempdir().unwrap();
     copy(&fixture, directory.path());
@@ -311,10 +311,11 @@ fn format_version_1_reads() {
     let mut reader = log.reader(&telemetry, Offset::ZERO).unwrap();
     let batch = reader.next(1 << 20).unwrap();
     assert_eq!(batch.missing, None);
-    assert_eq!(batch.records.len(), 42);
+    assert_eq!(batch.records.len(), 82);
     assert_eq!(batch.records[1].1, full_record());
     // Compressed, as the rest of its frame.
     assert_eq!(&batch.records[41].1.payload[..], b"39");
+    assert_eq!(&batch.records[81].1.payload[..], b"79");
 }
 
 fn fixture_options(directory: &Path) -> Options {
@@ -358,6 +359,12 @@ fn write_fixture(fixture: &Path) {
         };
         log.append(change(gone)).await.unwrap();
         log.append(append("telemetry", 0..40)).await.unwrap();
+        log.close().await.unwrap();
+        // A segment that links to the one before, and another codec.
+        let mut options = fixture_options(directory.path());
+        options.streams[0].codec = Codec::Zstd;
+        let (log, _) = Log::open(options).unwrap();
+        log.append(append("telemetry", 40..80)).await.unwrap();
         log.close().await.unwrap();
     });
     for part in ["catalog", "quarantine"] {

@@ -3,7 +3,7 @@
 use super::reader::Table;
 use super::{MIB, units};
 use skerry_broker::TopicFilter;
-use skerry_store::{StreamName, StreamOptions, WhenFull};
+use skerry_store::{Codec, StreamName, StreamOptions, WhenFull};
 use std::collections::BTreeMap;
 
 /// A limit below this could not hold two segments of the smallest size.
@@ -84,6 +84,14 @@ impl Streams {
                 ("drop_oldest", WhenFull::DropOldest),
             ]),
         );
+        let codec = table.optional(
+            "codec",
+            units::word(&[
+                ("lz4", Codec::Lz4),
+                ("zstd", Codec::Zstd),
+                ("none", Codec::None),
+            ]),
+        );
         table.finish();
         let name = name?;
         for filter in filters.into_iter().flatten() {
@@ -98,6 +106,7 @@ impl Streams {
             });
         options.bytes_max = bytes_max.unwrap_or(options.bytes_max);
         options.when_full = policy.unwrap_or(options.when_full);
+        options.codec = codec.unwrap_or(options.codec);
         Some(name)
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use skerry_store::WhenFull;
+use skerry_store::{Codec, WhenFull};
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("site/skerry.toml"), text).map_err(|error| error.to_string())
@@ -47,6 +47,7 @@ name = "a"
 topics = ["x/#/y"]
 bytes_max = "10B"
 when_full = "explode"
+codec = "zip"
 [mqtt]
 listen = "everywhere"
 connections_max = 0
@@ -66,12 +67,13 @@ delivery = "twice"
         ("10", "stream[1].topics", "not a topic filter"),
         ("11", "stream[1].bytes_max", "must be between"),
         ("12", "stream[1].when_full", "`block`, `drop_oldest`"),
-        ("14", "mqtt.listen", "0.0.0.0:1883"),
-        ("15", "mqtt.connections_max", "must be between 1"),
-        ("16", "mqtt.republish", "no stream `nowhere`"),
-        ("18", "kafka.brokers", "not host:port"),
-        ("19", "kafka.delivery", "`exactly_once`"),
-        ("20", "typo", "not a key"),
+        ("13", "stream[1].codec", "`lz4`, `zstd`, `none`"),
+        ("15", "mqtt.listen", "0.0.0.0:1883"),
+        ("16", "mqtt.connections_max", "must be between 1"),
+        ("17", "mqtt.republish", "no stream `nowhere`"),
+        ("19", "kafka.brokers", "not host:port"),
+        ("20", "kafka.delivery", "`exactly_once`"),
+        ("21", "typo", "not a key"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, (number, key, part)) in found.iter().zip(expected) {
@@ -104,6 +106,7 @@ topics = ["plant/#"]
 name = "default"
 bytes_max = "2MiB"
 when_full = "block"
+codec = "zstd"
 [mqtt]
 "#,
     )
@@ -123,8 +126,8 @@ when_full = "block"
         .find(|s| s.name.as_str() == "default")
         .unwrap();
     assert_eq!(
-        (default.bytes_max, default.when_full),
-        (2 * MIB, WhenFull::Block)
+        (default.bytes_max, default.when_full, default.codec),
+        (2 * MIB, WhenFull::Block, Codec::Zstd)
     );
     let other = config
         .store
