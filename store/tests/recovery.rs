@@ -376,3 +376,21 @@ fn write_fixture(fixture: &Path) {
     let _ = std::fs::remove_dir_all(fixture);
     copy(directory.path(), fixture);
 }
+
+/// sled holds its file for a moment after it was closed, which was taken for a broken catalog.
+#[tokio::test]
+async fn a_catalog_that_is_about_to_be_let_go_of_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(options(directory.path())).unwrap();
+    log.append(change(put("key", "value"))).await.unwrap();
+    log.close().await.unwrap();
+    let database = std::fs::File::open(directory.path().join("catalog").join("db")).unwrap();
+    database.lock().unwrap();
+    let released = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        database.unlock().unwrap();
+    });
+    let (_log, recovery) = Log::open(options(directory.path())).unwrap();
+    assert!(!recovery.catalog_rebuilt);
+    released.join().unwrap();
+}
