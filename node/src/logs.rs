@@ -254,7 +254,10 @@ fn verify(log: &LogDirectory) -> Result<Exit, Failure> {
         }
     }
     match report.faults.len() {
-        0 => writeln!(out, "sound: every frame reads, offsets are contiguous")?,
+        0 => writeln!(
+            out,
+            "sound: every frame reads, offsets are contiguous, the hash chain holds"
+        )?,
         count => writeln!(
             out,
             "{count} faults; the node starts all the same, and notes the loss in gap records"

@@ -24,10 +24,16 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 /// sled keeps up to 16 entries on a page; larger ones spill to files of their own.
 const VALUE_BYTES_MAX: usize = 4 * 1024;
+
+/// sled lets go of its file a moment after it was closed. The data directory is ours alone, so
+/// whoever still has the file is this process, about to.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 type Cursors = BTreeMap<(String, String), Offset>;
 type Entries = Vec<(Bytes, Bytes)>;
@@ -79,7 +85,7 @@ impl Catalog {
 
     fn start(&self) -> Result<(), Error> {
         let database = self.fence(|| {
-            sled::Config::new()
+            let config = sled::Config::new()
                 .path(&self.directory)
                 .cache_capacity(CACHE_BYTES)
                 .mode(sled::Mode::LowSpace)
@@ -90,8 +96,17 @@ impl Catalog {
                 .temporary(false)
                 .create_new(false)
                 .idgen_persist_interval(1_000_000)
-                .print_profile_on_drop(false)
-                .open()
+                .print_profile_on_drop(false);
+            let mut patience = LOCK_PATIENCE;
+            loop {
+                match config.open() {
+                    Err(error) if is_locked(&error) && !patience.is_zero() => {
+                        std::thread::sleep(LOCK_PAUSE);
+                        patience = patience.saturating_sub(LOCK_PAUSE);
+                    }
+                    opened => return opened,
+                }
+            }
         })?;
         *self.slot() = Some(database);
         Ok(())
@@ -325,6 +340,10 @@ impl Catalog {
             reason: reason.to_owned(),
         }
     }
+}
+
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"))
 }
 
 /// Puts or deletes one entry, chunks and all.

@@ -1,7 +1,7 @@
 //! The frame codec: bytes in, bytes out, no files. The layout is in the crate documentation.
 
 use crate::encoding;
-use crate::{Change, Kind, Offset, Record, WallNanos};
+use crate::{Change, Codec, Kind, Offset, Record, WallNanos};
 
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Starts every frame. Not text, so that it is rare inside payloads; the checksum decides.
@@ -12,15 +12,6 @@ pub(crate) const BODY_BYTES_TARGET: usize = 256 * 1024;
 const BODY_BYTES_MAX: u32 = 2 * crate::APPEND_BYTES_MAX as u32;
 
 const _: () = assert!(BODY_BYTES_TARGET + crate::APPEND_BYTES_MAX + 32 < BODY_BYTES_MAX as usize);
-
-/// Bodies under this are stored as they are: lz4 gains nothing on them.
-const COMPRESS_BYTES_MIN: usize = 128;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Codec {
-    None = 0,
-    Lz4 = 1,
-}
 
 /// Bits of the header's flags byte.
 pub(crate) mod flags {
@@ -130,11 +121,7 @@ impl Header {
             sequence: u64_at(bytes, 24),
             first_time: WallNanos(u64_at(bytes, 32).cast_signed()),
             last_time: WallNanos(u64_at(bytes, 40).cast_signed()),
-            codec: match bytes[48] {
-                0 => Codec::None,
-                1 => Codec::Lz4,
-                _ => return Err(Flaw::Field),
-            },
+            codec: Codec::from_byte(bytes[48]).ok_or(Flaw::Field)?,
             flags: bytes[49],
             payload_checksum: u32_at(bytes, 56),
         };
@@ -156,12 +143,8 @@ impl Header {
     /// Checks and decodes the payload.
     pub(crate) fn open(&self, payload: &[u8], seed: Seed) -> Result<Body, Flaw> {
         self.verify(payload, seed)?;
-        let body = match self.codec {
-            Codec::None => Body::decode(payload),
-            Codec::Lz4 => lz4_flex::block::decompress(payload, self.body_bytes as usize)
-                .map_err(|_| Flaw::Payload)
-                .and_then(|body| Body::decode(&body)),
-        }?;
+        let body = self.codec.unpack(payload, self.body_bytes as usize);
+        let body = Body::decode(&body.ok_or(Flaw::Payload)?)?;
         if body.records.len() == self.count as usize {
             Ok(body)
         } else {
@@ -295,19 +278,19 @@ impl Builder {
     }
 
     /// Writes the frame behind `out`.
-    pub(crate) fn finish(&self, sequence: u64, seed: Seed, out: &mut Vec<u8>) -> Header {
+    pub(crate) fn finish(
+        &self,
+        sequence: u64,
+        seed: Seed,
+        codec: Codec,
+        out: &mut Vec<u8>,
+    ) -> Header {
         let body = self.body();
-        let compressed = (body.len() >= COMPRESS_BYTES_MIN)
-            .then(|| lz4_flex::block::compress(&body))
-            .filter(|packed| packed.len() < body.len());
-        let (codec, payload) = match &compressed {
-            Some(packed) => (Codec::Lz4, packed),
-            None => (Codec::None, &body),
-        };
+        let (codec, payload) = codec.pack(&body);
         let (first_time, last_time) = self.times.unwrap_or_default();
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a frame is small");
         let header = Header {
-            payload_bytes: length(payload),
+            payload_bytes: length(&payload),
             body_bytes: length(&body),
             count: self.count,
             base: self.base,
@@ -318,10 +301,10 @@ impl Builder {
             flags: self.snapshot
                 | (u8::from(self.has_changes()) * flags::CHANGES)
                 | (u8::from(self.has_gaps) * flags::GAPS),
-            payload_checksum: seed.checksum(payload),
+            payload_checksum: seed.checksum(&payload),
         };
         out.extend_from_slice(&header.encode(seed));
-        out.extend_from_slice(payload);
+        out.extend_from_slice(&payload);
         header
     }
 
@@ -361,7 +344,7 @@ mod tests {
         let seed = Seed::new(1, Offset(2), 3);
         let (builder, records, changes) = sample();
         let mut bytes = Vec::new();
-        let written = builder.finish(77, seed, &mut bytes);
+        let written = builder.finish(77, seed, Codec::Lz4, &mut bytes);
         let (head, payload) = bytes.split_first_chunk().expect("a header");
         let header = Header::decode(head, seed).expect("valid");
         assert_eq!(header, written);
@@ -376,7 +359,8 @@ mod tests {
     fn a_frame_belongs_to_its_segment() {
         let (builder, ..) = sample();
         let mut bytes = Vec::new();
-        builder.finish(77, Seed::new(1, Offset(2), 3), &mut bytes);
+        let seed = Seed::new(1, Offset(2), 3);
+        builder.finish(77, seed, Codec::Lz4, &mut bytes);
         let head = bytes.first_chunk().expect("a header");
         let elsewhere = Seed::new(1, Offset(2), 4);
         assert_eq!(Header::decode(head, elsewhere), Err(Flaw::HeaderChecksum));
@@ -388,7 +372,7 @@ mod tests {
             let seed = Seed::new(1, Offset(2), 3);
             let (builder, ..) = sample();
             let mut bytes = Vec::new();
-            builder.finish(77, seed, &mut bytes);
+            builder.finish(77, seed, Codec::Lz4, &mut bytes);
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             let (head, payload) = bytes.split_first_chunk().expect("a header");

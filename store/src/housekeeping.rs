@@ -114,6 +114,8 @@ impl Writer {
         for segment in &segments[..count] {
             if let Err(error) = self.disk.remove(&segment.path) {
                 tracing::warn!(path = %segment.path.display(), %error, "cannot remove a segment");
+                // Those after it stay as well: a hole would look like a segment that was lost.
+                break;
             }
         }
         if let Err(error) = self.disk.sync_directory(&stream.directory) {
@@ -208,7 +210,8 @@ impl Writer {
         let mut flush = |part: &mut Builder, flag: u8| {
             part.snapshot |= flags::SNAPSHOT | flag;
             bytes.clear();
-            part.finish(*next_sequence, segment.seed, &mut bytes);
+            let codec = track.stream.options.codec;
+            part.finish(*next_sequence, segment.seed, codec, &mut bytes);
             *next_sequence += 1;
             total += bytes.len() as u64;
             *part = Builder::new(head);

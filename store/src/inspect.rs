@@ -3,9 +3,10 @@
 //! Nothing here writes, takes the lock, or needs the catalog. Beside a live node the last bytes
 //! of a stream's newest segment may be a commit under way; they show as `unfinished_bytes`.
 
+use crate::digest::Digest;
 use crate::directory;
 use crate::frame::{Flaw, Header};
-use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step, Walk};
+use crate::segment::{self, Check, HEADER_BYTES, Name, Preface, Segment, Step, Walk};
 use crate::{Error, Offset, Record, StreamName};
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -50,9 +51,23 @@ pub struct Fault {
     pub file: PathBuf,
     /// Where in the file, in bytes.
     pub position: u64,
+    pub kind: FaultKind,
     pub what: String,
     /// The offsets that do not read because of it: first, one past last.
     pub missing: Option<(Offset, Offset)>,
+}
+
+/// What a [`Fault`] suggests to have happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// Bytes that do not pass their checksum, or end too early: a disk does that.
+    Damage,
+    /// Everything there reads, and something is not there.
+    Missing,
+    /// The hash chain breaks at a segment whose checksums all pass. No disk does that: the
+    /// segment before this one was altered or replaced, or one between them removed.
+    Chain,
 }
 
 /// Every stream in the data directory, in name order.
@@ -162,7 +177,8 @@ impl Records {
 }
 
 /// Reads every byte of every segment: headers, checksums, whether records decode, whether
-/// offsets follow one another. Damage is reported, not an error.
+/// offsets follow one another, and whether the digest in each header is that of the segment
+/// before. Damage is reported, not an error.
 pub fn verify(data_directory: &Path) -> Result<Report, Error> {
     let epoch = epoch(data_directory)?;
     let mut report = Report::default();
@@ -172,6 +188,7 @@ pub fn verify(data_directory: &Path) -> Result<Report, Error> {
         let mut expected = segments
             .first()
             .map_or(Offset::ZERO, |first| first.name.base);
+        let mut before = None;
         for (index, segment) in segments.iter().enumerate() {
             let newest = index + 1 == segments.len();
             let mut check = Verification {
@@ -180,10 +197,37 @@ pub fn verify(data_directory: &Path) -> Result<Report, Error> {
                 newest,
                 report: &mut report,
             };
-            expected = check.run(epoch, expected)?;
+            let faults = check.report.faults.len();
+            check.header(epoch, before)?;
+            let found = check.frames(expected)?;
+            expected = found.next;
+            let mut faults = report.faults[faults..].iter();
+            if faults.any(|fault| fault.kind == FaultKind::Damage) {
+                before = Some(Link::Damaged);
+            } else if found.frames > 0 && !newest {
+                before = Some(Link::Sound(Digest::of_file(&segment.path, found.end)?));
+            }
         }
     }
     Ok(report)
+}
+
+/// What a segment's header is compared with: the newest one before it that has a frame. Those
+/// without are no links of the chain.
+#[derive(Debug, Clone, Copy)]
+enum Link {
+    Sound(Digest),
+    /// Reported already, and reason enough for the digest to differ.
+    Damaged,
+}
+
+/// What was read of a segment.
+struct Frames {
+    frames: u64,
+    /// Where the last intact frame ends.
+    end: u64,
+    /// The offset that the next segment has to begin with.
+    next: Offset,
 }
 
 struct Verification<'a> {
@@ -194,64 +238,93 @@ struct Verification<'a> {
 }
 
 impl Verification<'_> {
-    /// Returns the offset that the next segment has to begin with.
-    fn run(&mut self, epoch: u64, expected: Offset) -> Result<Offset, Error> {
+    /// Checks the header, and that it names the digest of the segment `before`.
+    fn header(&mut self, epoch: u64, before: Option<Link>) -> Result<(), Error> {
+        use FaultKind::{Chain, Damage};
+        let Some(preface) = Preface::read(&self.segment.path)? else {
+            self.fault(Damage, 0, "the segment's header is damaged", None);
+            return Ok(());
+        };
+        if preface.name != self.segment.name || preface.epoch != epoch {
+            let what = "the segment's header is not that of this file";
+            self.fault(Damage, 0, what, None);
+        }
+        // The first there is goes on from one that retention took, or from none.
+        let breaks = |link| matches!(link, Link::Sound(digest) if digest != preface.previous);
+        if before.is_some_and(breaks) {
+            let what = "the hash chain breaks: the segment before was altered or replaced, or one \
+                        between it and this was removed";
+            self.fault(Chain, segment::PREVIOUS_AT, what, None);
+        }
+        Ok(())
+    }
+
+    fn frames(&mut self, expected: Offset) -> Result<Frames, Error> {
+        use FaultKind::{Damage, Missing};
         self.report.segments += 1;
         self.report.bytes += self.segment.bytes();
-        match Preface::read(&self.segment.path)? {
-            None => self.fault(0, "the segment's header is damaged", None),
-            Some(preface) if preface.name != self.segment.name || preface.epoch != epoch => {
-                self.fault(0, "the segment's header is not that of this file", None);
-            }
-            Some(_) => {}
-        }
         let base = self.segment.name.base;
         if base != expected {
             self.fault(
+                Missing,
                 0,
                 "the segment does not follow the one before",
                 missing(expected, base),
             );
         }
-        let mut next = base;
+        let mut found = Frames {
+            frames: 0,
+            end: HEADER_BYTES as u64,
+            next: base,
+        };
         let mut broken: Option<(u64, Flaw)> = None;
         let mut walk = self.segment.walk(HEADER_BYTES as u64)?;
         loop {
             match walk.step(Check::Payload)? {
                 Step::Frame { at, header } => {
+                    let gone = missing(found.next, header.base);
                     if let Some((at, flaw)) = broken.take() {
-                        self.fault(at, &flaw.to_string(), missing(next, header.base));
-                    } else if header.base != next {
-                        self.fault(at, "records are missing", missing(next, header.base));
+                        self.fault(Damage, at, &flaw.to_string(), gone);
+                    } else if header.base != found.next {
+                        self.fault(Missing, at, "records are missing", gone);
                     }
                     let seed = walk.seed();
                     if let Err(flaw) = header.open(walk.payload(at, &header)?, seed) {
                         let gone = missing(header.base, header.next());
-                        self.fault(at, &flaw.to_string(), gone);
+                        self.fault(Damage, at, &flaw.to_string(), gone);
                     }
                     self.report.frames += 1;
                     self.report.records += u64::from(header.count);
-                    next = header.next();
+                    found.frames += 1;
+                    found.end = at + header.frame_bytes();
+                    found.next = header.next();
                 }
                 Step::Damage { at, flaw, .. } => broken = Some((at, flaw)),
                 Step::Torn { at, .. } if self.newest => {
                     self.report.unfinished_bytes += self.segment.bytes() - at;
-                    return Ok(next);
+                    return Ok(found);
                 }
                 Step::Torn { at, flaw } => {
-                    self.fault(at, &flaw.to_string(), None);
-                    return Ok(next);
+                    self.fault(Damage, at, &flaw.to_string(), None);
+                    return Ok(found);
                 }
-                Step::End { .. } => return Ok(next),
+                Step::End { .. } => return Ok(found),
             }
         }
     }
 
-    fn fault(&mut self, position: u64, what: &str, missing: Option<(Offset, Offset)>) {
+    fn fault(
+        &mut self,
+        kind: FaultKind,
+        position: u64,
+        what: &str,
+        missing: Option<(Offset, Offset)>,
+    ) {
         self.report.faults.push(Fault {
             stream: self.stream.to_owned(),
             file: self.segment.path.clone(),
             position,
+            kind,
             what: what.to_owned(),
             missing,
         });

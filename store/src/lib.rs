@@ -21,7 +21,7 @@
 //! # What it is not
 //!
 //! Not a database: no index by time or source, one bucket scan reads all it finds into memory.
-//! Not replicated, not encrypted, not (yet) hash-chained: room for both is in the segment header.
+//! Not replicated, not encrypted: room for that is in the segment header.
 //! Two limits no checksum lifts: an acknowledged frame that a lying disk loses from the very end
 //! of the newest segment looks like a write that never finished, and is noted only where a
 //! cursor, the clean-stop marker or the catalog remembers it; and damage in older segments is
@@ -123,7 +123,7 @@
 //!  48   8  created, ns since the Unix epoch (signed)
 //!  56   4  flags, 0 (room for: encrypted)
 //!  60   4  0
-//!  64  32  0 (room for: digest of the segment before)
+//!  64  32  BLAKE3 of the segment before; 0 in a stream's first
 //!  96   1  length of the stream's name
 //!  97  64  the name, padded with 0
 //! 161  91  0
@@ -138,7 +138,7 @@
 //!  24   8  sequence number: unique and growing over all streams, with gaps
 //!  32   8  earliest event time of its records, ns since the Unix epoch (signed); 0 without any
 //!  40   8  latest event time
-//!  48   1  codec: 0 none, 1 lz4 block
+//!  48   1  codec: 0 none, 1 lz4 block, 2 zstd
 //!  49   1  flags: 1 has changes, 2 part of a snapshot, 4 its first part, 8 its last,
 //!            16 has gap records
 //!  50   6  0
@@ -150,6 +150,17 @@
 //! the segment's epoch, base offset and sequence. So a frame copied from elsewhere, or embedded
 //! in a payload, does not pass. All three are also known from the file's name and `epoch`: a
 //! segment whose header is damaged still reads.
+//!
+//! **Hash chain.** The segment before is the newest one of the same stream, `_catalog` included,
+//! that holds an intact frame. Its digest is that of the file from byte 0 to the end of its last
+//! intact frame: its header and so the digest in that are part of it, and so is damage in between
+//! that was in quarantine already when the next segment was begun; a torn end, which recovery cuts
+//! off, and the zeros behind are not. Retention takes segments from the front only, so what the
+//! first one links to need not be there. [`inspect::verify`] tells a break of the chain
+//! ([`inspect::FaultKind::Chain`]: a segment altered, replaced or removed, with every checksum made
+//! to pass) from damage: a segment that is reported as damaged is not compared with its digest.
+//! The chain has no key: it proves nothing against somebody who writes all segments from there on
+//! anew, and nothing about the newest one, which no header speaks of yet.
 //!
 //! The body is the [postcard](https://postcard.jamesmunns.com/wire-format) form of
 //! `(Vec<Record>, Vec<Change>)`, with unsigned integers as LEB128 varints, signed ones zigzagged
@@ -182,6 +193,8 @@
 mod age;
 mod append;
 mod catalog;
+mod codec;
+mod digest;
 mod directory;
 mod disk;
 mod encoding;
@@ -209,6 +222,7 @@ mod track;
 mod writer;
 
 pub use append::{APPEND_BYTES_MAX, Append, Change, Committed};
+pub use codec::Codec;
 #[doc(hidden)]
 pub use disk::{Disk, Done, Fault, Operation};
 pub use error::{Class, Error};

@@ -215,6 +215,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
 
     let mut streams = Vec::new();
     let mut heads = Vec::new();
+    let mut digests = Vec::new();
     let mut last_frames = Vec::new();
     let mut damage = Vec::new();
     let mut last_sequence = marker.as_ref().map_or(0, |marker| marker.last_sequence);
@@ -231,12 +232,14 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             head,
             last_sequence: newest,
             last_frame,
+            digest,
             torn_bytes,
             damage: damaged,
         } = recovery::recover(&disk, &path, epoch)?;
         recovery.torn_bytes += torn_bytes;
         last_sequence = last_sequence.max(newest);
         last_frames.push(last_frame);
+        digests.push(digest);
         damage.push(damaged);
         let (sender, receiver) = watch::channel(head);
         let stream = Stream::new(stream, path, segment_bytes, receiver, segments);
@@ -316,7 +319,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             let note = recovery::loss(&catalog, name, (found, floor), reason.to_owned());
             notes.extend(note.map(|note| (index, note)));
         }
-        let mut track = Track::new(Arc::clone(stream), head);
+        let mut track = Track::new(Arc::clone(stream), head, digests[index]);
         track.remove_below = give_up::tail(&catalog, name);
         stream.raise_floor(track.remove_below);
         tracks.push(track);

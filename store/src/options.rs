@@ -1,6 +1,6 @@
 //! What the opener of a log decides.
 
-use crate::Error;
+use crate::{Codec, Error};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,7 @@ pub struct StreamOptions {
     /// Names of the cursors that must all have advanced past a record before it counts as
     /// confirmed, and its segment may be reclaimed. Without a name nothing is ever confirmed.
     pub readers: Vec<String>,
+    pub codec: Codec,
 }
 
 impl StreamOptions {
@@ -70,6 +71,7 @@ impl StreamOptions {
             age_max: None,
             when_full: WhenFull::Block,
             readers: Vec::new(),
+            codec: Codec::Lz4,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::append::OWN_BUCKET;
 use crate::catalog::Catalog;
+use crate::digest::Digest;
 use crate::disk::Disk;
 use crate::frame::{Encoded, Flaw};
 use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step};
@@ -40,6 +41,8 @@ pub(crate) struct Found {
     pub(crate) last_sequence: u64,
     /// That of the newest frame that reads; 0 if none does.
     pub(crate) last_frame: u64,
+    /// Digest of the newest segment with a frame, for the next one's header.
+    pub(crate) digest: Digest,
     pub(crate) torn_bytes: u64,
     pub(crate) damage: Vec<Damage>,
 }
@@ -84,6 +87,8 @@ pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found
             break;
         }
     }
+    disk.sync_directory(directory)
+        .map_err(Error::storage("sync", directory))?;
     Ok(found)
 }
 
@@ -115,7 +120,11 @@ fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, 
     found.head = found.head.max(survey.next);
     segment.extend(survey.end, survey.next.max(segment.next()));
     found.damage.extend(survey.damage);
-    Ok(survey.frames > 0)
+    if survey.frames == 0 {
+        return Ok(false);
+    }
+    found.digest = Digest::of_file(&segment.path, survey.end)?;
+    Ok(true)
 }
 
 /// One segment, read in full.

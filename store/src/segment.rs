@@ -1,5 +1,6 @@
 //! One segment file: its name, its header, and the walk over its frames.
 
+use crate::digest::Digest;
 use crate::frame::{self, Flaw, Header, Seed};
 use crate::retention::Held;
 use crate::{Error, Offset, WallNanos};
@@ -12,6 +13,8 @@ use std::sync::{Mutex, PoisonError};
 
 pub(crate) const HEADER_BYTES: usize = 256;
 pub(crate) const VERSION: u16 = 1;
+/// Where in a header the digest of the segment before is.
+pub(crate) const PREVIOUS_AT: u64 = 64;
 const MAGIC: [u8; 4] = *b"SKRY";
 /// One entry of the sparse index stands for at least this many bytes.
 const MARK_BYTES: u64 = 256 * 1024;
@@ -61,6 +64,8 @@ pub(crate) struct Preface {
     pub(crate) boot: u128,
     pub(crate) name: Name,
     pub(crate) created: WallNanos,
+    /// Of the segment before, which chains them.
+    pub(crate) previous: Digest,
     pub(crate) stream: String,
 }
 
@@ -75,6 +80,7 @@ impl Preface {
         bytes[32..40].copy_from_slice(&self.name.base.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.name.sequence.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.created.0.to_le_bytes());
+        bytes[64..96].copy_from_slice(&self.previous.0);
         let stream = self.stream.as_bytes();
         bytes[96] = stream.len() as u8;
         bytes[97..97 + stream.len()].copy_from_slice(stream);
@@ -109,6 +115,7 @@ impl Preface {
                 sequence: u64_at(40),
             },
             created: WallNanos(u64_at(48).cast_signed()),
+            previous: Digest(bytes[64..96].try_into().expect("32 bytes")),
             stream: stream.to_owned(),
         }))
     }

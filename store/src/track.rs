@@ -1,5 +1,6 @@
 //! The writer's end of one stream: the file it appends to, and what of it is on the device.
 
+use crate::digest::{Digest, Hasher};
 use crate::disk::Disk;
 use crate::segment::{HEADER_BYTES, Name, Preface, Segment};
 use crate::stream::Stream;
@@ -20,6 +21,8 @@ pub(crate) struct Track {
     pub(crate) stream: Arc<Stream>,
     head: watch::Sender<Offset>,
     active: Option<Active>,
+    /// Digest of the newest segment with a frame that an earlier run wrote.
+    found: Digest,
     /// The next write begins a new segment.
     pub(crate) rotate: bool,
     /// Segments that end at or before this are to be removed.
@@ -38,14 +41,23 @@ struct Active {
     dirty: bool,
     /// The file's name is not yet on the device.
     fresh: bool,
+    /// Of the file up to `end`, and up to its durable length, as of the last clean moment.
+    digest: Hasher,
+    durable_digest: Hasher,
 }
 
 impl Track {
-    pub(crate) const fn new(stream: Arc<Stream>, head: watch::Sender<Offset>) -> Self {
+    /// `found` is the digest of the stream's newest segment that has a frame.
+    pub(crate) const fn new(
+        stream: Arc<Stream>,
+        head: watch::Sender<Offset>,
+        found: Digest,
+    ) -> Self {
         Self {
             stream,
             head,
             active: None,
+            found,
             rotate: false,
             remove_below: Offset::ZERO,
             removing_below: None,
@@ -103,6 +115,11 @@ impl Track {
             boot: origin.boot,
             name,
             created: WallNanos::now(),
+            // An active segment without a frame is never left for another.
+            previous: match &self.active {
+                Some(active) => active.digest.digest(),
+                None => self.found,
+            },
             stream: self.stream.options.name.to_string(),
         };
         let end = HEADER_BYTES as u64;
@@ -114,7 +131,8 @@ impl Track {
         let file = disk
             .create(path)
             .map_err(Error::storage("create segment", path))?;
-        if let Err(error) = disk.write(&file, path, &preface.encode(), 0) {
+        let header = preface.encode();
+        if let Err(error) = disk.write(&file, path, &header, 0) {
             // Without a whole header the file is nothing; recovery also ignores it.
             let _ = disk.remove(path);
             return Err(Error::storage("write segment header of", path)(error));
@@ -128,6 +146,8 @@ impl Track {
             end,
             dirty: false,
             fresh: true,
+            digest: Hasher::new(&header),
+            durable_digest: Hasher::new(&header),
         });
         Ok(segment)
     }
@@ -147,11 +167,15 @@ impl Track {
     pub(crate) fn write(&mut self, disk: &Disk, bytes: &[u8]) -> Result<u64, Error> {
         let active = self.active.as_mut().expect("a segment was asked for first");
         let path = &active.segment.path;
+        if !active.dirty {
+            active.durable_digest.clone_from(&active.digest);
+        }
         active.dirty = true;
         disk.write(&active.file, path, bytes, active.end)
             .map_err(Error::storage("write to", path))?;
         let at = active.end;
         active.end += bytes.len() as u64;
+        active.digest.update(bytes);
         Ok(at)
     }
 
@@ -193,6 +217,7 @@ impl Track {
                 disk.truncate(&active.file, path, durable)
                     .map_err(Error::storage("truncate", path))?;
                 active.end = durable;
+                active.digest.clone_from(&active.durable_digest);
                 self.sync(disk)
             }
             _ => Ok(()),

@@ -215,9 +215,10 @@ impl Writer {
             let mut starts = Vec::new();
             for frame in &frames {
                 starts.push((frame.builder.base, bytes.len() as u64));
+                let (seed, codec) = (segment.seed, track.stream.options.codec);
                 frame
                     .builder
-                    .finish(frame.sequence(), segment.seed, &mut bytes);
+                    .finish(frame.sequence(), seed, codec, &mut bytes);
                 written.next_of(stream, frame.builder.next());
                 if frame.builder.has_changes() {
                     written.changed.insert(stream, frame.sequence());

@@ -312,15 +312,7 @@ async fn a_real_full_file_system_recovers_by_itself() {
     let ballast = mounted.path.join("ballast");
     std::fs::write(&ballast, vec![0; 1_000_000]).unwrap();
     let mut append = append("one", [0]);
-    // Does not compress.
-    let mut state = 1_u64;
-    let mut noise = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as u8
-    };
-    append.records[0].payload = std::iter::repeat_with(&mut noise).take(10_000).collect();
+    append.records[0].payload = noise(1, 10_000).into();
     let mut acknowledged = 0;
     let error = loop {
         match log.append(append.clone()).await {

@@ -9,6 +9,7 @@ mod common;
 
 use common::*;
 use proptest::prelude::*;
+use skerry_store::inspect::{self, FaultKind};
 use skerry_store::{Append, Change, Log, Offset, Options};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -419,6 +420,11 @@ proptest! {
             bench.run(step);
         }
         bench.model.check(bench.log());
+        bench.log = None;
+        // Damage there may be; none of it is mistaken for somebody's work.
+        let report = inspect::verify(&bench.directory()).unwrap();
+        let broken = report.faults.iter().find(|fault| fault.kind == FaultKind::Chain);
+        assert_eq!(broken, None);
     }
 }
 

@@ -8,7 +8,7 @@
 mod common;
 
 use common::*;
-use skerry_store::{Gap, Log, Offset, Options, StreamOptions, WhenFull, inspect};
+use skerry_store::{Codec, Gap, Log, Offset, Options, StreamOptions, WhenFull, inspect};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -298,7 +298,7 @@ fn format_version_1_reads() {
     let records: Result<Vec<_>, _> = inspect::records(&fixture, &telemetry, Offset(1))
         .unwrap()
         .collect();
-    assert_eq!(records.unwrap().len(), 41);
+    assert_eq!(records.unwrap().len(), 81);
 
     let directory = tempfile::tempdir().unwrap();
     copy(&fixture, directory.path());
@@ -311,10 +311,11 @@ fn format_version_1_reads() {
     let mut reader = log.reader(&telemetry, Offset::ZERO).unwrap();
     let batch = reader.next(1 << 20).unwrap();
     assert_eq!(batch.missing, None);
-    assert_eq!(batch.records.len(), 42);
+    assert_eq!(batch.records.len(), 82);
     assert_eq!(batch.records[1].1, full_record());
     // Compressed, as the rest of its frame.
     assert_eq!(&batch.records[41].1.payload[..], b"39");
+    assert_eq!(&batch.records[81].1.payload[..], b"79");
 }
 
 fn fixture_options(directory: &Path) -> Options {
@@ -359,6 +360,12 @@ fn write_fixture(fixture: &Path) {
         log.append(change(gone)).await.unwrap();
         log.append(append("telemetry", 0..40)).await.unwrap();
         log.close().await.unwrap();
+        // A segment that links to the one before, and another codec.
+        let mut options = fixture_options(directory.path());
+        options.streams[0].codec = Codec::Zstd;
+        let (log, _) = Log::open(options).unwrap();
+        log.append(append("telemetry", 40..80)).await.unwrap();
+        log.close().await.unwrap();
     });
     for part in ["catalog", "quarantine"] {
         let _ = std::fs::remove_dir_all(directory.path().join(part));
@@ -368,4 +375,22 @@ fn write_fixture(fixture: &Path) {
     }
     let _ = std::fs::remove_dir_all(fixture);
     copy(directory.path(), fixture);
+}
+
+/// sled holds its file for a moment after it was closed, which was taken for a broken catalog.
+#[tokio::test]
+async fn a_catalog_that_is_about_to_be_let_go_of_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(options(directory.path())).unwrap();
+    log.append(change(put("key", "value"))).await.unwrap();
+    log.close().await.unwrap();
+    let database = std::fs::File::open(directory.path().join("catalog").join("db")).unwrap();
+    database.lock().unwrap();
+    let released = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        database.unlock().unwrap();
+    });
+    let (_log, recovery) = Log::open(options(directory.path())).unwrap();
+    assert!(!recovery.catalog_rebuilt);
+    released.join().unwrap();
 }

@@ -35,8 +35,11 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
 ];
 
 /// Crates that are to be replaceable: one file per crate of ours may name each.
-const VENDORS: [&str; 11] = [
+const VENDORS: [&str; 14] = [
     "sled",
+    "blake3",
+    "lz4_flex",
+    "zstd",
     "postcard",
     "rumqttd",
     "krafka",

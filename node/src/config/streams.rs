@@ -4,7 +4,7 @@ use super::reader::Table;
 use super::{MIB, units};
 use bytesize::ByteSize;
 use skerry_broker::TopicFilter;
-use skerry_store::{StreamName, StreamOptions, WhenFull};
+use skerry_store::{Codec, StreamName, StreamOptions, WhenFull};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -100,6 +100,14 @@ impl Streams {
                 ("drop_oldest", WhenFull::DropOldest),
             ]),
         );
+        let codec = table.optional(
+            "codec",
+            units::word(&[
+                ("lz4", Codec::Lz4),
+                ("zstd", Codec::Zstd),
+                ("none", Codec::None),
+            ]),
+        );
         table.finish();
         let kept = when_full == WhenFull::DropOldest && policy == Some(WhenFull::Block);
         if age_max.is_some() && kept {
@@ -139,6 +147,7 @@ impl Streams {
             );
         }
         options.when_full = policy.unwrap_or(options.when_full);
+        options.codec = codec.unwrap_or(options.codec);
         Some(name)
     }
 

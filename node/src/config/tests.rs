@@ -1,5 +1,5 @@
 use super::*;
-use skerry_store::WhenFull;
+use skerry_store::{Codec, WhenFull};
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("site/skerry.toml"), text).map_err(|error| error.to_string())
@@ -48,6 +48,7 @@ topics = ["x/#/y"]
 bytes_max = "10B"
 age_max = "5s"
 when_full = "explode"
+codec = "zip"
 [mqtt]
 listen = "everywhere"
 connections_max = 0
@@ -68,12 +69,13 @@ delivery = "twice"
         ("11", "stream[1].bytes_max", "must be between"),
         ("12", "stream[1].age_max", "must be between 1m"),
         ("13", "stream[1].when_full", "`block`, `drop_oldest`"),
-        ("15", "mqtt.listen", "0.0.0.0:1883"),
-        ("16", "mqtt.connections_max", "must be between 1"),
-        ("17", "mqtt.republish", "no stream `nowhere`"),
-        ("19", "kafka.brokers", "not host:port"),
-        ("20", "kafka.delivery", "`exactly_once`"),
-        ("21", "typo", "not a key"),
+        ("14", "stream[1].codec", "`lz4`, `zstd`, `none`"),
+        ("16", "mqtt.listen", "0.0.0.0:1883"),
+        ("17", "mqtt.connections_max", "must be between 1"),
+        ("18", "mqtt.republish", "no stream `nowhere`"),
+        ("20", "kafka.brokers", "not host:port"),
+        ("21", "kafka.delivery", "`exactly_once`"),
+        ("22", "typo", "not a key"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, (number, key, part)) in found.iter().zip(expected) {
@@ -106,6 +108,7 @@ topics = ["plant/#"]
 name = "default"
 bytes_max = "2MiB"
 when_full = "block"
+codec = "zstd"
 [mqtt]
 "#,
     )
@@ -125,8 +128,8 @@ when_full = "block"
         .find(|s| s.name.as_str() == "default")
         .unwrap();
     assert_eq!(
-        (default.bytes_max, default.when_full),
-        (2 * MIB, WhenFull::Block)
+        (default.bytes_max, default.when_full, default.codec),
+        (2 * MIB, WhenFull::Block, Codec::Zstd)
     );
     let other = config
         .store

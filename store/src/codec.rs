@@ -1,0 +1,119 @@
+//! How frame bodies are compressed: the crates that do it are named here alone.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+
+/// Bodies under this are stored as they are: nothing gains on them.
+const COMPRESS_BYTES_MIN: usize = 128;
+/// zstd's quickest: the writer's one thread pays for it.
+const ZSTD_LEVEL: i32 = 1;
+
+/// How a stream's frames are compressed. Each frame says how it was, so that a stream may change
+/// its codec at any opening. A frame that would not shrink is stored as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Codec {
+    None = 0,
+    /// Costs next to nothing.
+    #[default]
+    Lz4 = 1,
+    /// Smaller, for more processor time.
+    Zstd = 2,
+}
+
+thread_local! {
+    /// Made once per thread, not once per frame: its tables are larger than most frames.
+    static ZSTD: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+impl Codec {
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::None),
+            1 => Some(Self::Lz4),
+            2 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    /// The body as it is to be stored, and the codec that made it so.
+    pub(crate) fn pack(self, body: &[u8]) -> (Self, Cow<'_, [u8]>) {
+        let packed = match self {
+            _ if body.len() < COMPRESS_BYTES_MIN => None,
+            Self::None => None,
+            Self::Lz4 => Some(lz4_flex::block::compress(body)),
+            Self::Zstd => zstd(body),
+        };
+        match packed.filter(|packed| packed.len() < body.len()) {
+            Some(packed) => (self, packed.into()),
+            None => (Self::None, body.into()),
+        }
+    }
+
+    /// The body that a payload stands for, if it has exactly `body_bytes`: however much it
+    /// would unfold to, no more memory than that is taken.
+    pub(crate) fn unpack(self, payload: &[u8], body_bytes: usize) -> Option<Cow<'_, [u8]>> {
+        let body: Cow<'_, [u8]> = match self {
+            Self::None => payload.into(),
+            Self::Lz4 => lz4_flex::block::decompress(payload, body_bytes)
+                .ok()?
+                .into(),
+            Self::Zstd => zstd::bulk::decompress(payload, body_bytes).ok()?.into(),
+        };
+        (body.len() == body_bytes).then_some(body)
+    }
+}
+
+/// `None` if there is no memory for it: then the frame goes uncompressed.
+fn zstd(body: &[u8]) -> Option<Vec<u8>> {
+    ZSTD.with_borrow_mut(|compressor| {
+        if compressor.is_none() {
+            *compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
+        }
+        compressor.as_mut()?.compress(body).ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CODECS: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Zstd];
+
+    #[test]
+    fn what_is_packed_is_smaller_and_says_how() {
+        let body = b"{\"value\":1.5}".repeat(100);
+        for codec in CODECS {
+            let (used, packed) = codec.pack(&body);
+            assert_eq!(used, codec);
+            assert_eq!(packed.len() < body.len(), codec != Codec::None);
+            assert_eq!(used.unpack(&packed, body.len()).as_deref(), Some(&body[..]));
+            assert_eq!(Codec::from_byte(codec as u8), Some(codec));
+        }
+        assert_eq!(Codec::Zstd.pack(&body[..100]).0, Codec::None);
+        let noise: Vec<u8> = (0..200_u8).collect();
+        assert_eq!(Codec::Zstd.pack(&noise).0, Codec::None);
+    }
+
+    #[test]
+    fn a_payload_that_unfolds_to_more_than_it_says_is_refused() {
+        let bomb = vec![0; 1 << 20];
+        for codec in CODECS {
+            let (used, packed) = codec.pack(&bomb);
+            assert!(used.unpack(&packed, bomb.len()).is_some());
+            for claimed in [0, 1_000, bomb.len() - 1, bomb.len() + 1] {
+                assert_eq!(used.unpack(&packed, claimed), None, "{used:?} {claimed}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn noise_never_panics(payload: Vec<u8>, claimed in 0usize..5_000) {
+            for codec in CODECS {
+                let body = codec.unpack(&payload, claimed);
+                prop_assert!(body.is_none_or(|body| body.len() == claimed));
+            }
+        }
+    }
+}
