@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let outcome = match name.map(String::as_str) {
         Some("mqtt") => mqtt(quick),
         Some("footprint") => footprint(),
-        Some(name @ ("store" | "uplink" | "opcua" | "inference")) => {
+        Some(name @ ("uplink" | "opcua" | "inference")) => {
             let why = "no bench of this part yet";
             print(&json!({"bench": name, "figure": null, "ours": null, "why": why}));
             Ok(())

@@ -1,0 +1,287 @@
+//! Figures of writing and reading.
+
+use crate::Scale;
+use crate::ours::{self, PER_APPEND};
+use crate::peers::{Open, PEERS};
+use crate::telemetry::{BYTES, Telemetry};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use skerry_store::Offset;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Prints a figure; what it does not say is null.
+pub(crate) fn print(figure: &Value) {
+    let mut line = json!({
+        "bench": "store", "figure": null, "unit": null, "ours": null, "peer": null,
+        "theirs": null, "ratio": null, "aim": null, "aim_met": null, "runs": 1,
+        "commit": std::env::var("SKERRY_COMMIT").unwrap_or_else(|_| "unknown".to_owned()),
+    });
+    for (name, value) in figure.as_object().into_iter().flatten() {
+        line[name.as_str()] = value.clone();
+    }
+    println!("{line}");
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Records per second, acknowledged after the sync, against each peer in turns.
+pub(crate) fn appends(folder: &Path, scale: Scale) -> Result<()> {
+    for (name, open) in PEERS {
+        // A peer that is far slower shows it with less.
+        let share = if name == "raw_fdatasync" { 1 } else { 4 };
+        for per_append in [PER_APPEND, 1] {
+            if per_append == 1 && name != "raw_fdatasync" {
+                continue;
+            }
+            let turns = turns(folder, scale, share, open, per_append)?;
+            let aim = if name == "raw_fdatasync" { 1.0 } else { 2.0 };
+            let ratio = median(turns.iter().map(|(ours, theirs)| ours / theirs));
+            print(&json!({
+                "figure": format!("append_200B, {per_append} a call"), "unit": "records/s",
+                "ours": median(turns.iter().map(|turn| turn.0)), "peer": name,
+                "theirs": median(turns.iter().map(|turn| turn.1)), "ratio": ratio,
+                "aim": aim, "aim_met": ratio >= aim, "runs": turns.len(),
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn turns(
+    folder: &Path,
+    scale: Scale,
+    share: u64,
+    open: Open,
+    per_append: usize,
+) -> Result<Vec<(f64, f64)>> {
+    let (our_folder, their_folder) = (folder.join("ours"), folder.join("theirs"));
+    let runtime = ours::runtime()?;
+    let log = ours::open(&our_folder)?;
+    let mut peer = open(&their_folder)?;
+    let bytes = scale.bytes / share / u64::from(scale.turns);
+    let (mut our_load, mut their_load) = (Telemetry::new(), Telemetry::new());
+    let mut turns = Vec::new();
+    for _ in 0..scale.turns {
+        let before = log.stats();
+        let started = Instant::now();
+        runtime.block_on(ours::write(&log, &mut our_load, bytes, per_append))?;
+        let ours = started.elapsed();
+        let after = log.stats();
+        let records = after.records_appended_total - before.records_appended_total;
+        let commits = (after.commits_total - before.commits_total).max(1);
+        // The same sync rule: as many records to a sync as we had.
+        let batch = usize::try_from(records / commits)?.max(1);
+        let mut left = records;
+        let mut spent = Duration::ZERO;
+        while left > 0 {
+            let count = batch.min(usize::try_from(left)?);
+            let started = Instant::now();
+            // Making the load costs both the same.
+            let records: Vec<_> = their_load.by_ref().take(count).collect();
+            peer.append(&records)?;
+            spent += started.elapsed();
+            left -= count as u64;
+        }
+        let rate = |elapsed: Duration| records as f64 / elapsed.as_secs_f64();
+        turns.push((rate(ours), rate(spent)));
+    }
+    drop((peer, log));
+    fs::remove_dir_all(our_folder)?;
+    fs::remove_dir_all(their_folder)?;
+    Ok(turns)
+}
+
+/// One record at a time, against the sync of 4 KiB.
+pub(crate) fn latency(folder: &Path, scale: Scale) -> Result<()> {
+    let our_folder = folder.join("ours");
+    let runtime = ours::runtime()?;
+    let log = ours::open(&our_folder)?;
+    let file = File::create(folder.join("raw"))?;
+    let page = [7; 4096];
+    let mut load = Telemetry::new();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for turn in 0..scale.latencies {
+        let payload = load.by_ref().take(1).collect();
+        let started = Instant::now();
+        runtime.block_on(log.append(ours::append(payload)))?;
+        ours.push(started.elapsed().as_secs_f64() * 1e6);
+        let started = Instant::now();
+        file.write_all_at(&page, turn as u64 * 4096)?;
+        file.sync_data()?;
+        theirs.push(started.elapsed().as_secs_f64() * 1e6);
+    }
+    let (ours, theirs) = (median(ours), median(theirs));
+    print(&json!({
+        "figure": "ack p50, one record at a time", "unit": "us", "ours": ours,
+        "peer": "write and fdatasync of 4 KiB", "theirs": theirs, "ratio": ours / theirs,
+        "aim": 1.3, "aim_met": ours / theirs <= 1.3, "runs": scale.latencies,
+    }));
+    drop(log);
+    Ok(fs::remove_dir_all(our_folder)?)
+}
+
+/// From head to tail, against reading the same files and unpacking as much lz4.
+pub(crate) fn reading(folder: &Path, scale: Scale) -> Result<()> {
+    let our_folder = folder.join("ours");
+    let runtime = ours::runtime()?;
+    let log = ours::open(&our_folder)?;
+    let bytes = scale.bytes / 4;
+    runtime.block_on(ours::write(&log, &mut Telemetry::new(), bytes, PER_APPEND))?;
+    let head = *log.head(&ours::stream())?.borrow();
+    // What a frame is made of: blocks of a quarter of a MiB.
+    let sample: Vec<u8> = Telemetry::new().take(1_310).flatten().collect();
+    let packed = lz4_flex::block::compress(&sample);
+    let mut turns = Vec::new();
+    for _ in 0..scale.turns {
+        let started = Instant::now();
+        let mut reader = log.reader(&ours::stream(), Offset::ZERO)?;
+        let mut records = 0;
+        loop {
+            let batch = reader.next(256 * 1024)?;
+            if batch.is_empty() {
+                break;
+            }
+            records += batch.records.len() as u64;
+        }
+        ensure!(records == head.0, "read {records} of {head}");
+        let ours = started.elapsed();
+        let started = Instant::now();
+        let read = read_raw(&our_folder.join("streams").join(ours::STREAM))?;
+        ensure!(read > 0, "no files");
+        for _ in 0..bytes / sample.len() as u64 {
+            let unpacked = lz4_flex::block::decompress(&packed, sample.len())?;
+            ensure!(unpacked.len() == sample.len(), "lz4");
+        }
+        let theirs = started.elapsed();
+        turns.push((ours.as_secs_f64(), theirs.as_secs_f64()));
+    }
+    let rate = |seconds: f64| bytes as f64 / seconds;
+    let ratio = median(turns.iter().map(|(ours, theirs)| theirs / ours));
+    print(&json!({
+        "figure": "sequential read", "unit": "bytes/s",
+        "ours": rate(median(turns.iter().map(|turn| turn.0))),
+        "peer": "read of the files and lz4",
+        "theirs": rate(median(turns.iter().map(|turn| turn.1))),
+        "ratio": ratio, "aim": 0.7, "aim_met": ratio >= 0.7, "runs": turns.len(),
+    }));
+    drop(log);
+    Ok(fs::remove_dir_all(our_folder)?)
+}
+
+fn read_raw(folder: &Path) -> Result<u64> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut total = 0;
+    for entry in fs::read_dir(folder)? {
+        let mut file = File::open(entry?.path())?;
+        loop {
+            let count = file.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            total += count as u64;
+        }
+    }
+    Ok(total)
+}
+
+/// Rate in records per second (none: as fast as it goes), commit delay, seconds, and the aim.
+const WEAR: [(Option<u64>, u64, f64); 5] = [
+    (None, 5, 0.5),
+    (Some(20_000), 5, 0.7),
+    (Some(1_000), 5, 2.6),
+    (Some(1_000), 100, 0.6),
+    (Some(1_000), 1_000, 0.6),
+];
+
+/// Bytes that reach the device for a byte of payload. Counts what anybody writes to the device
+/// meanwhile: a quiet machine is needed.
+pub(crate) fn device_bytes(folder: &Path, scale: Scale) -> Result<()> {
+    let Some(counter) = Counter::of(folder)? else {
+        eprintln!(
+            "no block device under {}: no device bytes",
+            folder.display()
+        );
+        return Ok(());
+    };
+    let our_folder = folder.join("ours");
+    for (rate, delay_ms, aim) in WEAR {
+        let runtime = ours::runtime()?;
+        let options = ours::options(&our_folder, Duration::from_millis(delay_ms));
+        let (log, _) = skerry_store::Log::open(options)?;
+        let idle = counter.settled()?;
+        let logical = match rate {
+            None => {
+                let bytes = scale.bytes / 4;
+                runtime.block_on(ours::write(&log, &mut Telemetry::new(), bytes, PER_APPEND))?;
+                bytes
+            }
+            Some(rate) => runtime.block_on(paced(&log, rate, scale))?,
+        };
+        drop(log);
+        let written = counter.settled()? - idle;
+        let pace = rate.map_or("full rate".to_owned(), |rate| format!("{rate} records/s"));
+        let ratio = written as f64 / logical as f64;
+        print(&json!({
+            "figure": format!("device bytes per byte, {pace}, {delay_ms} ms"), "unit": "ratio",
+            "ours": ratio, "ratio": ratio, "aim": aim, "aim_met": ratio <= aim,
+        }));
+        fs::remove_dir_all(&our_folder)?;
+    }
+    Ok(())
+}
+
+/// Writes at an even pace, one record to an append.
+async fn paced(log: &skerry_store::Log, rate: u64, scale: Scale) -> Result<u64> {
+    let seconds = if scale.bytes > (1 << 30) { 60 } else { 10 };
+    let mut load = Telemetry::new();
+    let mut pending = Vec::new();
+    let started = Instant::now();
+    let total = rate * seconds;
+    for number in 0..total {
+        let due = Duration::from_secs_f64(number as f64 / rate as f64);
+        let early = due.saturating_sub(started.elapsed());
+        if early > Duration::from_millis(1) {
+            tokio::time::sleep(early).await;
+        }
+        let payload = load.by_ref().take(1).collect();
+        pending.push(log.submit(ours::append(payload)).await?);
+    }
+    for last in pending {
+        last.committed().await?;
+    }
+    Ok(total * BYTES as u64)
+}
+
+/// Sectors written to the device that holds a folder.
+struct Counter {
+    stat: PathBuf,
+}
+
+impl Counter {
+    fn of(folder: &Path) -> Result<Option<Self>> {
+        let device = fs::metadata(folder)?.dev();
+        let (major, minor) = (
+            (device >> 8) & 0xFFF,
+            (device & 0xFF) | ((device >> 12) & !0xFF),
+        );
+        let stat = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"));
+        Ok(stat.exists().then_some(Self { stat }))
+    }
+
+    /// Once everything that is dirty is written.
+    fn settled(&self) -> Result<u64> {
+        let synced = std::process::Command::new("sync").status()?;
+        ensure!(synced.success(), "sync failed");
+        let stat = fs::read_to_string(&self.stat)?;
+        let sectors = stat.split_whitespace().nth(6).context("a short stat")?;
+        Ok(sectors.parse::<u64>()? * 512)
+    }
+}
