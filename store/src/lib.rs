@@ -15,8 +15,9 @@
 //! - **It always opens**, whatever a crash or a bad disk did to its files ([`Recovery`] says what
 //!   was found), unless they are from a newer format version.
 //! - **A full stream is a policy** ([`WhenFull`]), a full disk is a state ([`Storage`]) that ends
-//!   by itself and leaves streams with a reserve writable, a failed sync is the end: the log is poisoned, [`Log::poisoned`] resolves, and
-//!   only a new process may look at what the disk really holds.
+//!   by itself and leaves streams with a reserve writable, a failed sync is the end: the log is
+//!   poisoned, [`Log::poisoned`] resolves, and only a new process may look at what the disk really
+//!   holds.
 //!
 //! # What it is not
 //!
@@ -51,10 +52,10 @@
 //!
 //! **Retention.** A stream may hold `bytes_max` of segment files (exceeded by one commit at most).
 //! When the next append does not fit, the oldest segments whose records all the stream's
-//! `readers` have passed are deleted; if that is not enough, the append fails with
-//! [`Error::Full`], or, by policy, the oldest segment is given up: its gap record and the
-//! stream's new tail are journalled in one frame before the file goes. Gap records that go with
-//! it unread are told again in that frame, those of one subject and reason as one.
+//! `readers` have passed are deleted, once the new tail is in `_catalog`; if that is not enough,
+//! the append fails with [`Error::Full`], or, by policy, the oldest segment is given up: its gap
+//! record and the stream's new tail are journalled in one frame before the file goes. Gap records
+//! that go with it unread are told again in that frame, those of one subject and reason as one.
 //!
 //! A stream may also have an `age_max`: older segments are deleted where they are confirmed, and
 //! by policy given up where they are not; the writer wakes by itself for it. Age is counted on
