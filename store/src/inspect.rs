@@ -80,7 +80,7 @@ pub fn streams(data_directory: &Path) -> Result<Vec<StreamSummary>, Error> {
         // Only the newest tells where the stream ends, unless nothing is in it yet.
         if let Some(newest) = segments.last() {
             head = newest.name.base;
-            let mut walk = newest.walk(HEADER_BYTES as u64)?;
+            let mut walk = newest.walk(HEADER_BYTES as u64)?.beside_writer();
             while let Some((_, header)) = next_frame(&mut walk, Check::Header)? {
                 head = header.next();
             }
@@ -151,7 +151,7 @@ impl Records {
                 return Ok(false);
             };
             self.walk = match segment.walk(HEADER_BYTES as u64) {
-                Ok(walk) => Some(walk),
+                Ok(walk) => Some(walk.beside_writer()),
                 // Retired by the live node since we listed it.
                 Err(_) if !segment.path.exists() => None,
                 Err(error) => return Err(error),
@@ -278,7 +278,7 @@ impl Verification<'_> {
             next: base,
         };
         let mut broken: Option<(u64, Flaw)> = None;
-        let mut walk = self.segment.walk(HEADER_BYTES as u64)?;
+        let mut walk = self.segment.walk(HEADER_BYTES as u64)?.beside_writer();
         loop {
             match walk.step(Check::Payload)? {
                 Step::Frame { at, header } => {
@@ -300,11 +300,11 @@ impl Verification<'_> {
                     found.next = header.next();
                 }
                 Step::Damage { at, flaw, .. } => broken = Some((at, flaw)),
-                Step::Torn { at, .. } if self.newest => {
-                    self.report.unfinished_bytes += self.segment.bytes() - at;
+                Step::Torn { at, until, .. } if self.newest => {
+                    self.report.unfinished_bytes += until - at;
                     return Ok(found);
                 }
-                Step::Torn { at, flaw } => {
+                Step::Torn { at, flaw, .. } => {
                     self.fault(Damage, at, &flaw.to_string(), None);
                     return Ok(found);
                 }

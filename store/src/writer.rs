@@ -378,6 +378,9 @@ impl Writer {
     fn stop(&mut self) -> Result<(), Error> {
         self.flush_catalog();
         self.roll_back()?;
+        for track in &mut self.tracks {
+            track.cut_room(&self.disk);
+        }
         let heads = self.tracks.iter();
         let heads = heads.map(|track| (track.stream.options.name.to_string(), track.head()));
         recovery::Marker {

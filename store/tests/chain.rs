@@ -151,6 +151,7 @@ async fn torn_ends_quarantine_and_retention_leave_the_chain_whole() {
         directory = next;
         let newest = segments(&directory, "one").pop().unwrap();
         let mut bytes = std::fs::read(&newest).unwrap();
+        bytes.truncate(written(&newest) as usize);
         bytes.extend_from_slice(&[0xF5, b'S', b'K', 0x0A, 1, 2, 3]);
         std::fs::write(&newest, bytes).unwrap();
         let newest = segments(&directory, "two").pop().unwrap();

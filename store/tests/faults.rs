@@ -6,12 +6,14 @@
 )]
 
 mod common;
+#[path = "common/mounted.rs"]
+mod mounted;
 
 use common::*;
+use mounted::{Mounted, skip};
 use skerry_store::{Class, Disk, Error, Fault, Log, Offset, Operation, Storage};
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -199,49 +201,5 @@ fn read_all_count(log: &Log, stream: &str) -> u64 {
             return count;
         }
         count += batch.records.len() as u64;
-    }
-}
-
-/// Says why a test cannot run here; where everything has to run, that is a failure.
-fn skip(why: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-    eprintln!("skipped: {why}");
-}
-
-/// A small file system of its own, for as long as it lives.
-struct Mounted {
-    path: PathBuf,
-    _directory: tempfile::TempDir,
-}
-
-impl Mounted {
-    fn tmpfs(options: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().to_owned();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(&path)
-            .output();
-        mount
-            .is_ok_and(|mount| mount.status.success())
-            .then_some(Self {
-                path,
-                _directory: directory,
-            })
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        let remount = Command::new("mount")
-            .args(["-o", &options])
-            .arg(&self.path)
-            .status();
-        assert!(remount.unwrap().success());
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
     }
 }
