@@ -13,10 +13,9 @@ const ZSTD_LEVEL: i32 = 1;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Codec {
     None = 0,
-    /// Costs next to nothing.
     #[default]
     Lz4 = 1,
-    /// Smaller, for more processor time.
+    /// Smaller; takes more memory.
     Zstd = 2,
 }
 

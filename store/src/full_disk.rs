@@ -62,6 +62,11 @@ impl Writer {
         vec![(self.shared.journal, Encoded::new(&[], vec![nothing]))]
     }
 
+    /// Whether the disk has space for more than has to be: the reserve is whole.
+    pub(crate) fn has_spare_space(&self) -> bool {
+        self.disk_full.is_none() && self.reserve.held() >= self.shared.reserve_unused()
+    }
+
     /// Keeps the reserve as large as it has to be, while the disk has space.
     pub(crate) fn keep_reserve(&mut self) {
         let target = self.shared.reserve_unused();

@@ -215,7 +215,7 @@ impl Writer {
             *next_sequence += 1;
             total += bytes.len() as u64;
             *part = Builder::new(head);
-            track.write(&disk, &bytes)
+            track.write(&disk, &bytes, false)
         };
         let mut part = Builder::new(head);
         part.snapshot = flags::SNAPSHOT_FIRST;

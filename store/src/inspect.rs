@@ -65,8 +65,8 @@ pub enum FaultKind {
     Damage,
     /// Everything there reads, and something is not there.
     Missing,
-    /// The hash chain breaks at a segment whose checksums all pass. No disk does that: the
-    /// segment before this one was altered or replaced, or one between them removed.
+    /// The hash chain breaks where all checksums pass, or a header is that of another file. No
+    /// disk does that: a segment was altered, replaced or removed.
     Chain,
 }
 
@@ -80,7 +80,7 @@ pub fn streams(data_directory: &Path) -> Result<Vec<StreamSummary>, Error> {
         // Only the newest tells where the stream ends, unless nothing is in it yet.
         if let Some(newest) = segments.last() {
             head = newest.name.base;
-            let mut walk = newest.walk(HEADER_BYTES as u64)?;
+            let mut walk = newest.walk(HEADER_BYTES as u64)?.beside_writer();
             while let Some((_, header)) = next_frame(&mut walk, Check::Header)? {
                 head = header.next();
             }
@@ -151,7 +151,7 @@ impl Records {
                 return Ok(false);
             };
             self.walk = match segment.walk(HEADER_BYTES as u64) {
-                Ok(walk) => Some(walk),
+                Ok(walk) => Some(walk.beside_writer()),
                 // Retired by the live node since we listed it.
                 Err(_) if !segment.path.exists() => None,
                 Err(error) => return Err(error),
@@ -185,28 +185,21 @@ pub fn verify(data_directory: &Path) -> Result<Report, Error> {
     for name in directory::list(data_directory)? {
         report.streams += 1;
         let segments = segments(data_directory, &name, epoch)?;
-        let mut expected = segments
-            .first()
-            .map_or(Offset::ZERO, |first| first.name.base);
-        let mut before = None;
+        // What a segment is to follow: where its offsets begin, and what its header names.
+        let mut before = (None, None);
         for (index, segment) in segments.iter().enumerate() {
-            let newest = index + 1 == segments.len();
             let mut check = Verification {
                 stream: name.as_str(),
                 segment,
-                newest,
+                newest: index + 1 == segments.len(),
                 report: &mut report,
             };
-            let faults = check.report.faults.len();
-            check.header(epoch, before)?;
-            let found = check.frames(expected)?;
-            expected = found.next;
-            let mut faults = report.faults[faults..].iter();
-            if faults.any(|fault| fault.kind == FaultKind::Damage) {
-                before = Some(Link::Damaged);
-            } else if found.frames > 0 && !newest {
-                before = Some(Link::Sound(Digest::of_file(&segment.path, found.end)?));
-            }
+            before = match check.run(epoch, before) {
+                Ok(followed) => followed,
+                // Retired by the live node since we listed it, and so were those before it.
+                Err(_) if !segment.path.exists() => (None, None),
+                Err(error) => return Err(error),
+            };
         }
     }
     Ok(report)
@@ -224,9 +217,8 @@ enum Link {
 /// What was read of a segment.
 struct Frames {
     frames: u64,
-    /// Where the last intact frame ends.
+    /// Where the last intact frame ends, and one past its last record.
     end: u64,
-    /// The offset that the next segment has to begin with.
     next: Offset,
 }
 
@@ -238,8 +230,30 @@ struct Verification<'a> {
 }
 
 impl Verification<'_> {
+    /// Returns what the next segment is to follow. The first there is goes on from one that
+    /// retention took, or from none.
+    fn run(
+        &mut self,
+        epoch: u64,
+        (expected, link): (Option<Offset>, Option<Link>),
+    ) -> Result<(Option<Offset>, Option<Link>), Error> {
+        let faults = self.report.faults.len();
+        self.header(epoch, link)?;
+        let found = self.frames(expected.unwrap_or(self.segment.name.base))?;
+        let mut faults = self.report.faults[faults..].iter();
+        let link = if faults.any(|fault| fault.kind == FaultKind::Damage) {
+            Some(Link::Damaged)
+        } else if found.frames > 0 && !self.newest {
+            let digest = Digest::of_file(&self.segment.path, found.end)?;
+            Some(Link::Sound(digest))
+        } else {
+            link
+        };
+        Ok((Some(found.next), link))
+    }
+
     /// Checks the header, and that it names the digest of the segment `before`.
-    fn header(&mut self, epoch: u64, before: Option<Link>) -> Result<(), Error> {
+    fn header(&mut self, epoch: u64, link: Option<Link>) -> Result<(), Error> {
         use FaultKind::{Chain, Damage};
         let Some(preface) = Preface::read(&self.segment.path)? else {
             self.fault(Damage, 0, "the segment's header is damaged", None);
@@ -247,11 +261,10 @@ impl Verification<'_> {
         };
         if preface.name != self.segment.name || preface.epoch != epoch {
             let what = "the segment's header is not that of this file";
-            self.fault(Damage, 0, what, None);
+            self.fault(Chain, 0, what, None);
         }
-        // The first there is goes on from one that retention took, or from none.
         let breaks = |link| matches!(link, Link::Sound(digest) if digest != preface.previous);
-        if before.is_some_and(breaks) {
+        if link.is_some_and(breaks) {
             let what = "the hash chain breaks: the segment before was altered or replaced, or one \
                         between it and this was removed";
             self.fault(Chain, segment::PREVIOUS_AT, what, None);
@@ -278,7 +291,7 @@ impl Verification<'_> {
             next: base,
         };
         let mut broken: Option<(u64, Flaw)> = None;
-        let mut walk = self.segment.walk(HEADER_BYTES as u64)?;
+        let mut walk = self.segment.walk(HEADER_BYTES as u64)?.beside_writer();
         loop {
             match walk.step(Check::Payload)? {
                 Step::Frame { at, header } => {
@@ -300,11 +313,11 @@ impl Verification<'_> {
                     found.next = header.next();
                 }
                 Step::Damage { at, flaw, .. } => broken = Some((at, flaw)),
-                Step::Torn { at, .. } if self.newest => {
-                    self.report.unfinished_bytes += self.segment.bytes() - at;
+                Step::Torn { at, until, .. } if self.newest => {
+                    self.report.unfinished_bytes += until - at;
                     return Ok(found);
                 }
-                Step::Torn { at, flaw } => {
+                Step::Torn { at, flaw, .. } => {
                     self.fault(Damage, at, &flaw.to_string(), None);
                     return Ok(found);
                 }

@@ -50,6 +50,12 @@
 //! when enough log has passed, before a segment is deleted whose changes no snapshot has, and
 //! after damage; then `_catalog` is trimmed.
 //!
+//! **Room.** Ahead of the frames of the newest segment there are up to 256 KiB of zeros, so that
+//! small commits overwrite and do not grow the file: a sync then writes the data and nothing of the
+//! file system's own. They are cut off when the segment is left for another, at an orderly stop
+//! and at the next opening; on a disk without place for them files grow as they are written. They
+//! do not count against `bytes_max`.
+//!
 //! **Retention.** A stream may hold `bytes_max` of segment files (exceeded by one commit at most).
 //! When the next append does not fit, the oldest segments whose records all the stream's
 //! `readers` have passed are deleted, once the new tail is in `_catalog`; if that is not enough,

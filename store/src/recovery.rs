@@ -109,8 +109,8 @@ fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, 
     // on they are read, and built upon.
     disk.sync(&file, path)
         .map_err(Error::storage("sync", path))?;
-    if let Some(flaw) = survey.torn {
-        let torn_bytes = segment.bytes() - survey.end;
+    if let Some((flaw, until)) = survey.torn {
+        let torn_bytes = until - survey.end;
         let path = segment.path.display();
         tracing::info!(%path, at = survey.end, torn_bytes, %flaw, "cut off a torn end");
         found.torn_bytes += torn_bytes;
@@ -135,8 +135,8 @@ struct Survey {
     /// Where the last intact frame ends, and one past its last record.
     end: u64,
     next: Offset,
-    /// What is wrong with the bytes after that, if any are there.
-    torn: Option<Flaw>,
+    /// What is wrong with the bytes after that, if any are there, and where those end.
+    torn: Option<(Flaw, u64)>,
 }
 
 impl Survey {
@@ -164,8 +164,8 @@ impl Survey {
                     survey.next = header.next();
                 }
                 Step::Damage { flaw, .. } => broken = Some(flaw),
-                Step::Torn { flaw, .. } => {
-                    survey.torn = Some(flaw);
+                Step::Torn { flaw, until, .. } => {
+                    survey.torn = Some((flaw, until));
                     return Ok(survey);
                 }
                 Step::End { .. } => return Ok(survey),
@@ -189,7 +189,7 @@ impl Survey {
 /// The damage in a segment that a reader came upon, and that is known to end at `end`.
 pub(crate) fn survey(segment: &Arc<Segment>, end: Offset) -> Result<Vec<Damage>, Error> {
     let mut survey = Survey::of(segment)?;
-    if let Some(flaw) = survey.torn {
+    if let Some((flaw, _)) = survey.torn {
         survey.damaged(segment, segment.bytes(), end, flaw);
     }
     Ok(survey.damage)

@@ -230,9 +230,10 @@ pub(crate) enum Step {
         until: u64,
         flaw: Flaw,
     },
-    /// Bytes that are no frame, and none after them.
+    /// Bytes that are no frame, and none after them; from `until` on there are zeros.
     Torn {
         at: u64,
+        until: u64,
         flaw: Flaw,
     },
     /// The end; what is left of the file, if anything, is zeros.
@@ -251,6 +252,8 @@ pub(crate) struct Walk {
     end: u64,
     window: Vec<u8>,
     window_at: u64,
+    /// The file may lose the room behind its frames meanwhile.
+    beside_writer: bool,
 }
 
 impl Walk {
@@ -264,7 +267,14 @@ impl Walk {
             end,
             window: Vec::new(),
             window_at: 0,
+            beside_writer: false,
         })
+    }
+
+    /// Takes the file to end earlier, should the node that writes it cut off its unused room.
+    pub(crate) const fn beside_writer(mut self) -> Self {
+        self.beside_writer = true;
+        self
     }
 
     /// The file has grown. What was read ahead beyond the old end does not exist.
@@ -289,10 +299,14 @@ impl Walk {
             return Ok(Step::Damage { at, until, flaw });
         }
         self.at = self.end;
-        if self.is_zero(at)? {
-            return Ok(Step::End { at });
-        }
-        Ok(Step::Torn { at, flaw })
+        Ok(match self.last_written(at)? {
+            None => Step::End { at },
+            Some(last) => Step::Torn {
+                at,
+                until: last + 1,
+                flaw,
+            },
+        })
     }
 
     /// The payload of the frame that was met at `at`.
@@ -346,17 +360,17 @@ impl Walk {
         Ok(None)
     }
 
-    fn is_zero(&mut self, from: u64) -> Result<bool, Error> {
-        let mut from = from;
+    /// Where the last byte is that is not zero, at or after `from`.
+    fn last_written(&mut self, from: u64) -> Result<Option<u64>, Error> {
+        let (mut from, mut last) = (from, None);
         while from < self.end {
             let length = WINDOW_BYTES.min((self.end - from) as usize);
             let bytes = self.bytes(from, length)?.unwrap_or_default();
-            if bytes.iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
+            let found = bytes.iter().rposition(|byte| *byte != 0);
+            last = found.map(|at| from + at as u64).or(last);
             from += length as u64;
         }
-        Ok(true)
+        Ok(last)
     }
 
     /// Bytes of the file, `None` where it ends before they do.
@@ -371,6 +385,11 @@ impl Walk {
             self.window_at = at;
             if let Err(error) = self.file.read_exact_at(&mut self.window, at) {
                 self.window.clear();
+                let shrunk = self.file.metadata().map_or(self.end, |found| found.len());
+                if self.beside_writer && shrunk < self.end {
+                    self.end = shrunk;
+                    return self.bytes(at, length);
+                }
                 return Err(Error::storage("read", &self.path)(error));
             }
             if wanted <= WINDOW_BYTES {
@@ -379,5 +398,34 @@ impl Walk {
         }
         let start = (at - self.window_at) as usize;
         Ok(Some(&self.window[start..start + length]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_lose_its_room_beside_a_walk() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name = Name {
+            base: Offset(0),
+            sequence: 1,
+        };
+        let whole = 3 * WINDOW_BYTES as u64;
+        let segment = Segment::new(directory.path(), 1, name, whole, name.base);
+        let file = File::create(&segment.path).expect("created");
+        let header = HEADER_BYTES as u64;
+        for length in [header + 100, header, 10] {
+            file.set_len(whole).expect("room");
+            let walk = || segment.walk(header).expect("a walk");
+            let (mut tolerant, mut strict) = (walk().beside_writer(), walk());
+            file.set_len(length).expect("cut");
+            assert_eq!(
+                tolerant.step(Check::Payload).ok(),
+                Some(Step::End { at: header })
+            );
+            assert!(strict.step(Check::Payload).is_err());
+        }
     }
 }

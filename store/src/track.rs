@@ -16,6 +16,14 @@ pub(crate) struct Origin {
     pub(crate) boot: u128,
 }
 
+/// A file gets zeros ahead of its frames in pieces of this size: a frame that overwrites them
+/// changes no metadata, which a sync would have to put into the file system's journal. Measured
+/// on ext4, 5 appends of 200 bytes per commit: 18.4 KiB to the device per commit without, 5.3 with.
+const ROOM_BYTES: u64 = 256 * 1024;
+/// Writes of at least this much go without: for them the zeros, which the device gets as well,
+/// cost more than those 13 KiB.
+const ROOM_WRITE_BYTES_MAX: usize = 16 * 1024;
+
 #[derive(Debug)]
 pub(crate) struct Track {
     pub(crate) stream: Arc<Stream>,
@@ -37,6 +45,10 @@ struct Active {
     segment: Arc<Segment>,
     /// Where the next frame goes; ahead of the durable length while a commit is under way.
     end: u64,
+    /// Where the zeros ahead of `end` end, or `end` itself or less where there are none.
+    room_end: u64,
+    /// The disk had no place for zeros: this file grows by what is written.
+    roomless: bool,
     /// The file may hold bytes behind its durable length.
     dirty: bool,
     /// The file's name is not yet on the device.
@@ -137,6 +149,7 @@ impl Track {
             let _ = disk.remove(path);
             return Err(Error::storage("write segment header of", path)(error));
         }
+        self.cut_room(disk);
         let segment = Arc::new(segment);
         self.stream.push(Arc::clone(&segment));
         self.rotate = false;
@@ -144,6 +157,8 @@ impl Track {
             file,
             segment: Arc::clone(&segment),
             end,
+            room_end: end,
+            roomless: false,
             dirty: false,
             fresh: true,
             digest: Hasher::new(&header),
@@ -164,13 +179,17 @@ impl Track {
     }
 
     /// Writes behind what is there and returns where. Not durable before [`Track::sync`].
-    pub(crate) fn write(&mut self, disk: &Disk, bytes: &[u8]) -> Result<u64, Error> {
+    /// `spare` says whether the disk has space for zeros too.
+    pub(crate) fn write(&mut self, disk: &Disk, bytes: &[u8], spare: bool) -> Result<u64, Error> {
         let active = self.active.as_mut().expect("a segment was asked for first");
-        let path = &active.segment.path;
         if !active.dirty {
             active.durable_digest.clone_from(&active.digest);
         }
         active.dirty = true;
+        if spare {
+            active.make_room(disk, bytes.len(), self.stream.segment_bytes);
+        }
+        let path = &active.segment.path;
         disk.write(&active.file, path, bytes, active.end)
             .map_err(Error::storage("write to", path))?;
         let at = active.end;
@@ -208,6 +227,23 @@ impl Track {
         });
     }
 
+    /// Gives back what no frame was written to. Not synced: zeros behind the frames are room, and
+    /// recovery cuts them off as well.
+    pub(crate) fn cut_room(&mut self, disk: &Disk) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        if active.room_end > active.end {
+            let path = &active.segment.path;
+            match disk.truncate(&active.file, path, active.end) {
+                Ok(()) => active.room_end = active.end,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot cut off unused room");
+                }
+            }
+        }
+    }
+
     /// Takes back what a failed commit left behind the durable length.
     pub(crate) fn roll_back(&mut self, disk: &Disk) -> Result<(), Error> {
         match &mut self.active {
@@ -217,10 +253,39 @@ impl Track {
                 disk.truncate(&active.file, path, durable)
                     .map_err(Error::storage("truncate", path))?;
                 active.end = durable;
+                active.room_end = durable;
                 active.digest.clone_from(&active.durable_digest);
                 self.sync(disk)
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Active {
+    /// Sees to it that a small write overwrites zeros. Without them the file grows, as it does
+    /// where the disk is nearly full: then what the zeros took is given back.
+    fn make_room(&mut self, disk: &Disk, bytes: usize, segment_bytes: u64) {
+        let needed = self.end + bytes as u64;
+        if self.roomless || bytes >= ROOM_WRITE_BYTES_MAX || needed <= self.room_end {
+            return;
+        }
+        let room_end = needed.next_multiple_of(ROOM_BYTES).min(segment_bytes);
+        // What is written next needs no zeros first.
+        let from = self.room_end.max(needed);
+        if room_end <= from {
+            return;
+        }
+        let path = &self.segment.path;
+        let zeros = vec![0; (room_end - from) as usize];
+        match disk.write(&self.file, path, &zeros, from) {
+            Ok(()) => self.room_end = room_end,
+            Err(error) => {
+                tracing::debug!(path = %path.display(), %error, "no room ahead of the frames");
+                self.roomless = true;
+                // Of no consequence if it fails: zeros are no damage.
+                let _ = disk.truncate(&self.file, path, self.room_end.max(self.end));
+            }
         }
     }
 }

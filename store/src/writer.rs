@@ -203,6 +203,7 @@ impl Writer {
         }
         let mut written = Written::default();
         let mut bytes = Vec::new();
+        let spare = self.has_spare_space();
         for (stream, frames) in by_stream {
             let track = &mut self.tracks[stream];
             let size = frames
@@ -224,7 +225,7 @@ impl Writer {
                     written.changed.insert(stream, frame.sequence());
                 }
             }
-            let at = track.write(&self.disk, &bytes)?;
+            let at = track.write(&self.disk, &bytes, spare)?;
             for (base, start) in starts {
                 segment.mark(base, at + start);
             }
@@ -344,6 +345,9 @@ impl Writer {
     fn stop(&mut self) -> Result<(), Error> {
         self.flush_catalog();
         self.roll_back()?;
+        for track in &mut self.tracks {
+            track.cut_room(&self.disk);
+        }
         let heads = self.tracks.iter();
         let heads = heads.map(|track| (track.stream.options.name.to_string(), track.head()));
         recovery::Marker::new(self.next_sequence - 1, heads.collect())

@@ -109,6 +109,18 @@ async fn swapped_segments_break_the_chain() {
 }
 
 #[tokio::test]
+async fn a_segment_under_another_ones_name_is_no_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    filled(directory).await;
+    let files = segments(directory, "_catalog");
+    std::fs::copy(&files[1], &files[2]).unwrap();
+    let report = inspect::verify(directory).unwrap();
+    let first = &report.faults[0];
+    assert_eq!((first.kind, &first.file), (FaultKind::Chain, &files[2]));
+}
+
+#[tokio::test]
 async fn damage_is_told_from_tampering() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
@@ -151,6 +163,7 @@ async fn torn_ends_quarantine_and_retention_leave_the_chain_whole() {
         directory = next;
         let newest = segments(&directory, "one").pop().unwrap();
         let mut bytes = std::fs::read(&newest).unwrap();
+        bytes.truncate(written(&newest) as usize);
         bytes.extend_from_slice(&[0xF5, b'S', b'K', 0x0A, 1, 2, 3]);
         std::fs::write(&newest, bytes).unwrap();
         let newest = segments(&directory, "two").pop().unwrap();
@@ -260,4 +273,28 @@ async fn what_an_earlier_process_wrote_is_synced_before_it_is_relied_on() {
         assert!(synced.iter().any(|path| path == newest.parent().unwrap()));
     }
     drop(log);
+}
+
+/// Beside a node that goes on to new segments, cuts off room and retires old ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_log_verifies_at_any_moment() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path());
+    options.streams[0].bytes_max = 20_000;
+    options.streams[0].when_full = WhenFull::DropOldest;
+    let (log, _) = Log::open(options).unwrap();
+    let writer = tokio::spawn(async move {
+        for number in 0..3_000 {
+            log.append(append("one", [number])).await.unwrap();
+        }
+        let removed = log.stats().segments_removed_total;
+        assert!(removed > 100, "{removed}");
+    });
+    let mut looks = 0;
+    while !writer.is_finished() || looks < 20 {
+        let found = faults(directory.path());
+        assert_eq!(found, (vec![], None));
+        looks += 1;
+    }
+    writer.await.unwrap();
 }

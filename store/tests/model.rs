@@ -328,7 +328,8 @@ impl Bench {
                     let Some(Some(file)) = newest.get(usize::from(pick) % 2) else {
                         return;
                     };
-                    let length = std::fs::metadata(file).unwrap().len();
+                    // Behind that there may be room.
+                    let length = written(file);
                     let file = std::fs::File::options().write(true).open(file).unwrap();
                     file.set_len(length.saturating_sub(u64::from(bytes) % 500))
                         .unwrap();

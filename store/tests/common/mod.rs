@@ -125,3 +125,14 @@ pub(crate) fn segments(directory: &Path, stream: &str) -> Vec<std::path::PathBuf
     files.sort();
     files
 }
+
+/// Where the last frame of a segment file ends.
+pub(crate) fn written(file: &Path) -> u64 {
+    let bytes = std::fs::read(file).unwrap();
+    let mut end = 256.min(bytes.len());
+    while let Some(header) = bytes.get(end..end + 64).filter(|h| h[..2] == [0xF5, b'S']) {
+        let payload = u32::from_le_bytes(header[4..8].try_into().unwrap());
+        end += 64 + payload as usize;
+    }
+    end as u64
+}

@@ -78,6 +78,11 @@ impl Mounted {
         })
     }
 
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let found = rustix::fs::statvfs(&self.path).unwrap();
+        found.f_bfree * found.f_frsize
+    }
+
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         assert!(succeeds("mount", &["-o", &options], &[&self.path]));
