@@ -207,6 +207,10 @@ impl Encoded {
     pub(crate) const fn bytes(&self) -> usize {
         self.records.len() + self.changes.len()
     }
+
+    pub(crate) const fn change_bytes(&self) -> usize {
+        self.changes.len()
+    }
 }
 
 fn concatenated<T: serde::Serialize>(items: &[T]) -> Vec<u8> {

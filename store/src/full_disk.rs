@@ -14,7 +14,7 @@ use crate::queue::Queued;
 use crate::retention::Claim;
 use crate::stats::Storage;
 use crate::writer::{Note, Writer};
-use crate::{Change, Error, retention};
+use crate::{Change, Error, reserve, retention};
 use std::collections::BTreeMap;
 
 /// What a commit takes besides its appends: frame and segment headers, blocks that are begun.
@@ -26,15 +26,12 @@ impl Writer {
         if self.disk_full.is_none() {
             return Ok(());
         }
-        let target = self.shared.reserve_unused();
-        let reserved = |queued: &Queued| {
-            let stream = &self.shared.streams[queued.carrier];
-            stream.bytes() < stream.options.reserve_bytes
-        };
+        let target = self.reserve_target();
+        let reserved = |queued: &Queued| self.shared.streams[queued.carrier].reserve_left() > 0;
         // Nothing is given up for what has a reserve.
         let found = self.reserve.probe(&self.disk, target).is_ok()
             || match batch.iter().all(reserved) {
-                true => self.reclaim_confirmed(),
+                true => self.reclaim_confirmed()?,
                 false => self.relieve()?,
             };
         if found {
@@ -69,14 +66,10 @@ impl Writer {
 
     /// Keeps the reserve as large as it has to be, while the disk has space.
     pub(crate) fn keep_reserve(&mut self) {
-        let target = self.shared.reserve_unused();
-        let drawn = self.drawn.take();
         if self.disk_full.is_some() {
-            let rest = drawn.unwrap_or(0).min(target);
-            self.reserve.regain(&self.disk, rest);
-            self.figures().reserve = self.reserve.held();
             return;
         }
+        let target = self.reserve_target();
         let outcome = self.reserve.keep(&self.disk, target);
         if let Err(error) = &outcome
             && !self.reserve_warned
@@ -87,9 +80,52 @@ impl Writer {
         self.figures().reserve = self.reserve.held();
     }
 
+    /// On a full disk: gives back as much of the reserve as `write` takes, for as long as it does.
+    pub(crate) fn with_reserve<T>(&mut self, bytes: u64, write: impl FnOnce(&mut Self) -> T) -> T {
+        if self.disk_full.is_some() {
+            self.draw(bytes);
+        }
+        let written = write(self);
+        self.regain_reserve();
+        written
+    }
+
+    /// What the reserve should hold: what streams may still write of theirs, and a snapshot,
+    /// without which nothing that is confirmed could go.
+    fn reserve_target(&self) -> u64 {
+        let snapshot = self.snapshots.next_bytes();
+        // In steps, as the file is not to change with every change of the catalog.
+        self.shared.reserve_unused() + (snapshot + 1).next_multiple_of(reserve::STEP_BYTES)
+    }
+
+    /// On a full disk: whether the journal has used up half of its reserve since its last snapshot,
+    /// which gives back what came before.
+    pub(crate) fn reserve_wants_snapshot(&self) -> bool {
+        let journal = &self.shared.streams[self.shared.journal];
+        let half = journal.options.reserve_bytes / 2;
+        self.disk_full.is_some() && self.snapshots.journal_bytes_since > half
+    }
+
+    fn draw(&mut self, bytes: u64) {
+        // Where this is not the first try, what the others were given is to come back too.
+        self.drawn.get_or_insert(self.reserve.held());
+        self.reserve.give_back(&self.disk, bytes + OVERHEAD_BYTES);
+        self.figures().reserve = self.reserve.held();
+    }
+
+    /// On a full disk, after a commit: takes back what it was given and left.
+    pub(crate) fn regain_reserve(&mut self) {
+        let Some(before) = self.drawn.take() else {
+            return;
+        };
+        let target = self.reserve_target();
+        self.reserve.regain(&self.disk, before.min(target));
+        self.figures().reserve = self.reserve.held();
+    }
+
     /// Makes space on a full disk. False if there is nothing left that may go.
     pub(crate) fn relieve(&mut self) -> Result<bool, Error> {
-        if self.reclaim_confirmed() {
+        if self.reclaim_confirmed()? {
             return Ok(true);
         }
         let claims: Vec<_> = (0..self.tracks.len())
@@ -127,7 +163,7 @@ impl Writer {
             let needed = needed.entry(queued.carrier).or_default();
             *needed += (queued.append.bytes() + frame::HEADER_BYTES) as u64;
             // Once one is refused, all later ones are: a stream keeps its order.
-            stream.bytes() + *needed <= stream.options.reserve_bytes
+            *needed <= stream.reserve_left()
         });
         self.storage_failed(error, others.len());
         for queued in others {
@@ -138,9 +174,7 @@ impl Writer {
                 .iter()
                 .map(|queued| queued.append.bytes() as u64)
                 .sum::<u64>();
-            self.drawn = Some(self.reserve.held().saturating_sub(bytes));
-            self.reserve.give_back(&self.disk, bytes + OVERHEAD_BYTES);
-            self.figures().reserve = self.reserve.held();
+            self.draw(bytes);
         }
         urgent
     }

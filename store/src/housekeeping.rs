@@ -27,6 +27,8 @@ pub(crate) struct Snapshots {
     /// Log written since, in all streams and in `_catalog` alone.
     pub(crate) bytes_since: u64,
     pub(crate) journal_bytes_since: u64,
+    /// Encoded size of the changes since; more where that is not known.
+    pub(crate) change_bytes_since: u64,
     /// Size of the newest one: the journal may grow to a multiple of it.
     pub(crate) bytes: u64,
     pub(crate) segment_bytes: u64,
@@ -35,6 +37,11 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
+    /// The most that the next one may take, frames aside.
+    pub(crate) const fn next_bytes(&self) -> u64 {
+        self.bytes + self.change_bytes_since
+    }
+
     /// Often enough that a rebuild reads little, rarely enough that it costs little.
     fn due(&self) -> bool {
         let replay_bytes_max = (4 * self.segment_bytes).max(8 * self.bytes);
@@ -55,7 +62,7 @@ impl Writer {
                 self.remove_old(index)?;
             }
         }
-        if self.snapshots.due() {
+        if self.snapshots.due() || self.reserve_wants_snapshot() {
             self.snapshot()?;
         }
         self.keep_reserve();
@@ -131,7 +138,9 @@ impl Writer {
 
     /// The disk is full: gives back what is confirmed and needs no snapshot first. False if
     /// there is nothing of that kind.
-    pub(crate) fn reclaim_confirmed(&mut self) -> bool {
+    pub(crate) fn reclaim_confirmed(&mut self) -> Result<bool, Error> {
+        // A cursor may be among it that says so.
+        self.sync_waiting()?;
         let mut reclaimed = false;
         for index in 0..self.tracks.len() {
             // The journal has no readers that could confirm a snapshot: the next one trims it.
@@ -152,7 +161,7 @@ impl Writer {
                 reclaimed = true;
             }
         }
-        reclaimed
+        Ok(reclaimed)
     }
 
     /// Writes the whole catalog into `_catalog` and trims what came before. `Ok(false)` if the
@@ -161,11 +170,13 @@ impl Writer {
         if !self.shared.catalog.in_order() {
             return Ok(false);
         }
+        // Changes must not be there for good before the records that came with them are.
+        self.sync_waiting()?;
         self.tracks[self.shared.journal].rotate = true;
-        let outcome = match self.write_snapshot() {
-            Ok(bytes) => self.sync(self.shared.journal).map(|()| bytes),
-            Err(error) => Err(error),
-        };
+        let outcome = self.with_reserve(self.snapshots.next_bytes(), |writer| {
+            let bytes = writer.write_snapshot()?;
+            writer.sync(writer.shared.journal).map(|()| bytes)
+        });
         let bytes = match outcome {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -177,14 +188,14 @@ impl Writer {
             }
         };
         let journal = &mut self.tracks[self.shared.journal];
-        let head = journal.head();
-        journal.publish(head);
+        journal.publish();
         let before = journal.stream.segments().len() - 1;
         self.snapshots.last = self.next_sequence - 1;
         self.snapshots.wanted = false;
         self.snapshots.bytes = bytes;
         self.snapshots.bytes_since = 0;
         self.snapshots.journal_bytes_since = 0;
+        self.snapshots.change_bytes_since = 0;
         self.figures().snapshots += 1;
         // From here on the older changes are in these frames only, should the catalog be lost.
         let journal = self.name(self.shared.journal);
@@ -193,6 +204,7 @@ impl Writer {
         }
         self.flush_catalog();
         self.unlink(self.shared.journal, before);
+        self.shared.streams[self.shared.journal].renew_reserve();
         Ok(true)
     }
 
@@ -201,7 +213,7 @@ impl Writer {
         let (disk, origin) = (self.disk.clone(), self.origin);
         let shared = Arc::clone(&self.shared);
         let track = &mut self.tracks[shared.journal];
-        let head = track.head();
+        let next = track.next();
         let next_sequence = &mut self.next_sequence;
         // The segment is begun here, and holds the snapshot however large it gets.
         let segment = track.segment(&disk, origin, *next_sequence, 0)?;
@@ -214,10 +226,10 @@ impl Writer {
             part.finish(*next_sequence, segment.seed, codec, &mut bytes);
             *next_sequence += 1;
             total += bytes.len() as u64;
-            *part = Builder::new(head);
+            *part = Builder::new(next);
             track.write(&disk, &bytes, false)
         };
-        let mut part = Builder::new(head);
+        let mut part = Builder::new(next);
         part.snapshot = flags::SNAPSHOT_FIRST;
         shared.catalog.export(|change| {
             part.push(&Encoded::new(&[], vec![change]));
@@ -252,7 +264,7 @@ impl Writer {
 
     fn heads(&self) -> Vec<(&str, Offset)> {
         (0..self.tracks.len())
-            .map(|stream| (self.name(stream), self.tracks[stream].head()))
+            .map(|stream| (self.name(stream), self.tracks[stream].next()))
             .collect()
     }
 

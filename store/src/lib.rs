@@ -4,7 +4,8 @@
 //! # What it promises
 //!
 //! - **Acknowledged means on disk.** [`Log::append`] resolves after `fdatasync` of every file its
-//!   commit touched, and after the directory's if a file is new.
+//!   commit touched, and after the directory's if a file is new. A stream can be told to do with
+//!   less ([`Durability::Interval`]).
 //! - **All or nothing.** The records and the [`Change`]s of one [`Append`] share one frame, so
 //!   they are true together or not at all. Exactly-once within the box is built from this: a
 //!   stage that reads and writes advances its cursor in the append that carries its results.
@@ -41,6 +42,15 @@
 //! waits for as many appends as the last one carried, at most `commit_delay_max`. It writes one
 //! frame per stream touched, syncs each file, applies changes to the catalog, moves the heads,
 //! and answers. An append without records is carried by `_catalog`.
+//!
+//! **Intervals.** What a stream of [`Durability::Interval`] gets is acknowledged once it is written,
+//! and synced with whichever commit comes when the interval is over, or when 4 MiB wait for it; if
+//! none comes, the writer wakes for it. Until then readers do not see it: what they have handed on
+//! is never taken back. A crash of the process leaves it to the kernel, and opening syncs it. A
+//! power cut may take any of it; opening knows that the power was cut from the boot id in the
+//! stream's newest segment, which is synced when the segment is begun, and writes a gap record
+//! without a count. What damaged frames in between held is told of with its offsets besides. A
+//! snapshot of the catalog, and the log's own gap records, are not written before what waits.
 //!
 //! **sled is never the only copy and never synced.** A database that is missing, does not open,
 //! panics, belongs to another directory, is ahead of the log in any stream, or was last written
@@ -79,8 +89,8 @@
 //! [`Error::QuotaFull`]. Nothing is taken from a reserve, and `_catalog` is never refused: moving
 //! a cursor is what frees space. (`bytes_max_total` is exceeded by `_catalog` at most.)
 //!
-//! **A full disk.** The reserves, and `journal_reserve_bytes` for `_catalog`, are also kept from
-//! other processes, as the allocated blocks of the file `reserve`. When a write finds no space,
+//! **A full disk.** The reserves, `journal_reserve_bytes` for `_catalog` and room for a snapshot
+//! are also kept from other processes, as the allocated blocks of the file `reserve`. When a write finds no space,
 //! confirmed segments are deleted; then `drop_oldest` streams give up by the quota's rule, their
 //! gap records written with the blocks of the reserve; and the commit is tried again. Once
 //! nothing is left that may go, the state is [`Storage::StorageFailed`]: what has a reserve is
@@ -91,8 +101,9 @@
 //! disk that refuses writes for another reason is tried every second with a change that changes
 //! nothing; one that is found read-only while idle is reported without a write.
 //!
-//! Between a block given back and the write it is for, another process may be quicker; the commit
-//! fails then, and the next gives back more.
+//! Between a block given back and the write it is for, another process may be quicker; then more
+//! is given back, until the write succeeds or the reserve is used up. What a commit leaves of its
+//! share is taken back before anybody is told of it.
 //!
 //! # Files of a data directory
 //!
@@ -128,7 +139,7 @@
 //!  32   8  base offset: that of the first record in it
 //!  40   8  sequence: no frame in it has a lower one, all in earlier segments do
 //!  48   8  created, ns since the Unix epoch (signed)
-//!  56   4  flags, 0 (room for: encrypted)
+//!  56   4  flags: 2 appends were acknowledged before they were synced
 //!  60   4  0
 //!  64  32  BLAKE3 of the segment before; 0 in a stream's first
 //!  96   1  length of the stream's name
@@ -234,7 +245,7 @@ pub use codec::Codec;
 pub use disk::{Disk, Done, Fault, Operation};
 pub use error::{Class, Error};
 pub use log::{Log, Pending};
-pub use options::{Options, StreamName, StreamOptions, WhenFull};
+pub use options::{Durability, Options, StreamName, StreamOptions, WhenFull};
 pub use queue::Producer;
 pub use reader::{Batch, Reader};
 pub use record::{Gap, Kind, Offset, Record, WallNanos};

@@ -216,6 +216,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let mut streams = Vec::new();
     let mut heads = Vec::new();
     let mut digests = Vec::new();
+    let mut lacking = Vec::new();
     let mut last_frames = Vec::new();
     let mut damage = Vec::new();
     let mut last_sequence = marker.as_ref().map_or(0, |marker| marker.last_sequence);
@@ -227,6 +228,9 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         let path = directory::streams(&directory).join(stream.name.as_str());
         disk.create_directory(&path)
             .map_err(Error::storage("create", &path))?;
+        let found = recovery::recover(&disk, &path, epoch)?;
+        let lacks = !recovery.clean_stop && found.may_lack(origin.boot, stream.durability);
+        lacking.push(lacks.then_some(found.last_time));
         let Found {
             segments,
             head,
@@ -235,7 +239,8 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             digest,
             torn_bytes,
             damage: damaged,
-        } = recovery::recover(&disk, &path, epoch)?;
+            ..
+        } = found;
         recovery.torn_bytes += torn_bytes;
         last_sequence = last_sequence.max(newest);
         last_frames.push(last_frame);
@@ -305,6 +310,9 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
                 notes.extend(note.map(|note| (index, note)));
             }
         }
+        if let Some(last_time) = lacking[index] {
+            notes.push((index, recovery::power_cut(name, last_time)));
+        }
         let found = *head.borrow();
         let floor = floors.get(name).copied().unwrap_or_default();
         if floor > found && index != journal {
@@ -344,7 +352,6 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         poison: poisoned,
     };
     let mut writer = Writer {
-        shared: Arc::new(shared),
         disk,
         origin,
         tracks,
@@ -356,6 +363,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             last_change: synchronised.last_change,
             bytes_since: 0,
             journal_bytes_since: 0,
+            change_bytes_since: shared.streams[journal].bytes(),
             bytes: synchronised.snapshot_bytes,
             segment_bytes: options.segment_bytes,
             wanted: incomplete && !synchronised.rebuilt,
@@ -365,16 +373,18 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         reserve_warned: false,
         drawn: None,
         disk_full,
+        untold: notes,
         unflushed_bytes: 0,
         rebuild_after: None,
         lock,
+        shared: Arc::new(shared),
     };
-    // What cannot be noted now (a full disk) is found and noted at the next opening.
+    writer.shared.streams[journal].renew_reserve();
     if let Some(full) = writer.disk_full.clone() {
         writer.storage_failed(&full, 0);
-        writer.reclaim_confirmed();
+        writer.reclaim_confirmed()?;
     }
-    writer.commit(notes, Vec::new())?;
+    writer.commit(Vec::new(), Vec::new())?;
     Ok((writer, recovery))
 }
 

@@ -39,6 +39,18 @@ impl std::fmt::Display for StreamName {
     }
 }
 
+/// When an append to a stream is acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is on the device.
+    #[default]
+    Sync,
+    /// Once the kernel has it; it is on the device within this time, and only then read. A crash
+    /// of the process loses nothing. A power cut may take what was acknowledged within this time
+    /// before it, and a gap record says so.
+    Interval(Duration),
+}
+
 /// How a stream is kept.
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
@@ -58,6 +70,7 @@ pub struct StreamOptions {
     /// confirmed, and its segment may be reclaimed. Without a name nothing is ever confirmed.
     pub readers: Vec<String>,
     pub codec: Codec,
+    pub durability: Durability,
 }
 
 impl StreamOptions {
@@ -72,6 +85,7 @@ impl StreamOptions {
             when_full: WhenFull::Block,
             readers: Vec::new(),
             codec: Codec::Lz4,
+            durability: Durability::Sync,
         }
     }
 }

@@ -9,13 +9,16 @@ use crate::digest::Digest;
 use crate::disk::Disk;
 use crate::frame::{Encoded, Flaw};
 use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step};
-use crate::{Change, Error, Gap, Offset};
+use crate::{Change, Durability, Error, Gap, Offset, WallNanos};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+
+const POWER_CUT: &str = "the power failed; what was acknowledged within the stream's sync \
+                         interval before that may be missing";
 
 /// What opening found and mended.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -45,6 +48,38 @@ pub(crate) struct Found {
     pub(crate) digest: Digest,
     pub(crate) torn_bytes: u64,
     pub(crate) damage: Vec<Damage>,
+    /// Header of the newest segment; `None` where it does not read, or there is none.
+    pub(crate) newest: Option<Preface>,
+    /// Latest event time in the newest frame with records, of the newest segment with frames.
+    pub(crate) last_time: Option<WallNanos>,
+}
+
+impl Found {
+    /// Whether a power cut may have taken records that were acknowledged without their sync: the
+    /// kernel that had them is not the one that runs.
+    pub(crate) fn may_lack(&self, boot: u128, durability: Durability) -> bool {
+        match &self.newest {
+            Some(preface) => preface.interval && preface.boot != boot,
+            None => !self.segments.is_empty() && durability != Durability::Sync,
+        }
+    }
+}
+
+/// The gap record for what a power cut may have taken; how much it was nobody knows.
+pub(crate) fn power_cut(stream: &str, last_time: Option<WallNanos>) -> Encoded {
+    tracing::error!(
+        stream,
+        "the power failed: what was acknowledged in the stream's sync interval before may be lost"
+    );
+    let gap = Gap {
+        subject: stream.to_owned(),
+        offsets: None,
+        from: last_time,
+        to: Some(WallNanos::now()),
+        count: None,
+        reason: POWER_CUT.to_owned(),
+    };
+    Encoded::new(&[gap.into_record()], Vec::new())
 }
 
 /// A place in a segment that does not read.
@@ -80,6 +115,7 @@ pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found
         // Of a segment that holds no frame, the name is taken all the same: by a new segment of
         // that name, two would share one file, and the removal of one take both.
         found.last_sequence = newest.name.sequence;
+        found.newest = Preface::read(&newest.path)?;
     }
     // Segments without a frame say nothing about the ends of those before them.
     for segment in found.segments.clone().into_iter().rev() {
@@ -118,6 +154,7 @@ fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, 
     found.last_sequence = found.last_sequence.max(survey.last_sequence);
     found.last_frame = found.last_frame.max(survey.last_sequence);
     found.head = found.head.max(survey.next);
+    found.last_time = found.last_time.or(survey.last_time);
     segment.extend(survey.end, survey.next.max(segment.next()));
     found.damage.extend(survey.damage);
     if survey.frames == 0 {
@@ -135,6 +172,7 @@ struct Survey {
     /// Where the last intact frame ends, and one past its last record.
     end: u64,
     next: Offset,
+    last_time: Option<WallNanos>,
     /// What is wrong with the bytes after that, if any are there, and where those end.
     torn: Option<(Flaw, u64)>,
 }
@@ -148,6 +186,7 @@ impl Survey {
             last_sequence: 0,
             end: segment.bytes().min(HEADER_BYTES as u64),
             next: segment.name.base,
+            last_time: None,
             torn: None,
         };
         let mut broken = None;
@@ -162,6 +201,9 @@ impl Survey {
                     survey.last_sequence = header.sequence;
                     survey.end = at + header.frame_bytes();
                     survey.next = header.next();
+                    if header.count > 0 {
+                        survey.last_time = Some(header.last_time);
+                    }
                 }
                 Step::Damage { flaw, .. } => broken = Some(flaw),
                 Step::Torn { flaw, until, .. } => {

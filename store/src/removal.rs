@@ -159,7 +159,7 @@ impl Writer {
     pub(crate) fn expire(&mut self) -> Vec<Note> {
         let now = self.ages.clock.now() + self.disk.skipped();
         let tracks = &self.tracks;
-        let held = |index: usize| (tracks[index].stream.tail(), tracks[index].head());
+        let held = |index: usize| (tracks[index].stream.tail(), tracks[index].next());
         if !self.ages.tick(now, held) {
             return Vec::new();
         }

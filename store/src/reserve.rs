@@ -1,7 +1,7 @@
 //! Disk space that is kept from everybody, other processes included, until the log has to write
 //! on a disk that is full: a file of allocated blocks, made shorter by what is about to be
-//! written. Between the two somebody else may take the space; then the next commit gives back
-//! more. A file system that shares or compresses blocks may promise more than it keeps.
+//! written. Between the two somebody else may take the space; then more is given back. A file system
+//! that shares or compresses blocks may promise more than it keeps.
 
 use crate::disk::Disk;
 use std::fs::File;
@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 /// The disk counts as having space again when this much is free besides the reserve.
 const HEADROOM_BYTES: u64 = 256 * 1024;
 /// The file is shortened in steps, not with every commit.
-const STEP_BYTES: u64 = 256 * 1024;
-/// What a commit takes besides its bytes is guessed in steps of this.
+pub(crate) const STEP_BYTES: u64 = 256 * 1024;
+/// Not all that a file system calls free can be had: what it needs for itself is guessed in steps.
 const REGAIN_STEP_BYTES: u64 = 16 * 1024;
+const REGAIN_TRIES: u32 = 8;
 
 #[derive(Debug)]
 pub(crate) struct Reserve {
@@ -51,7 +52,11 @@ impl Reserve {
         if self.held >= target {
             return Ok(());
         }
-        self.allocate(disk, target)
+        let outcome = self.allocate(disk, target);
+        if outcome.is_err() {
+            self.regain(disk, target);
+        }
+        outcome
     }
 
     /// Holds `target` bytes, and makes sure that there is more where they came from.
@@ -74,11 +79,14 @@ impl Reserve {
         }
     }
 
-    /// After a commit on a full disk: takes back, of the `most` bytes it should have left, what
-    /// it has left.
+    /// After a commit on a full disk: takes back, up to `most` bytes, what that has left.
     pub(crate) fn regain(&mut self, disk: &Disk, most: u64) {
-        let mut wanted = most;
-        while wanted > self.held && self.allocate(disk, wanted).is_err() {
+        let there = self.held + free_bytes(&self.path);
+        let mut wanted = most.min(there);
+        for _ in 0..REGAIN_TRIES {
+            if wanted <= self.held || self.allocate(disk, wanted).is_ok() {
+                return;
+            }
             wanted = wanted.saturating_sub(REGAIN_STEP_BYTES);
         }
     }
@@ -98,4 +106,11 @@ impl Reserve {
         self.file = Some(file);
         outcome
     }
+}
+
+/// What the file system that holds `path` has left for this user; 0 where it does not tell.
+fn free_bytes(path: &Path) -> u64 {
+    let directory = path.parent().unwrap_or(path);
+    let found = rustix::fs::statvfs(directory);
+    found.map_or(0, |found| found.f_bavail * found.f_frsize)
 }

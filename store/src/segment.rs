@@ -16,6 +16,8 @@ pub(crate) const VERSION: u16 = 1;
 /// Where in a header the digest of the segment before is.
 pub(crate) const PREVIOUS_AT: u64 = 64;
 const MAGIC: [u8; 4] = *b"SKRY";
+/// Bits of the header's flags. The first is kept for segments with encrypted frames.
+const FLAG_INTERVAL: u32 = 2;
 /// One entry of the sparse index stands for at least this many bytes.
 const MARK_BYTES: u64 = 256 * 1024;
 /// How much of a file a walk holds at a time, besides a frame that is larger.
@@ -64,6 +66,8 @@ pub(crate) struct Preface {
     pub(crate) boot: u128,
     pub(crate) name: Name,
     pub(crate) created: WallNanos,
+    /// Appends to it were acknowledged before they were synced.
+    pub(crate) interval: bool,
     /// Of the segment before, which chains them.
     pub(crate) previous: Digest,
     pub(crate) stream: String,
@@ -80,6 +84,8 @@ impl Preface {
         bytes[32..40].copy_from_slice(&self.name.base.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.name.sequence.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.created.0.to_le_bytes());
+        let flags = u32::from(self.interval) * FLAG_INTERVAL;
+        bytes[56..60].copy_from_slice(&flags.to_le_bytes());
         bytes[64..96].copy_from_slice(&self.previous.0);
         let stream = self.stream.as_bytes();
         bytes[96] = stream.len() as u8;
@@ -115,6 +121,7 @@ impl Preface {
                 sequence: u64_at(40),
             },
             created: WallNanos(u64_at(48).cast_signed()),
+            interval: bytes[56] & FLAG_INTERVAL as u8 != 0,
             previous: Digest(bytes[64..96].try_into().expect("32 bytes")),
             stream: stream.to_owned(),
         }))

@@ -1,7 +1,7 @@
 //! What the log tells about itself.
 
-use crate::Offset;
 use crate::stream::Shared;
+use crate::{Durability, Offset};
 use serde::Serialize;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -69,6 +69,11 @@ pub struct StreamStats {
     pub age_max_seconds: Option<u64>,
     pub reserve_bytes: u64,
     pub segments: usize,
+    /// How long an acknowledged record may wait for its sync; none where it never does.
+    pub sync_interval_ms: Option<u64>,
+    /// Acknowledged records that wait for it now, and for how long.
+    pub unsynced_records: u64,
+    pub unsynced_ms: u64,
     /// Everything before this is confirmed by all the readers the stream waits for.
     pub confirmed: Offset,
 }
@@ -102,16 +107,26 @@ impl Figures {
 
 impl Shared {
     pub(crate) fn stats(&self) -> Stats {
-        let streams = self.streams.iter().map(|stream| StreamStats {
-            name: stream.options.name.to_string(),
-            tail: stream.tail(),
-            head: stream.head(),
-            bytes: stream.bytes(),
-            bytes_max: stream.options.bytes_max,
-            age_max_seconds: stream.options.age_max.map(|age| age.as_secs()),
-            reserve_bytes: stream.options.reserve_bytes,
-            segments: stream.segments().len(),
-            confirmed: self.confirmed(stream),
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let streams = self.streams.iter().map(|stream| {
+            let (unsynced_records, since) = stream.unsynced();
+            StreamStats {
+                sync_interval_ms: match stream.options.durability {
+                    Durability::Sync => None,
+                    Durability::Interval(interval) => Some(millis(interval)),
+                },
+                unsynced_records,
+                unsynced_ms: since.map_or(0, |since| millis(since.elapsed())),
+                name: stream.options.name.to_string(),
+                tail: stream.tail(),
+                head: stream.head(),
+                bytes: stream.bytes(),
+                bytes_max: stream.options.bytes_max,
+                age_max_seconds: stream.options.age_max.map(|age| age.as_secs()),
+                reserve_bytes: stream.options.reserve_bytes,
+                segments: stream.segments().len(),
+                confirmed: self.confirmed(stream),
+            }
         });
         let streams = streams.collect();
         let (queue_bytes, queue_appends) = self.queue.depth();

@@ -8,6 +8,7 @@ use crate::{Change, Error, Offset, StreamName, StreamOptions};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// One stream as everybody sees it: its segments, and how far they are durable.
@@ -21,6 +22,11 @@ pub(crate) struct Stream {
     segments: RwLock<Vec<Arc<Segment>>>,
     /// Records before this are given up, even where their segment is still on disk.
     floor: AtomicU64,
+    /// One past the last acknowledged record, and since when one of those waits for its sync.
+    accepted: AtomicU64,
+    waiting_since: Mutex<Option<Instant>>,
+    /// Bytes it holds besides its reserve: for the journal, its snapshot.
+    unreserved: AtomicU64,
 }
 
 impl Stream {
@@ -33,6 +39,7 @@ impl Stream {
     ) -> Self {
         // At least four segments, so that reclaiming one never frees more than a quarter.
         let segment_bytes = segment_bytes.min(options.bytes_max / 4).max(1);
+        let accepted = AtomicU64::new(head.borrow().0);
         Self {
             options,
             directory,
@@ -40,11 +47,31 @@ impl Stream {
             head,
             segments: RwLock::new(segments),
             floor: AtomicU64::new(0),
+            accepted,
+            waiting_since: Mutex::default(),
+            unreserved: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn head(&self) -> Offset {
         *self.head.borrow()
+    }
+
+    pub(crate) fn accept(&self, next: Offset) {
+        self.accepted.store(next.0, Ordering::Release);
+    }
+
+    pub(crate) fn waits_since(&self, since: Option<Instant>) {
+        let waiting = self.waiting_since.lock();
+        *waiting.unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// How many acknowledged records wait for their sync, and since when.
+    pub(crate) fn unsynced(&self) -> (u64, Option<Instant>) {
+        let waiting = self.waiting_since.lock();
+        let since = *waiting.unwrap_or_else(PoisonError::into_inner);
+        let accepted = self.accepted.load(Ordering::Acquire);
+        (accepted.saturating_sub(self.head().0), since)
     }
 
     /// The first record still held.
@@ -76,6 +103,18 @@ impl Stream {
     pub(crate) fn bytes(&self) -> u64 {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.iter().map(|segment| segment.bytes()).sum()
+    }
+
+    /// What it may still write of its reserve.
+    pub(crate) fn reserve_left(&self) -> u64 {
+        let unreserved = self.unreserved.load(Ordering::Acquire);
+        let used = self.bytes().saturating_sub(unreserved);
+        self.options.reserve_bytes.saturating_sub(used)
+    }
+
+    /// What it holds now does not count against its reserve.
+    pub(crate) fn renew_reserve(&self) {
+        self.unreserved.store(self.bytes(), Ordering::Release);
     }
 
     pub(crate) fn push(&self, segment: Arc<Segment>) {
@@ -179,9 +218,7 @@ impl Shared {
     /// What the streams may still write of what is reserved for them.
     pub(crate) fn reserve_unused(&self) -> u64 {
         let streams = self.streams.iter();
-        let unused =
-            streams.map(|stream| stream.options.reserve_bytes.saturating_sub(stream.bytes()));
-        unused.sum()
+        streams.map(|stream| stream.reserve_left()).sum()
     }
 
     /// Everything in the stream before this is confirmed by all the readers it waits for.

@@ -1,12 +1,22 @@
 //! The writer's end of one stream: the file it appends to, and what of it is on the device.
+//!
+//! ```text
+//!                   synced         kept           end            room_end
+//!  header │ frames    │   frames     │   frames     │   zeros        │
+//!         └─ readers ─┘              │              └─ overwritten by small commits
+//!                     └─ Interval: acknowledged     └─ the commit under way
+//! ```
+//!
+//! In a stream of [`Durability::Sync`] what is kept is synced.
 
 use crate::digest::{Digest, Hasher};
 use crate::disk::Disk;
 use crate::segment::{HEADER_BYTES, Name, Preface, Segment};
 use crate::stream::Stream;
-use crate::{Error, Offset, WallNanos};
+use crate::{Durability, Error, Offset, WallNanos};
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// What every segment of this run has in its header.
@@ -23,11 +33,16 @@ const ROOM_BYTES: u64 = 256 * 1024;
 /// Writes of at least this much go without: for them the zeros, which the device gets as well,
 /// cost more than those 13 KiB.
 const ROOM_WRITE_BYTES_MAX: usize = 16 * 1024;
+/// However long its interval, a stream is synced when this much waits for it: half of what a
+/// burst may put into the queue, so that the sync that follows is no stall.
+const UNSYNCED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Track {
     pub(crate) stream: Arc<Stream>,
     head: watch::Sender<Offset>,
+    /// One past the last record that is kept; readers see those before `head`.
+    next: Offset,
     active: Option<Active>,
     /// Digest of the newest segment with a frame that an earlier run wrote.
     found: Digest,
@@ -43,31 +58,33 @@ pub(crate) struct Track {
 struct Active {
     file: File,
     segment: Arc<Segment>,
-    /// Where the next frame goes; ahead of the durable length while a commit is under way.
+    /// Where the next frame goes; ahead of `kept` while a commit is under way.
     end: u64,
+    /// Where the frames end that stay whatever becomes of the commit under way.
+    kept: u64,
+    /// Since when some of that waits for its sync.
+    unsynced_since: Option<Instant>,
     /// Where the zeros ahead of `end` end, or `end` itself or less where there are none.
     room_end: u64,
     /// The disk had no place for zeros: this file grows by what is written.
     roomless: bool,
-    /// The file may hold bytes behind its durable length.
+    /// The file may hold bytes behind `kept`.
     dirty: bool,
     /// The file's name is not yet on the device.
     fresh: bool,
-    /// Of the file up to `end`, and up to its durable length, as of the last clean moment.
+    /// Of the file up to `end`, and up to `kept`, as of the last clean moment.
     digest: Hasher,
-    durable_digest: Hasher,
+    kept_digest: Hasher,
 }
 
 impl Track {
     /// `found` is the digest of the stream's newest segment that has a frame.
-    pub(crate) const fn new(
-        stream: Arc<Stream>,
-        head: watch::Sender<Offset>,
-        found: Digest,
-    ) -> Self {
+    pub(crate) fn new(stream: Arc<Stream>, head: watch::Sender<Offset>, found: Digest) -> Self {
+        let next = *head.borrow();
         Self {
             stream,
             head,
+            next,
             active: None,
             found,
             rotate: false,
@@ -95,8 +112,28 @@ impl Track {
         }
     }
 
-    pub(crate) fn head(&self) -> Offset {
-        *self.head.borrow()
+    /// The offset of the record that is written next.
+    pub(crate) const fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// When what is kept is to be synced at the latest.
+    pub(crate) fn sync_due(&self) -> Option<Instant> {
+        let since = self.active.as_ref()?.unsynced_since?;
+        match self.stream.options.durability {
+            Durability::Sync => Some(since),
+            Durability::Interval(interval) => Some(since + interval),
+        }
+    }
+
+    /// Whether what the commit under way wrote may be acknowledged once the kernel has it.
+    pub(crate) fn may_wait(&self) -> bool {
+        let waiting = self.active.as_ref().map_or(0, Active::unsynced_bytes);
+        self.has_interval() && waiting < UNSYNCED_BYTES_MAX
+    }
+
+    fn has_interval(&self) -> bool {
+        matches!(self.stream.options.durability, Durability::Interval(_))
     }
 
     /// The segment the next `bytes` go to, begun if need be. No frame before `sequence` follows.
@@ -118,8 +155,14 @@ impl Track {
     }
 
     fn begin(&mut self, disk: &Disk, origin: Origin, sequence: u64) -> Result<Arc<Segment>, Error> {
+        // Only the newest segment may have a torn end.
+        if self.sync_due().is_some() {
+            self.sync(disk)?;
+            self.publish();
+        }
+        let interval = self.has_interval();
         let name = Name {
-            base: self.head(),
+            base: self.next,
             sequence,
         };
         let preface = Preface {
@@ -127,6 +170,7 @@ impl Track {
             boot: origin.boot,
             name,
             created: WallNanos::now(),
+            interval,
             // An active segment without a frame is never left for another.
             previous: match &self.active {
                 Some(active) => active.digest.digest(),
@@ -157,13 +201,19 @@ impl Track {
             file,
             segment: Arc::clone(&segment),
             end,
+            kept: end,
+            unsynced_since: None,
             room_end: end,
             roomless: false,
             dirty: false,
             fresh: true,
             digest: Hasher::new(&header),
-            durable_digest: Hasher::new(&header),
+            kept_digest: Hasher::new(&header),
         });
+        if interval {
+            // It says that records may go missing; so it has to be there when they do.
+            self.sync(disk)?;
+        }
         Ok(segment)
     }
 
@@ -183,7 +233,7 @@ impl Track {
     pub(crate) fn write(&mut self, disk: &Disk, bytes: &[u8], spare: bool) -> Result<u64, Error> {
         let active = self.active.as_mut().expect("a segment was asked for first");
         if !active.dirty {
-            active.durable_digest.clone_from(&active.digest);
+            active.kept_digest.clone_from(&active.digest);
         }
         active.dirty = true;
         if spare {
@@ -212,13 +262,29 @@ impl Track {
             active.fresh = false;
         }
         active.dirty = false;
+        active.kept = active.end;
+        active.unsynced_since = None;
+        self.stream.waits_since(None);
         Ok(())
     }
 
-    /// What was synced becomes visible: up to `next`.
-    pub(crate) fn publish(&mut self, next: Offset) {
+    /// What was written stays, up to `next`. What of it is not synced yet waits from now on.
+    pub(crate) fn keep(&mut self, next: Offset) {
+        if let Some(active) = self.active.as_mut().filter(|active| active.dirty) {
+            active.kept = active.end;
+            active.dirty = false;
+            let since = active.unsynced_since.get_or_insert_with(Instant::now);
+            self.stream.waits_since(Some(*since));
+        }
+        self.next = next;
+        self.stream.accept(next);
+    }
+
+    /// What is kept was synced, and becomes visible.
+    pub(crate) fn publish(&mut self) {
+        let next = self.next;
         if let Some(active) = &self.active {
-            active.segment.extend(active.end, next);
+            active.segment.extend(active.kept, next);
         }
         self.head.send_if_modified(|head| {
             let moved = *head != next;
@@ -244,18 +310,19 @@ impl Track {
         }
     }
 
-    /// Takes back what a failed commit left behind the durable length.
+    /// Takes back what a failed commit left behind what is kept.
     pub(crate) fn roll_back(&mut self, disk: &Disk) -> Result<(), Error> {
         match &mut self.active {
             Some(active) if active.dirty => {
                 let path = &active.segment.path;
-                let durable = active.segment.bytes();
-                disk.truncate(&active.file, path, durable)
+                disk.truncate(&active.file, path, active.kept)
                     .map_err(Error::storage("truncate", path))?;
-                active.end = durable;
-                active.room_end = durable;
-                active.digest.clone_from(&active.durable_digest);
-                self.sync(disk)
+                active.end = active.kept;
+                active.room_end = active.kept;
+                active.digest.clone_from(&active.kept_digest);
+                self.sync(disk)?;
+                self.publish();
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -263,6 +330,10 @@ impl Track {
 }
 
 impl Active {
+    fn unsynced_bytes(&self) -> u64 {
+        self.end - self.segment.bytes()
+    }
+
     /// Sees to it that a small write overwrites zeros. Without them the file grows, as it does
     /// where the disk is nearly full: then what the zeros took is given back.
     fn make_room(&mut self, disk: &Disk, bytes: usize, segment_bytes: u64) {

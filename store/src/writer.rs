@@ -7,6 +7,9 @@
 //!            │                    append of the commit fails
 //!            └─ full: this append fails, or the oldest segment is given up
 //! ```
+//!
+//! What only streams of `Durability::Interval` got is answered without its sync, which is done
+//! with that of a later commit, or with none, once it is due.
 
 use crate::age::Ages;
 use crate::catalog::{Mark, Reached};
@@ -22,7 +25,7 @@ use crate::stats::Storage;
 use crate::stream::Shared;
 use crate::track::{Origin, Track};
 use crate::{Change, Committed, Error, Offset};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -40,10 +43,12 @@ pub(crate) struct Writer {
     pub(crate) ages: Ages,
     pub(crate) reserve: Reserve,
     pub(crate) reserve_warned: bool,
-    /// What the reserve should hold after the commit under way, which draws on it.
+    /// What the reserve held before the commit under way, which draws on it.
     pub(crate) drawn: Option<u64>,
     /// Why only streams with a reserve are written: the disk is full.
     pub(crate) disk_full: Option<Error>,
+    /// Gap records for losses that were found, until a commit carries them.
+    pub(crate) untold: Vec<Note>,
     pub(crate) unflushed_bytes: u64,
     pub(crate) rebuild_after: Option<Instant>,
     /// Held for as long as the files may change.
@@ -86,47 +91,63 @@ impl Writer {
     /// When to look after the disk and what is on it even if nobody appends.
     fn wake_at(&self) -> Instant {
         let look = Instant::now() + LOOK_PAUSE;
-        let due = self.ages.due().map(|due| self.ages.clock.instant(due));
-        match self.figures().storage {
-            Storage::Ok => due.map_or(look, |due| due.min(look)),
-            _ => look,
-        }
+        let aged = self.ages.due().map(|due| self.ages.clock.instant(due));
+        let aged = aged.filter(|_| self.figures().storage == Storage::Ok);
+        let syncs = self.tracks.iter().filter_map(Track::sync_due);
+        syncs.chain(aged).fold(look, Instant::min)
     }
 
-    /// One group commit. An error means that the log is poisoned.
-    pub(crate) fn commit(&mut self, notes: Vec<Note>, batch: Vec<Queued>) -> Result<(), Error> {
+    /// One group commit, of appends and of `probes` that need not be told again if it fails. An
+    /// error means that the log is poisoned.
+    pub(crate) fn commit(&mut self, probes: Vec<Note>, batch: Vec<Queued>) -> Result<(), Error> {
         self.mend_catalog();
         if let Err(error) = self.roll_back() {
             return self.fail(batch, error);
         }
         self.look_for_space(&batch)?;
-        let mut notes = notes;
-        notes.extend(self.survey_damage());
-        let lasting = notes.len();
+        self.survey_damage();
+        let mut notes = probes;
         notes.extend(self.expire());
         let mut batch = batch;
         loop {
-            if let Some(full) = self.disk_full.clone() {
-                batch = self.draw_on_reserve(batch, &full);
-            }
+            let losses = match self.disk_full.clone() {
+                // They can wait for space; what has a reserve is not to fail with them.
+                Some(full) => {
+                    batch = self.draw_on_reserve(batch, &full);
+                    Vec::new()
+                }
+                None => std::mem::take(&mut self.untold),
+            };
+            let lasting = losses.len();
+            notes.splice(0..0, losses);
             let (removals, admitted) = self.admit(batch);
             notes.extend(removals);
             let error = match self.put(&notes, &admitted) {
                 Ok(offsets) => {
+                    // First, or whoever fills the disk as soon as it hears of this commit has
+                    // what it left of the reserve.
+                    self.regain_reserve();
                     answer(admitted, offsets, &self.tracks);
                     return self.tidy();
                 }
                 Err(error) => error,
             };
-            if !is_full(&error) || self.disk_full.is_some() {
+            // Another process may have been quicker than the write that the reserve gave way to.
+            self.untold.extend(notes.drain(..lasting));
+            let more = self.disk_full.is_some() && self.reserve.held() > 0;
+            if !is_full(&error) || (self.disk_full.is_some() && !more) {
+                self.regain_reserve();
                 return self.fail(admitted, error);
             }
             // Nothing was given up, so that is not to be told.
             self.settle_removals(false);
-            notes.truncate(lasting);
+            notes.clear();
             batch = admitted;
-            if !self.relieve()? {
+            if !more && !self.relieve()? {
                 self.disk_full = Some(error);
+                if self.reserve_wants_snapshot() {
+                    self.snapshot()?;
+                }
             }
         }
     }
@@ -138,19 +159,25 @@ impl Writer {
         notes: &[Note],
         batch: &[Queued],
     ) -> Result<Vec<Committed>, Error> {
+        if !notes.is_empty() {
+            // What goes may be confirmed by a cursor that waits for its sync.
+            self.sync_waiting()?;
+        }
         let mut plan = Plan::new(self.next_sequence);
         for (stream, note) in notes {
-            plan.push(*stream, self.tracks[*stream].head(), note);
+            plan.push(*stream, self.tracks[*stream].next(), note);
         }
         let offsets: Vec<_> = batch
             .iter()
             .map(|queued| {
-                let head = self.tracks[queued.carrier].head();
-                plan.push(queued.carrier, head, &queued.append)
+                let next = self.tracks[queued.carrier].next();
+                plan.push(queued.carrier, next, &queued.append)
             })
             .collect();
         let (frames, next_sequence) = plan.finish();
         if frames.is_empty() {
+            let due = self.due();
+            self.sync_and_publish(&due)?;
             self.settle_removals(true);
             return Ok(offsets);
         }
@@ -165,35 +192,38 @@ impl Writer {
                 };
             }
         };
-        self.sync_all(&written)?;
+        // What the log itself has to say is never left waiting: files may go for it.
+        let noted = |stream| notes.iter().any(|(index, _)| *index == stream);
+        let mut syncing = self.due();
+        let touched = written.heads.keys().copied();
+        syncing.extend(touched.filter(|&stream| noted(stream) || !self.tracks[stream].may_wait()));
+        self.sync_all(&syncing)?;
 
-        let changes = notes.iter().map(|(_, note)| note);
-        let changes = changes.chain(batch.iter().map(|queued| &queued.append));
-        let changes: Vec<_> = changes.flat_map(|append| &append.decoded).collect();
-        self.apply(&changes, &written);
+        let appends = notes.iter().map(|(_, note)| note);
+        let appends = appends.chain(batch.iter().map(|queued| &queued.append));
+        self.apply(appends, &written);
         for (&stream, &next) in &written.heads {
-            self.tracks[stream].publish(next);
+            self.tracks[stream].keep(next);
         }
+        self.publish(&syncing);
         self.settle_removals(true);
         self.count(notes, batch, &written);
         Ok(offsets)
     }
 
     /// Gap records for damage that readers came upon.
-    fn survey_damage(&mut self) -> Vec<Note> {
+    fn survey_damage(&mut self) {
         let damaged = self.shared.damaged.lock();
         let damaged = std::mem::take(&mut *damaged.unwrap_or_else(PoisonError::into_inner));
         self.snapshots.wanted |= !damaged.is_empty();
-        let mut notes = Vec::new();
         for (stream, segment, end) in damaged {
             let places = recovery::survey(&segment, end).unwrap_or_default();
             for damage in places.iter().filter(|damage| damage.records() > 0) {
                 let shared = &self.shared;
                 let note = damage.note(&shared.catalog, &shared.directory, self.name(stream));
-                notes.extend(note.map(|note| (stream, note)));
+                self.untold.extend(note.map(|note| (stream, note)));
             }
         }
-        notes
     }
 
     fn write(&mut self, frames: &[Planned]) -> Result<Written, Error> {
@@ -238,19 +268,45 @@ impl Writer {
         Ok(written)
     }
 
-    /// Syncs every file a commit touched, all at once: the file system then makes one flush of
-    /// the device of them, where it would make as many as there are one after the other.
-    fn sync_all(&mut self, written: &Written) -> Result<(), Error> {
+    /// The streams in which something has waited for its sync for long enough.
+    fn due(&self) -> BTreeSet<usize> {
+        let now = Instant::now();
+        self.tracks_where(|track| track.sync_due().is_some_and(|due| due <= now))
+    }
+
+    fn tracks_where(&self, chosen: impl Fn(&Track) -> bool) -> BTreeSet<usize> {
+        let tracks = self.tracks.iter().enumerate();
+        let chosen = tracks.filter(|(_, track)| chosen(track));
+        chosen.map(|(stream, _)| stream).collect()
+    }
+
+    /// Syncs whatever waits for it, due or not.
+    pub(crate) fn sync_waiting(&mut self) -> Result<(), Error> {
+        let waiting = self.tracks_where(|track| track.sync_due().is_some());
+        self.sync_and_publish(&waiting)
+    }
+
+    fn sync_and_publish(&mut self, streams: &BTreeSet<usize>) -> Result<(), Error> {
+        self.sync_all(streams)?;
+        self.publish(streams);
+        Ok(())
+    }
+
+    /// Syncs the files of some streams all at once: the file system then makes one flush of the
+    /// device of them, where it would make as many as there are one after the other.
+    fn sync_all(&mut self, streams: &BTreeSet<usize>) -> Result<(), Error> {
         let (disk, started) = (&self.disk, Instant::now());
         let tracks = self.tracks.iter_mut().enumerate();
-        let touched = tracks.filter(|(stream, _)| written.heads.contains_key(stream));
-        let mut touched = touched.map(|(_, track)| track);
-        let first = touched.next();
+        let chosen = tracks.filter(|(stream, _)| streams.contains(stream));
+        let mut chosen = chosen.map(|(_, track)| track);
+        let Some(first) = chosen.next() else {
+            return Ok(());
+        };
         std::thread::scope(|scope| {
-            let others: Vec<_> = touched
+            let others: Vec<_> = chosen
                 .map(|track| scope.spawn(|| track.sync(disk)))
                 .collect();
-            let first = first.map_or(Ok(()), |track| track.sync(disk));
+            let first = first.sync(disk);
             others
                 .into_iter()
                 .map(|other| other.join().expect("a sync does not panic"))
@@ -258,8 +314,14 @@ impl Writer {
         })?;
         let mut figures = self.figures();
         figures.synced(started.elapsed());
-        figures.syncs += written.heads.len() as u64 - 1;
+        figures.syncs += streams.len() as u64 - 1;
         Ok(())
+    }
+
+    fn publish(&mut self, synced: &BTreeSet<usize>) {
+        for &stream in synced {
+            self.tracks[stream].publish();
+        }
     }
 
     pub(crate) fn sync(&mut self, stream: usize) -> Result<(), Error> {
@@ -312,7 +374,12 @@ impl Writer {
         }
     }
 
-    fn apply(&mut self, changes: &[&Change], written: &Written) {
+    fn apply<'a>(&mut self, appends: impl Iterator<Item = &'a Encoded>, written: &Written) {
+        let mut changes: Vec<&Change> = Vec::new();
+        for append in appends {
+            changes.extend(&append.decoded);
+            self.snapshots.change_bytes_since += append.change_bytes() as u64;
+        }
         self.unflushed_bytes += written.bytes;
         self.snapshots.bytes_since += written.bytes;
         self.snapshots.journal_bytes_since += written.journal_bytes;
@@ -335,7 +402,6 @@ impl Writer {
             heads: &heads,
             changed: &changed,
         };
-        let changes = changes.iter().copied();
         if let Err(error) = self.shared.catalog.apply(changes, reached) {
             self.abandon_catalog(&error);
         }
@@ -345,11 +411,12 @@ impl Writer {
     fn stop(&mut self) -> Result<(), Error> {
         self.flush_catalog();
         self.roll_back()?;
+        self.sync_waiting()?;
         for track in &mut self.tracks {
             track.cut_room(&self.disk);
         }
         let heads = self.tracks.iter();
-        let heads = heads.map(|track| (track.stream.options.name.to_string(), track.head()));
+        let heads = heads.map(|track| (track.stream.options.name.to_string(), track.next()));
         recovery::Marker::new(self.next_sequence - 1, heads.collect())
             .write(&self.disk, &self.shared.directory)
     }
@@ -412,11 +479,8 @@ fn answer(batch: Vec<Queued>, offsets: Vec<Committed>, tracks: &[Track]) {
         let committed = if queued.carrier == queued.stream {
             committed
         } else {
-            let head = tracks[queued.stream].head();
-            Committed {
-                first: head,
-                next: head,
-            }
+            let next = tracks[queued.stream].next();
+            Committed { first: next, next }
         };
         queued.answer(Ok(committed));
     }

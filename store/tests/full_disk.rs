@@ -202,6 +202,32 @@ async fn confirmed_data_makes_room_on_a_disk_that_the_log_itself_filled() {
     assert_eq!(log.stats().gap_records_total, 0);
 }
 
+/// Before segments go, whose changes no snapshot has, one is to be written: three times as large
+/// as what the journal has for itself.
+#[tokio::test]
+async fn a_large_catalog_does_not_keep_what_is_confirmed_on_a_full_disk() {
+    if !may_mount("a_large_catalog_does_not_keep_what_is_confirmed_on_a_full_disk") {
+        return;
+    }
+    let small = Small::new();
+    let (log, _) = Log::open(small.options()).unwrap();
+    for key in 0..300 {
+        let put = put(&key.to_string(), noise(key, 10_000));
+        log.append(change(put)).await.unwrap();
+    }
+    let (one, refusal) = write(&log, "one", 10_000).await;
+    assert!(is_no_space(refusal));
+    small.fill();
+    confirm(&log, "one", one / 2).await.unwrap();
+    wait_until("the log reclaims", || log.stats().storage == Storage::Ok).await;
+    let (head, _) = write(&log, "one", 50).await;
+    assert_eq!(head, one + 50);
+    assert_eq!(
+        log.get("test", b"299").unwrap().unwrap(),
+        noise(299, 10_000)
+    );
+}
+
 #[tokio::test]
 async fn drop_oldest_goes_on_on_a_full_disk_and_tells_what_it_gave_up() {
     if !may_mount("drop_oldest_goes_on_on_a_full_disk_and_tells_what_it_gave_up") {

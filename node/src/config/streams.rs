@@ -4,7 +4,7 @@ use super::reader::Table;
 use super::{MIB, units};
 use bytesize::ByteSize;
 use skerry_broker::TopicFilter;
-use skerry_store::{Codec, StreamName, StreamOptions, WhenFull};
+use skerry_store::{Codec, Durability, StreamName, StreamOptions, WhenFull};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +15,13 @@ const BYTES_DEFAULT: u64 = 1024 * MIB;
 
 /// Age is looked at, and noted on the disk, sixteen times within it.
 const AGE_LEAST: Duration = Duration::from_secs(60);
-const AGE_MOST: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// A century, in the years of humantime: 365.25 days.
+const AGE_MOST: Duration = Duration::from_secs(100 * 31_557_600);
+
+/// Below this an interval saves nothing over the group commit; above it, "on disk" means little.
+const SYNC_INTERVAL_LEAST: Duration = Duration::from_millis(10);
+const SYNC_INTERVAL_MOST: Duration = Duration::from_secs(60);
+const SYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Where MQTT topics go that no stream asks for.
 const DEFAULT: &str = "default";
@@ -108,6 +114,7 @@ impl Streams {
                 ("none", Codec::None),
             ]),
         );
+        let durability = read_durability(table);
         table.finish();
         let kept = when_full == WhenFull::DropOldest && policy == Some(WhenFull::Block);
         if age_max.is_some() && kept {
@@ -148,6 +155,7 @@ impl Streams {
         }
         options.when_full = policy.unwrap_or(options.when_full);
         options.codec = codec.unwrap_or(options.codec);
+        options.durability = durability;
         Some(name)
     }
 
@@ -198,4 +206,22 @@ impl Streams {
             })
             .collect()
     }
+}
+
+/// When a stream's records are acknowledged: `sync`, or `interval` and how long one lasts.
+fn read_durability(table: &Table<'_>) -> Durability {
+    let word = table.optional(
+        "durability",
+        units::word(&[("sync", false), ("interval", true)]),
+    );
+    let lengths = units::duration(SYNC_INTERVAL_LEAST..=SYNC_INTERVAL_MOST);
+    let interval = table.optional("sync_interval", lengths);
+    if word == Some(true) {
+        return Durability::Interval(interval.unwrap_or(SYNC_INTERVAL_DEFAULT));
+    }
+    if interval.is_some() {
+        let message = "only means something together with durability = \"interval\"";
+        table.problem("sync_interval", message);
+    }
+    Durability::Sync
 }

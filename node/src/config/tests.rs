@@ -1,5 +1,5 @@
 use super::*;
-use skerry_store::{Codec, WhenFull};
+use skerry_store::{Codec, Durability, WhenFull};
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("site/skerry.toml"), text).map_err(|error| error.to_string())
@@ -47,6 +47,8 @@ name = "a"
 topics = ["x/#/y"]
 bytes_max = "10B"
 age_max = "5s"
+durability = "never"
+sync_interval = "2min"
 when_full = "explode"
 codec = "zip"
 [mqtt]
@@ -67,21 +69,49 @@ delivery = "twice"
         ("7", "stream[0].name", "leading `_`"),
         ("10", "stream[1].topics", "not a topic filter"),
         ("11", "stream[1].bytes_max", "must be between"),
-        ("12", "stream[1].age_max", "must be between 1m"),
-        ("13", "stream[1].when_full", "`block`, `drop_oldest`"),
-        ("14", "stream[1].codec", "`lz4`, `zstd`, `none`"),
-        ("16", "mqtt.listen", "0.0.0.0:1883"),
-        ("17", "mqtt.connections_max", "must be between 1"),
-        ("18", "mqtt.republish", "no stream `nowhere`"),
-        ("20", "kafka.brokers", "not host:port"),
-        ("21", "kafka.delivery", "`exactly_once`"),
-        ("22", "typo", "not a key"),
+        (
+            "12",
+            "stream[1].age_max",
+            "must be between 1m and 100years,",
+        ),
+        ("13", "stream[1].durability", "`sync`, `interval`"),
+        ("14", "stream[1].sync_interval", "between 10ms and 1m"),
+        ("15", "stream[1].when_full", "`block`, `drop_oldest`"),
+        ("16", "stream[1].codec", "`lz4`, `zstd`, `none`"),
+        ("18", "mqtt.listen", "0.0.0.0:1883"),
+        ("19", "mqtt.connections_max", "must be between 1"),
+        ("20", "mqtt.republish", "no stream `nowhere`"),
+        ("22", "kafka.brokers", "not host:port"),
+        ("23", "kafka.delivery", "`exactly_once`"),
+        ("24", "typo", "not a key"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, (number, key, part)) in found.iter().zip(expected) {
         assert!(line.starts_with(&format!("{number}: {key}: ")), "{line}");
         assert!(line.contains(part), "{line}");
     }
+}
+
+#[test]
+fn a_stream_says_how_long_it_may_wait_for_the_disk() {
+    let durability = |lines: &str| {
+        let config = parse(&format!(
+            "[node]\nname = \"n\"\n[[stream]]\nname = \"a\"\n{lines}"
+        ));
+        config.unwrap().store.streams[0].durability
+    };
+    let seconds = |seconds| Durability::Interval(Duration::from_secs(seconds));
+    assert_eq!(durability(""), Durability::Sync);
+    assert_eq!(durability("durability = \"sync\""), Durability::Sync);
+    assert_eq!(durability("durability = \"interval\""), seconds(1));
+    let long = "durability = \"interval\"\nsync_interval = \"5s\"";
+    assert_eq!(durability(long), seconds(5));
+    let alone = "[node]\nname = \"n\"\n[[stream]]\nname = \"a\"\nsync_interval = \"5s\"";
+    let found = problems(alone);
+    assert!(
+        found.len() == 1 && found[0].contains("together with durability"),
+        "{found:?}"
+    );
 }
 
 #[test]

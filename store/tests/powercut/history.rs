@@ -3,14 +3,20 @@
 use crate::common::{advance, name, put, rng::Rng};
 use serde::{Deserialize, Serialize};
 use skerry_store::{
-    Append, Change, Gap, Kind, Log, Offset, Options, Record, StreamName, StreamOptions, WallNanos,
-    WhenFull,
+    Append, Change, Durability, Gap, Kind, Log, Offset, Options, Record, StreamName, StreamOptions,
+    WallNanos, WhenFull,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
-/// With room for all, refusing when full, and giving up the oldest when full.
-pub(crate) const STREAMS: [&str; 3] = ["plain", "blocking", "dropping"];
+/// With room for all, refusing when full, giving up the oldest when full, and acknowledging before
+/// the sync.
+pub(crate) const STREAMS: [&str; 4] = ["plain", "blocking", "dropping", "interval"];
+const DROPPING: usize = 2;
+const INTERVAL: usize = 3;
+/// Around what a few appends take, so that some of them are synced in time and some are not.
+const SYNC_INTERVAL: Duration = Duration::from_millis(1);
 const READER: &str = "uplink";
 const DROPPED: &str = "the stream was full and its policy is drop_oldest";
 const KEYS: usize = 5;
@@ -26,16 +32,22 @@ pub(crate) fn options(directory: &Path) -> Options {
         .into();
     options.streams[0].bytes_max = 1 << 40;
     options.streams[0].readers.clear();
-    options.streams[2].when_full = WhenFull::DropOldest;
+    options.streams[DROPPING].when_full = WhenFull::DropOldest;
+    options.streams[INTERVAL].bytes_max = 1 << 40;
+    options.streams[INTERVAL].readers.clear();
+    options.streams[INTERVAL].durability = Durability::Interval(SYNC_INTERVAL);
     options.segment_bytes = 900;
-    options.commit_delay_max = std::time::Duration::ZERO;
+    options.commit_delay_max = Duration::ZERO;
     options.allow_volatile = true;
     options
 }
 
+/// One for each stream.
+pub(crate) type Each<T> = [T; STREAMS.len()];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Fate {
-    /// Asked for and not answered: may be there, as a whole.
+    /// Asked for and not answered, or acknowledged before its sync: may be there, as a whole.
     Unknown,
     /// Acknowledged, or read: has to be there. The offset of its first record.
     There(u64),
@@ -55,7 +67,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn draw(rng: &mut Rng, heads: [u64; 3], cursors: &mut [u64; 3]) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, heads: Each<u64>, cursors: &mut Each<u64>) -> Self {
         let stream = rng.below(STREAMS.len());
         let mut asked = Self {
             stream,
@@ -69,7 +81,7 @@ impl Asked {
             if rng.one_in(3) {
                 asked.deletes.push(rng.below(KEYS));
             }
-            for stream in [1, 2] {
+            for stream in [1, DROPPING] {
                 if rng.one_in(4) {
                     let ahead = heads[stream] - cursors[stream];
                     cursors[stream] += rng.next() % (ahead + 1);
@@ -186,8 +198,18 @@ impl History {
         self.fates[number] = fate;
     }
 
-    pub(crate) fn cursors(&self) -> [u64; 3] {
-        let mut cursors = [0; 3];
+    /// What is known of an append once it is acknowledged. Changes alone are journalled, and synced
+    /// in any case.
+    pub(crate) fn acknowledged(&self, number: usize, first: Offset) -> Fate {
+        let asked = &self.asked[number];
+        match asked.stream == INTERVAL && asked.records > 0 {
+            true => Fate::Unknown,
+            false => Fate::There(first.0),
+        }
+    }
+
+    pub(crate) fn cursors(&self) -> Each<u64> {
+        let mut cursors = [0; STREAMS.len()];
         for (asked, fate) in self.asked.iter().zip(&self.fates) {
             for &(stream, next) in &asked.advances {
                 if *fate != Fate::Absent {
@@ -200,15 +222,16 @@ impl History {
 
     /// Whether the log holds what this says, no less and no more. What was unknown is known now.
     pub(crate) fn check(&mut self, log: &Log) -> Result<(), String> {
-        let found = [0, 1, 2].map(|stream| Found::read(log, stream));
         let markers: BTreeSet<_> = log
             .scan("test", b"append/")
             .map_err(|error| error.to_string())?
             .into_iter()
             .map(|(key, _)| String::from_utf8_lossy(&key).into_owned())
             .collect();
-        let [plain, blocking, dropping] = found;
-        let found = [plain?, blocking?, dropping?];
+        let found: Result<Vec<_>, _> = (0..STREAMS.len())
+            .map(|stream| Found::read(log, stream))
+            .collect();
+        let found: Each<Found> = found?.try_into().ok().expect("one for each");
         let expected = self.settle(&found, &markers)?;
         expected.check(log, &found)?;
         self.check_streams(&found, &expected)?;
@@ -223,7 +246,7 @@ impl History {
     /// Decides of each append whether it is there; fails where part of it is.
     fn settle(
         &mut self,
-        found: &[Found; 3],
+        found: &Each<Found>,
         markers: &BTreeSet<String>,
     ) -> Result<Expected, String> {
         let mut expected = Expected::default();
@@ -267,7 +290,7 @@ impl History {
         Ok(expected)
     }
 
-    fn check_streams(&self, found: &[Found; 3], expected: &Expected) -> Result<(), String> {
+    fn check_streams(&self, found: &Each<Found>, expected: &Expected) -> Result<(), String> {
         for (stream, found) in found.iter().enumerate() {
             let confirmed = expected.cursors.get(&stream).copied().unwrap_or(0);
             let offsets = found.appends.values().flatten();
@@ -289,7 +312,12 @@ impl History {
                 }
             }
             for gap in &found.gaps {
-                let (first, next) = gap.offsets.ok_or("a gap without offsets")?;
+                let Some((first, next)) = gap.offsets else {
+                    if stream != INTERVAL || !gap.reason.contains("the power failed") {
+                        return Err(format!("{gap:?} without offsets in {}", STREAMS[stream]));
+                    }
+                    continue;
+                };
                 let dropped = gap.reason == DROPPED;
                 if dropped && next.0 > found.tail {
                     return Err(format!("{gap:?}, and the tail is {}", found.tail));
@@ -368,7 +396,7 @@ impl Found {
         if reads {
             return Ok(());
         }
-        if stream == 0 || first >= self.tail {
+        if stream == 0 || stream == INTERVAL || first >= self.tail {
             return Err(format!("lost; the stream is {}..{}", self.tail, self.head));
         }
         let dropped = self.gaps.iter().filter(|gap| gap.reason == DROPPED);
@@ -377,7 +405,7 @@ impl Found {
             told.iter()
                 .any(|(first, next)| first.0 <= at && at < next.0)
         };
-        match (first..next).find(|&at| at >= confirmed && !(stream == 2 && told(at))) {
+        match (first..next).find(|&at| at >= confirmed && !(stream == DROPPING && told(at))) {
             Some(at) => Err(format!(
                 "{at} is gone and no gap record tells; confirmed to {confirmed}, tail {}",
                 self.tail
@@ -406,7 +434,7 @@ impl Expected {
         self.cursors.extend(asked.advances.iter().copied());
     }
 
-    fn check(&self, log: &Log, found: &[Found; 3]) -> Result<(), String> {
+    fn check(&self, log: &Log, found: &Each<Found>) -> Result<(), String> {
         for key in 0..KEYS {
             let stored = log.get("test", key_name(key).as_bytes());
             let stored = stored.map_err(|error| error.to_string())?;

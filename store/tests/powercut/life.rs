@@ -2,7 +2,7 @@
 
 use crate::common::name;
 use crate::common::rng::Rng;
-use crate::history::{Asked, Fate, History, STREAMS, options};
+use crate::history::{Asked, Each, Fate, History, STREAMS, options};
 use crate::recorder::{Event, Recorder, tree};
 use crate::world::World;
 use skerry_store::{Disk, Error, Log};
@@ -23,7 +23,7 @@ struct Life<'a> {
     recorder: Arc<Recorder>,
     rng: &'a mut Rng,
     history: History,
-    cursors: [u64; 3],
+    cursors: Each<u64>,
 }
 
 /// Opens the log that `world` left at `root`, checks it, works with it and closes it.
@@ -63,6 +63,7 @@ pub(crate) fn live(
         // Whatever happened before, it takes appends.
         let probes = (0..STREAMS.len()).map(Asked::probe).collect();
         life.together(probes).await?;
+        life.all_synced();
         life.history.check(&life.log)?;
         life.note_check();
         let stopped = life.log.clone().close().await;
@@ -83,6 +84,17 @@ impl Life<'_> {
     fn note_catalog(&self, data: &Path) {
         let files = Arc::new(tree(&data.join("catalog")));
         self.recorder.record(Event::Catalog(files));
+    }
+
+    /// Waits until all that was acknowledged is there to be read.
+    fn all_synced(&self) {
+        let waits = || {
+            let streams = self.log.stats().streams;
+            streams.iter().any(|stream| stream.unsynced_records > 0)
+        };
+        while waits() {
+            std::thread::yield_now();
+        }
     }
 
     /// Some appends at once.
@@ -110,7 +122,7 @@ impl Life<'_> {
         self.recorder.open_gate();
         for (number, pending) in pending {
             let fate = match pending.committed().await {
-                Ok(committed) => Fate::There(committed.first.0),
+                Ok(committed) => self.history.acknowledged(number, committed.first),
                 Err(Error::Full { .. }) => Fate::Absent,
                 // The disk is full. Part of it may have been written, and is taken back.
                 Err(Error::Storage { .. }) => continue,

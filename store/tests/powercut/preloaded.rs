@@ -109,7 +109,7 @@ fn child() {
         said.write_all(line.as_bytes()).unwrap();
     };
     let mut rng = Rng::new(seed);
-    let (mut history, mut cursors) = (History::default(), [0; 3]);
+    let (mut history, mut cursors) = (History::default(), [0; STREAMS.len()]);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -127,7 +127,7 @@ fn child() {
             }
             for (number, pending) in pending {
                 let fate = match pending.committed().await {
-                    Ok(committed) => Fate::There(committed.first.0),
+                    Ok(committed) => history.acknowledged(number, committed.first),
                     Err(Error::Full { .. }) => Fate::Absent,
                     Err(error) => panic!("{error}"),
                 };
