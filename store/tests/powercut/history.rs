@@ -14,7 +14,7 @@ use std::time::Duration;
 /// the sync.
 pub(crate) const STREAMS: [&str; 4] = ["plain", "blocking", "dropping", "interval"];
 const DROPPING: usize = 2;
-const INTERVAL: usize = 3;
+pub(crate) const INTERVAL: usize = 3;
 /// Around what a few appends take, so that some of them are synced in time and some are not.
 const SYNC_INTERVAL: Duration = Duration::from_millis(1);
 const READER: &str = "uplink";
@@ -47,8 +47,10 @@ pub(crate) type Each<T> = [T; STREAMS.len()];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Fate {
-    /// Asked for and not answered, or acknowledged before its sync: may be there, as a whole.
+    /// Asked for and not answered: may be there, as a whole.
     Unknown,
+    /// Acknowledged before its sync: there as a whole, or told of. The offset of its first record.
+    Waiting(u64),
     /// Acknowledged, or read: has to be there. The offset of its first record.
     There(u64),
     /// Refused, or not there after a cut: must never turn up.
@@ -175,6 +177,8 @@ fn parse(record: &Record) -> Option<(usize, usize)> {
 pub(crate) struct History {
     asked: Vec<Asked>,
     fates: Vec<Fate>,
+    /// How many cuts took something that was acknowledged before its sync.
+    losses: usize,
 }
 
 /// One stream as it reads.
@@ -184,6 +188,8 @@ struct Found {
     /// Offsets of the records of each append.
     appends: BTreeMap<usize, Vec<u64>>,
     gaps: Vec<Gap>,
+    /// Gap records for what a power cut may have taken.
+    cuts: usize,
 }
 
 impl History {
@@ -198,14 +204,11 @@ impl History {
         self.fates[number] = fate;
     }
 
-    /// What is known of an append once it is acknowledged. Changes alone are journalled, and synced
+    /// Whether an append is acknowledged before its sync. Changes alone are journalled, and synced
     /// in any case.
-    pub(crate) fn acknowledged(&self, number: usize, first: Offset) -> Fate {
+    pub(crate) fn is_unsynced(&self, number: usize) -> bool {
         let asked = &self.asked[number];
-        match asked.stream == INTERVAL && asked.records > 0 {
-            true => Fate::Unknown,
-            false => Fate::There(first.0),
-        }
+        asked.stream == INTERVAL && asked.records > 0
     }
 
     pub(crate) fn cursors(&self) -> Each<u64> {
@@ -250,6 +253,7 @@ impl History {
         markers: &BTreeSet<String>,
     ) -> Result<Expected, String> {
         let mut expected = Expected::default();
+        let mut lost = false;
         for (number, asked) in self.asked.iter().enumerate() {
             let fate = self.fates[number];
             let marked = markers.contains(&marker(number));
@@ -265,6 +269,7 @@ impl History {
             let wrong = match fate {
                 Fate::Absent => there || first.is_some(),
                 Fate::There(at) => !there || first.is_some_and(|first| first != at),
+                Fate::Waiting(at) => there != first.is_some_and(|first| first == at),
                 // What nobody acknowledged can be given up in the commit that brought it.
                 Fate::Unknown => {
                     first.is_some() && !there || asked.records > 0 && first.is_none() && there
@@ -276,7 +281,8 @@ impl History {
                     if marked { "" } else { "not " }
                 ));
             }
-            if fate == Fate::Unknown {
+            lost |= matches!(fate, Fate::Waiting(_)) && !there;
+            if matches!(fate, Fate::Unknown | Fate::Waiting(_)) {
                 self.fates[number] = if there {
                     Fate::There(first.unwrap_or(0))
                 } else {
@@ -287,11 +293,19 @@ impl History {
                 expected.apply(number, asked);
             }
         }
+        self.losses += usize::from(lost);
         Ok(expected)
     }
 
     fn check_streams(&self, found: &Each<Found>, expected: &Expected) -> Result<(), String> {
         for (stream, found) in found.iter().enumerate() {
+            let cuts = if stream == INTERVAL { self.losses } else { 0 };
+            if found.cuts < cuts || stream != INTERVAL && found.cuts > 0 {
+                return Err(format!(
+                    "{} tells of {} power cuts, and {cuts} took something from it",
+                    STREAMS[stream], found.cuts
+                ));
+            }
             let confirmed = expected.cursors.get(&stream).copied().unwrap_or(0);
             let offsets = found.appends.values().flatten();
             if !offsets.is_sorted() {
@@ -312,12 +326,7 @@ impl History {
                 }
             }
             for gap in &found.gaps {
-                let Some((first, next)) = gap.offsets else {
-                    if stream != INTERVAL || !gap.reason.contains("the power failed") {
-                        return Err(format!("{gap:?} without offsets in {}", STREAMS[stream]));
-                    }
-                    continue;
-                };
+                let (first, next) = gap.offsets.ok_or("a gap without offsets")?;
                 let dropped = gap.reason == DROPPED;
                 if dropped && next.0 > found.tail {
                     return Err(format!("{gap:?}, and the tail is {}", found.tail));
@@ -351,6 +360,7 @@ impl Found {
             head: head(log, &stream),
             appends: BTreeMap::new(),
             gaps: Vec::new(),
+            cuts: 0,
         };
         let mut reader = log
             .reader(&stream, Offset::ZERO)
@@ -368,8 +378,13 @@ impl Found {
 
     fn take(&mut self, offset: u64, record: &Record) -> Result<(), String> {
         if record.kind == Kind::Gap {
-            let gap = serde_json::from_slice(&record.payload);
-            self.gaps.push(gap.map_err(|error| error.to_string())?);
+            let gap: Gap =
+                serde_json::from_slice(&record.payload).map_err(|why| why.to_string())?;
+            if gap.offsets.is_none() && gap.reason.contains("the power failed") {
+                self.cuts += 1;
+            } else {
+                self.gaps.push(gap);
+            }
             return Ok(());
         }
         let (number, index) = parse(record).ok_or_else(|| format!("{record:?} was never asked"))?;

@@ -2,10 +2,10 @@
 
 use crate::common::name;
 use crate::common::rng::Rng;
-use crate::history::{Asked, Each, Fate, History, STREAMS, options};
+use crate::history::{Asked, Each, Fate, History, INTERVAL, STREAMS, options};
 use crate::recorder::{Event, Recorder, tree};
 use crate::world::World;
-use skerry_store::{Disk, Error, Log};
+use skerry_store::{Committed, Disk, Error, Log};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ struct Life<'a> {
     recorder: Arc<Recorder>,
     rng: &'a mut Rng,
     history: History,
+    /// Acknowledged before the sync: their numbers, and where their records are.
+    unsynced: Vec<(usize, Committed)>,
     cursors: Each<u64>,
 }
 
@@ -46,6 +48,7 @@ pub(crate) fn live(
         log,
         recorder,
         rng,
+        unsynced: Vec::new(),
         cursors: history.cursors(),
         history,
     };
@@ -97,6 +100,22 @@ impl Life<'_> {
         }
     }
 
+    /// What can be read has to be there from now on.
+    fn note_synced(&mut self) {
+        let head = *self.log.head(&name(STREAMS[INTERVAL])).unwrap().borrow();
+        let (synced, waiting) = self.unsynced.iter().partition(|(_, at)| at.next <= head);
+        self.unsynced = waiting;
+        let synced: Vec<_> = synced;
+        for (number, at) in synced {
+            self.answer(number, Fate::There(at.first.0));
+        }
+    }
+
+    fn answer(&mut self, number: usize, fate: Fate) {
+        self.history.answer(number, fate);
+        self.recorder.record(Event::Answered(number, fate));
+    }
+
     /// Some appends at once.
     async fn group(&mut self) -> Result<(), String> {
         let heads = STREAMS.map(|stream| self.log.head(&name(stream)).unwrap().borrow().0);
@@ -122,15 +141,19 @@ impl Life<'_> {
         self.recorder.open_gate();
         for (number, pending) in pending {
             let fate = match pending.committed().await {
-                Ok(committed) => self.history.acknowledged(number, committed.first),
+                Ok(committed) if self.history.is_unsynced(number) => {
+                    self.unsynced.push((number, committed));
+                    Fate::Waiting(committed.first.0)
+                }
+                Ok(committed) => Fate::There(committed.first.0),
                 Err(Error::Full { .. }) => Fate::Absent,
                 // The disk is full. Part of it may have been written, and is taken back.
                 Err(Error::Storage { .. }) => continue,
                 Err(error) => return Err(error.to_string()),
             };
-            self.history.answer(number, fate);
-            self.recorder.record(Event::Answered(number, fate));
+            self.answer(number, fate);
         }
+        self.note_synced();
         Ok(())
     }
 }

@@ -127,7 +127,10 @@ fn child() {
             }
             for (number, pending) in pending {
                 let fate = match pending.committed().await {
-                    Ok(committed) => history.acknowledged(number, committed.first),
+                    Ok(committed) if history.is_unsynced(number) => {
+                        Fate::Waiting(committed.first.0)
+                    }
+                    Ok(committed) => Fate::There(committed.first.0),
                     Err(Error::Full { .. }) => Fate::Absent,
                     Err(error) => panic!("{error}"),
                 };
