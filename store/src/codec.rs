@@ -48,17 +48,20 @@ impl Codec {
         }
     }
 
-    /// The body that a payload stands for, if it has exactly `body_bytes`: however much it
-    /// would unfold to, no more memory than that is taken.
-    pub(crate) fn unpack(self, payload: &[u8], body_bytes: usize) -> Option<Cow<'_, [u8]>> {
-        let body: Cow<'_, [u8]> = match self {
-            Self::None => payload.into(),
-            Self::Lz4 => lz4_flex::block::decompress(payload, body_bytes)
-                .ok()?
-                .into(),
-            Self::Zstd => zstd::bulk::decompress(payload, body_bytes).ok()?.into(),
+    /// Makes `body` the one that a payload stands for. False unless that has exactly
+    /// `body_bytes`: however much it would unfold to, no more memory than that is taken.
+    pub(crate) fn unpack(self, payload: &[u8], body_bytes: usize, body: &mut Vec<u8>) -> bool {
+        body.resize(body_bytes, 0);
+        let unpacked = match self {
+            Self::None if payload.len() == body_bytes => {
+                body.copy_from_slice(payload);
+                Some(body_bytes)
+            }
+            Self::None => None,
+            Self::Lz4 => lz4_flex::block::decompress_into(payload, body).ok(),
+            Self::Zstd => zstd::bulk::decompress_to_buffer(payload, body.as_mut_slice()).ok(),
         };
-        (body.len() == body_bytes).then_some(body)
+        unpacked == Some(body_bytes)
     }
 }
 
@@ -86,7 +89,9 @@ mod tests {
             let (used, packed) = codec.pack(&body);
             assert_eq!(used, codec);
             assert_eq!(packed.len() < body.len(), codec != Codec::None);
-            assert_eq!(used.unpack(&packed, body.len()).as_deref(), Some(&body[..]));
+            let mut unpacked = vec![7; 10];
+            assert!(used.unpack(&packed, body.len(), &mut unpacked));
+            assert_eq!(unpacked, body);
             assert_eq!(Codec::from_byte(codec as u8), Some(codec));
         }
         assert_eq!(Codec::Zstd.pack(&body[..100]).0, Codec::None);
@@ -99,9 +104,11 @@ mod tests {
         let bomb = vec![0; 1 << 20];
         for codec in CODECS {
             let (used, packed) = codec.pack(&bomb);
-            assert!(used.unpack(&packed, bomb.len()).is_some());
+            let mut body = Vec::new();
+            assert!(used.unpack(&packed, bomb.len(), &mut body));
             for claimed in [0, 1_000, bomb.len() - 1, bomb.len() + 1] {
-                assert_eq!(used.unpack(&packed, claimed), None, "{used:?} {claimed}");
+                let unpacked = used.unpack(&packed, claimed, &mut body);
+                assert!(!unpacked && body.len() == claimed, "{used:?} {claimed}");
             }
         }
     }
@@ -110,8 +117,9 @@ mod tests {
         #[test]
         fn noise_never_panics(payload: Vec<u8>, claimed in 0usize..5_000) {
             for codec in CODECS {
-                let body = codec.unpack(&payload, claimed);
-                prop_assert!(body.is_none_or(|body| body.len() == claimed));
+                let mut body = Vec::new();
+                codec.unpack(&payload, claimed, &mut body);
+                prop_assert_eq!(body.len(), claimed);
             }
         }
     }

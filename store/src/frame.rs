@@ -1,6 +1,7 @@
 //! The frame codec: bytes in, bytes out, no files. The layout is in the crate documentation.
 
 use crate::encoding;
+use crate::view::{self, RecordViews};
 use crate::{Change, Codec, Kind, Offset, Record, WallNanos};
 
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -140,12 +141,23 @@ impl Header {
         }
     }
 
-    /// Checks and decodes the payload.
-    pub(crate) fn open(&self, payload: &[u8], seed: Seed) -> Result<Body, Flaw> {
+    /// Checks the payload, unpacks it into `bytes`, and decodes it there.
+    pub(crate) fn open<'a>(
+        &self,
+        payload: &[u8],
+        seed: Seed,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Body<'a>, Flaw> {
         self.verify(payload, seed)?;
-        let body = self.codec.unpack(payload, self.body_bytes as usize);
-        let body = Body::decode(&body.ok_or(Flaw::Payload)?)?;
-        if body.records.len() == self.count as usize {
+        let body_bytes = self.body_bytes as usize;
+        // Memory that a large frame took is given back at the next small one.
+        bytes.truncate(body_bytes);
+        bytes.shrink_to(2 * BODY_BYTES_TARGET);
+        if !self.codec.unpack(payload, body_bytes, bytes) {
+            return Err(Flaw::Payload);
+        }
+        let body = Body::decode(bytes, self.base).ok_or(Flaw::Payload)?;
+        if body.records.rest().2 == u64::from(self.count) {
             Ok(body)
         } else {
             Err(Flaw::Payload)
@@ -161,18 +173,18 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// What a frame carries.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Body {
-    pub(crate) records: Vec<Record>,
+/// What a frame carries, all of it known to decode.
+#[derive(Debug)]
+pub(crate) struct Body<'a> {
+    pub(crate) records: RecordViews<'a>,
     pub(crate) changes: Vec<Change>,
 }
 
-impl Body {
-    fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
-        encoding::decode(bytes)
-            .map(|(records, changes)| Self { records, changes })
-            .ok_or(Flaw::Payload)
+impl<'a> Body<'a> {
+    fn decode(bytes: &'a [u8], base: Offset) -> Option<Self> {
+        let (records, changes) = RecordViews::of_body(bytes, base)?;
+        let changes = encoding::decode(changes)?;
+        Some(Self { records, changes })
     }
 }
 
@@ -193,7 +205,7 @@ impl Encoded {
     pub(crate) fn new(records: &[Record], changes: Vec<Change>) -> Self {
         Self {
             count: u32::try_from(records.len()).unwrap_or(u32::MAX),
-            records: concatenated(records),
+            records: view::encode(records),
             changes: concatenated(&changes),
             times: records
                 .iter()
@@ -351,8 +363,11 @@ mod tests {
         assert_eq!(header.next(), Offset(42));
         assert_eq!(header.first_time, WallNanos(-5));
         assert!(header.has(flags::CHANGES));
-        let body = header.open(payload, seed).expect("valid");
-        assert_eq!(body, Body { records, changes });
+        let mut bytes = Vec::new();
+        let body = header.open(payload, seed, &mut bytes).expect("valid");
+        let found: Vec<_> = body.records.map(|(at, view)| (at.0, view.to_record())).collect();
+        assert_eq!(found, (40..).zip(records).collect::<Vec<_>>());
+        assert_eq!(body.changes, changes);
     }
 
     #[test]
@@ -376,7 +391,9 @@ mod tests {
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             let (head, payload) = bytes.split_first_chunk().expect("a header");
-            let opened = Header::decode(head, seed).and_then(|h| h.open(payload, seed));
+            let mut body = Vec::new();
+            let opened = Header::decode(head, seed)
+                .and_then(|header| header.open(payload, seed, &mut body).map(|_| ()));
             prop_assert!(opened.is_err());
         }
 
@@ -384,7 +401,7 @@ mod tests {
         fn noise_never_panics(bytes: [u8; HEADER_BYTES], payload: Vec<u8>) {
             let seed = Seed::new(0, Offset(0), 0);
             let _ = Header::decode(&bytes, seed);
-            let _ = Body::decode(&payload);
+            let _ = Body::decode(&payload, Offset(0));
         }
     }
 }

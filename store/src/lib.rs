@@ -226,6 +226,7 @@ mod segment;
 mod stats;
 mod stream;
 mod track;
+mod view;
 mod writer;
 
 pub use append::{APPEND_BYTES_MAX, Append, Change, Committed};
@@ -236,7 +237,8 @@ pub use error::{Class, Error};
 pub use log::{Log, Pending};
 pub use options::{Options, StreamName, StreamOptions, WhenFull};
 pub use queue::Producer;
-pub use reader::{Batch, Reader};
+pub use reader::{Batch, Reader, Views};
 pub use record::{Gap, Kind, Offset, Record, WallNanos};
 pub use recovery::Recovery;
 pub use stats::{Stats, Storage, StreamStats};
+pub use view::{Attributes, RecordView, RecordViews};

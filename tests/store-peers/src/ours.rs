@@ -1,6 +1,5 @@
 //! The log under measurement.
 
-use crate::telemetry::{BYTES, Telemetry};
 use anyhow::{Context, Result};
 use skerry_store::{Append, Change, Error, Kind, Log, Options, Record, StreamName, StreamOptions};
 use std::collections::VecDeque;
@@ -62,18 +61,20 @@ pub(crate) fn advance(reader: &str, log: &Log) -> Result<Append> {
     })
 }
 
-/// Writes `bytes` of payload as fast as it is taken, many appends under way; returns when the
-/// last one is on disk.
+/// Writes the payloads as fast as they are taken, many appends under way; returns when the last
+/// one is on disk.
 pub(crate) async fn write(
     log: &Log,
-    telemetry: &mut Telemetry,
-    bytes: u64,
+    payloads: impl IntoIterator<Item = Vec<u8>>,
     per_append: usize,
 ) -> Result<()> {
-    let appends = bytes / (per_append * BYTES) as u64;
+    let mut payloads = payloads.into_iter();
     let mut pending = VecDeque::new();
-    for _ in 0..appends {
-        let payloads = telemetry.take(per_append).collect();
+    loop {
+        let payloads: Vec<_> = payloads.by_ref().take(per_append).collect();
+        if payloads.is_empty() {
+            break;
+        }
         pending.push_back(log.submit(append(payloads)).await?);
         if pending.len() >= WINDOW {
             let oldest: skerry_store::Pending = pending.pop_front().context("not empty")?;
