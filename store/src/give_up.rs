@@ -131,7 +131,8 @@ impl Found {
             let gaps = body
                 .records
                 .filter(|(offset, record)| *offset >= first && record.kind == Kind::Gap);
-            self.gaps.extend(gaps.filter_map(|(_, gap)| read_gap(gap.to_record())));
+            self.gaps
+                .extend(gaps.filter_map(|(_, gap)| read_gap(gap.to_record())));
         }
         Ok(())
     }

@@ -38,7 +38,8 @@
 //! ```
 //!
 //! A commit takes what is queued. When nobody else is expected it starts at once; otherwise it
-//! waits for as many appends as the last one carried, at most `commit_delay_max`. It writes one
+//! waits for as many appends as the last one carried, at most `commit_delay_max`; and where
+//! `commit_interval_min` is set, commits start that far apart unless much is queued. It writes one
 //! frame per stream touched, syncs each file, applies changes to the catalog, moves the heads,
 //! and answers. An append without records is carried by `_catalog`.
 //!

@@ -219,12 +219,7 @@ enum Loaded {
 
 impl Open {
     /// `end` is where the records of this segment end.
-    fn load(
-        &mut self,
-        position: Offset,
-        end: Offset,
-        frame: &mut Frame,
-    ) -> Result<Loaded, Error> {
+    fn load(&mut self, position: Offset, end: Offset, frame: &mut Frame) -> Result<Loaded, Error> {
         self.walk.extend(self.segment.bytes());
         loop {
             let (at, header) = match self.walk.step(Check::Header)? {

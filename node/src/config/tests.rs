@@ -40,6 +40,7 @@ nam = "n"
 [store]
 segment = "16 bananas"
 commit_delay_max = "1h"
+commit_interval_min = "11s"
 [[stream]]
 name = "_mine"
 [[stream]]
@@ -64,18 +65,19 @@ delivery = "twice"
         ("2", "node.nam", "did you mean `name`?"),
         ("4", "store.segment", "16 bananas"),
         ("5", "store.commit_delay_max", "must be between"),
-        ("7", "stream[0].name", "leading `_`"),
-        ("10", "stream[1].topics", "not a topic filter"),
-        ("11", "stream[1].bytes_max", "must be between"),
-        ("12", "stream[1].age_max", "must be between 1m"),
-        ("13", "stream[1].when_full", "`block`, `drop_oldest`"),
-        ("14", "stream[1].codec", "`lz4`, `zstd`, `none`"),
-        ("16", "mqtt.listen", "0.0.0.0:1883"),
-        ("17", "mqtt.connections_max", "must be between 1"),
-        ("18", "mqtt.republish", "no stream `nowhere`"),
-        ("20", "kafka.brokers", "not host:port"),
-        ("21", "kafka.delivery", "`exactly_once`"),
-        ("22", "typo", "not a key"),
+        ("6", "store.commit_interval_min", "between 0s and 10s"),
+        ("8", "stream[0].name", "leading `_`"),
+        ("11", "stream[1].topics", "not a topic filter"),
+        ("12", "stream[1].bytes_max", "must be between"),
+        ("13", "stream[1].age_max", "must be between 1m"),
+        ("14", "stream[1].when_full", "`block`, `drop_oldest`"),
+        ("15", "stream[1].codec", "`lz4`, `zstd`, `none`"),
+        ("17", "mqtt.listen", "0.0.0.0:1883"),
+        ("18", "mqtt.connections_max", "must be between 1"),
+        ("19", "mqtt.republish", "no stream `nowhere`"),
+        ("21", "kafka.brokers", "not host:port"),
+        ("22", "kafka.delivery", "`exactly_once`"),
+        ("23", "typo", "not a key"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, (number, key, part)) in found.iter().zip(expected) {

@@ -127,7 +127,11 @@ pub(crate) fn child(role: &str, folder: &Path, bytes: &str) -> Result<()> {
     match role {
         "write" => {
             let bytes = bytes.parse()?;
-            runtime.block_on(ours::write(&log, Telemetry::new().of_bytes(bytes), PER_APPEND))?;
+            runtime.block_on(ours::write(
+                &log,
+                Telemetry::new().of_bytes(bytes),
+                PER_APPEND,
+            ))?;
             let head = log.head(&ours::stream())?.borrow().0;
             for (index, name) in READERS.iter().enumerate() {
                 let from = Offset(head / READERS.len() as u64 * index as u64);
@@ -139,7 +143,7 @@ pub(crate) fn child(role: &str, folder: &Path, bytes: &str) -> Result<()> {
         }
         "ack" => {
             let payload = Telemetry::new().take(1).collect();
-            runtime.block_on(log.append(ours::append(payload)))?;
+            runtime.block_on(log.append(ours::append(&ours::stream(), payload)))?;
         }
         _ => bail!("no such role: {role}"),
     }

@@ -38,10 +38,10 @@ pub(crate) fn runtime() -> Result<Runtime> {
         .build()?)
 }
 
-pub(crate) fn append(payloads: Vec<Vec<u8>>) -> Append {
+pub(crate) fn append(stream: &StreamName, payloads: Vec<Vec<u8>>) -> Append {
     let record = |payload| Record::new(Kind::Mqtt, "plant/pumps/telemetry", payload);
     Append {
-        stream: stream(),
+        stream: stream.clone(),
         records: payloads.into_iter().map(record).collect(),
         changes: Vec::new(),
     }
@@ -68,14 +68,17 @@ pub(crate) async fn write(
     payloads: impl IntoIterator<Item = Vec<u8>>,
     per_append: usize,
 ) -> Result<()> {
+    let stream = stream();
     let mut payloads = payloads.into_iter();
     let mut pending = VecDeque::new();
     loop {
-        let payloads: Vec<_> = payloads.by_ref().take(per_append).collect();
-        if payloads.is_empty() {
+        // As a broker has it: one buffer for as many records as came at once.
+        let mut several = Vec::with_capacity(per_append);
+        several.extend(payloads.by_ref().take(per_append));
+        if several.is_empty() {
             break;
         }
-        pending.push_back(log.submit(append(payloads)).await?);
+        pending.push_back(log.submit(append(&stream, several)).await?);
         if pending.len() >= WINDOW {
             let oldest: skerry_store::Pending = pending.pop_front().context("not empty")?;
             oldest.committed().await?;
