@@ -1,6 +1,6 @@
 //! How frame bodies are compressed: the crates that do it are named here alone.
 
-use std::borrow::Cow;
+use lz4_flex::block::get_maximum_output_size;
 use std::cell::RefCell;
 
 /// Bodies under this are stored as they are: nothing gains on them.
@@ -34,41 +34,61 @@ impl Codec {
         }
     }
 
-    /// The body as it is to be stored, and the codec that made it so.
-    pub(crate) fn pack(self, body: &[u8]) -> (Self, Cow<'_, [u8]>) {
+    /// Adds the body as it is to be stored to `out`, and says which codec made it so.
+    pub(crate) fn pack(self, body: &[u8], out: &mut Vec<u8>) -> Self {
+        let start = out.len();
         let packed = match self {
             _ if body.len() < COMPRESS_BYTES_MIN => None,
             Self::None => None,
-            Self::Lz4 => Some(lz4_flex::block::compress(body)),
-            Self::Zstd => zstd(body),
+            Self::Lz4 => lz4(body, out),
+            Self::Zstd => zstd(body, out),
         };
-        match packed.filter(|packed| packed.len() < body.len()) {
-            Some(packed) => (self, packed.into()),
-            None => (Self::None, body.into()),
+        match packed.filter(|packed| *packed < body.len()) {
+            Some(packed) => {
+                out.truncate(start + packed);
+                self
+            }
+            None => {
+                out.truncate(start);
+                out.extend_from_slice(body);
+                Self::None
+            }
         }
     }
 
-    /// The body that a payload stands for, if it has exactly `body_bytes`: however much it
-    /// would unfold to, no more memory than that is taken.
-    pub(crate) fn unpack(self, payload: &[u8], body_bytes: usize) -> Option<Cow<'_, [u8]>> {
-        let body: Cow<'_, [u8]> = match self {
-            Self::None => payload.into(),
-            Self::Lz4 => lz4_flex::block::decompress(payload, body_bytes)
-                .ok()?
-                .into(),
-            Self::Zstd => zstd::bulk::decompress(payload, body_bytes).ok()?.into(),
+    /// Makes `body` the one that a payload stands for. False unless that has exactly
+    /// `body_bytes`: however much it would unfold to, no more memory than that is taken.
+    pub(crate) fn unpack(self, payload: &[u8], body_bytes: usize, body: &mut Vec<u8>) -> bool {
+        body.resize(body_bytes, 0);
+        let unpacked = match self {
+            Self::None if payload.len() == body_bytes => {
+                body.copy_from_slice(payload);
+                Some(body_bytes)
+            }
+            Self::None => None,
+            Self::Lz4 => lz4_flex::block::decompress_into(payload, body).ok(),
+            Self::Zstd => zstd::bulk::decompress_to_buffer(payload, body.as_mut_slice()).ok(),
         };
-        (body.len() == body_bytes).then_some(body)
+        unpacked == Some(body_bytes)
     }
 }
 
-/// `None` if there is no memory for it: then the frame goes uncompressed.
-fn zstd(body: &[u8]) -> Option<Vec<u8>> {
+/// Adds the packed body, and perhaps some bytes more, to `out`; how many are the packed body.
+fn lz4(body: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let start = out.len();
+    out.resize(start + get_maximum_output_size(body.len()), 0);
+    lz4_flex::block::compress_into(body, &mut out[start..]).ok()
+}
+
+/// The same. `None` if there is no memory for it: then the frame goes uncompressed.
+fn zstd(body: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     ZSTD.with_borrow_mut(|compressor| {
         if compressor.is_none() {
             *compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
         }
-        compressor.as_mut()?.compress(body).ok()
+        let packed = compressor.as_mut()?.compress(body).ok()?;
+        out.extend_from_slice(&packed);
+        Some(packed.len())
     })
 }
 
@@ -79,29 +99,44 @@ mod tests {
 
     const CODECS: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Zstd];
 
+    /// Behind something else, which stays.
+    fn packed(codec: Codec, body: &[u8]) -> (Codec, Vec<u8>) {
+        let mut out = vec![1, 2, 3];
+        let used = codec.pack(body, &mut out);
+        assert_eq!(out[..3], [1, 2, 3]);
+        (used, out.split_off(3))
+    }
+
     #[test]
     fn what_is_packed_is_smaller_and_says_how() {
         let body = b"{\"value\":1.5}".repeat(100);
         for codec in CODECS {
-            let (used, packed) = codec.pack(&body);
+            let (used, packed) = packed(codec, &body);
             assert_eq!(used, codec);
             assert_eq!(packed.len() < body.len(), codec != Codec::None);
-            assert_eq!(used.unpack(&packed, body.len()).as_deref(), Some(&body[..]));
+            let mut unpacked = vec![7; 10];
+            assert!(used.unpack(&packed, body.len(), &mut unpacked));
+            assert_eq!(unpacked, body);
             assert_eq!(Codec::from_byte(codec as u8), Some(codec));
         }
-        assert_eq!(Codec::Zstd.pack(&body[..100]).0, Codec::None);
         let noise: Vec<u8> = (0..200_u8).collect();
-        assert_eq!(Codec::Zstd.pack(&noise).0, Codec::None);
+        for stays in [&body[..100], &noise] {
+            for codec in CODECS {
+                assert_eq!(packed(codec, stays), (Codec::None, stays.to_vec()));
+            }
+        }
     }
 
     #[test]
     fn a_payload_that_unfolds_to_more_than_it_says_is_refused() {
         let bomb = vec![0; 1 << 20];
         for codec in CODECS {
-            let (used, packed) = codec.pack(&bomb);
-            assert!(used.unpack(&packed, bomb.len()).is_some());
+            let (used, packed) = packed(codec, &bomb);
+            let mut body = Vec::new();
+            assert!(used.unpack(&packed, bomb.len(), &mut body));
             for claimed in [0, 1_000, bomb.len() - 1, bomb.len() + 1] {
-                assert_eq!(used.unpack(&packed, claimed), None, "{used:?} {claimed}");
+                let unpacked = used.unpack(&packed, claimed, &mut body);
+                assert!(!unpacked && body.len() == claimed, "{used:?} {claimed}");
             }
         }
     }
@@ -110,8 +145,9 @@ mod tests {
         #[test]
         fn noise_never_panics(payload: Vec<u8>, claimed in 0usize..5_000) {
             for codec in CODECS {
-                let body = codec.unpack(&payload, claimed);
-                prop_assert!(body.is_none_or(|body| body.len() == claimed));
+                let mut body = Vec::new();
+                codec.unpack(&payload, claimed, &mut body);
+                prop_assert_eq!(body.len(), claimed);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! How values become bytes: postcard's wire format 1.0, behind these three functions.
+//! How values become bytes: postcard's wire format 1.0, behind these functions.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -6,6 +6,12 @@ use serde::de::DeserializeOwned;
 /// The value that `bytes` hold; `None` when they hold something else.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     postcard::from_bytes(bytes).ok()
+}
+
+/// The value that `bytes` begin with, and what is behind it.
+#[cfg(test)]
+pub(crate) fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    postcard::take_from_bytes(bytes).ok()
 }
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The frame codec: bytes in, bytes out, no files. The layout is in the crate documentation.
 
 use crate::encoding;
+use crate::view::{self, RecordViews};
 use crate::{Change, Codec, Kind, Offset, Record, WallNanos};
 
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -140,12 +141,23 @@ impl Header {
         }
     }
 
-    /// Checks and decodes the payload.
-    pub(crate) fn open(&self, payload: &[u8], seed: Seed) -> Result<Body, Flaw> {
+    /// Checks the payload, unpacks it into `bytes`, and decodes it there.
+    pub(crate) fn open<'a>(
+        &self,
+        payload: &[u8],
+        seed: Seed,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Body<'a>, Flaw> {
         self.verify(payload, seed)?;
-        let body = self.codec.unpack(payload, self.body_bytes as usize);
-        let body = Body::decode(&body.ok_or(Flaw::Payload)?)?;
-        if body.records.len() == self.count as usize {
+        let body_bytes = self.body_bytes as usize;
+        // Memory that a large frame took is given back at the next small one.
+        bytes.truncate(body_bytes);
+        bytes.shrink_to(2 * BODY_BYTES_TARGET);
+        if !self.codec.unpack(payload, body_bytes, bytes) {
+            return Err(Flaw::Payload);
+        }
+        let body = Body::decode(bytes, self.base).ok_or(Flaw::Payload)?;
+        if body.records.rest().2 == u64::from(self.count) {
             Ok(body)
         } else {
             Err(Flaw::Payload)
@@ -161,18 +173,18 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// What a frame carries.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Body {
-    pub(crate) records: Vec<Record>,
+/// What a frame carries, all of it known to decode.
+#[derive(Debug)]
+pub(crate) struct Body<'a> {
+    pub(crate) records: RecordViews<'a>,
     pub(crate) changes: Vec<Change>,
 }
 
-impl Body {
-    fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
-        encoding::decode(bytes)
-            .map(|(records, changes)| Self { records, changes })
-            .ok_or(Flaw::Payload)
+impl<'a> Body<'a> {
+    fn decode(bytes: &'a [u8], base: Offset) -> Option<Self> {
+        let (records, changes) = RecordViews::of_body(bytes, base)?;
+        let changes = encoding::decode(changes)?;
+        Some(Self { records, changes })
     }
 }
 
@@ -193,7 +205,7 @@ impl Encoded {
     pub(crate) fn new(records: &[Record], changes: Vec<Change>) -> Self {
         Self {
             count: u32::try_from(records.len()).unwrap_or(u32::MAX),
-            records: concatenated(records),
+            records: view::encode(records),
             changes: concatenated(&changes),
             times: records
                 .iter()
@@ -228,24 +240,24 @@ fn widen(times: Times, from: WallNanos, to: WallNanos) -> Times {
 
 /// A frame being filled.
 #[derive(Debug)]
-pub(crate) struct Builder {
+pub(crate) struct Builder<'a> {
     pub(crate) base: Offset,
     pub(crate) count: u32,
-    records: Vec<u8>,
-    changes: Vec<u8>,
+    appends: Vec<&'a Encoded>,
+    appends_bytes: usize,
     changes_count: u32,
     times: Times,
     has_gaps: bool,
     pub(crate) snapshot: u8,
 }
 
-impl Builder {
+impl<'a> Builder<'a> {
     pub(crate) const fn new(base: Offset) -> Self {
         Self {
             base,
             count: 0,
-            records: Vec::new(),
-            changes: Vec::new(),
+            appends: Vec::new(),
+            appends_bytes: 0,
             changes_count: 0,
             times: None,
             has_gaps: false,
@@ -253,10 +265,10 @@ impl Builder {
         }
     }
 
-    pub(crate) fn push(&mut self, append: &Encoded) {
+    pub(crate) fn push(&mut self, append: &'a Encoded) {
         self.count += append.count;
-        self.records.extend_from_slice(&append.records);
-        self.changes.extend_from_slice(&append.changes);
+        self.appends.push(append);
+        self.appends_bytes += append.bytes();
         self.changes_count += u32::try_from(append.decoded.len()).expect("an append is small");
         self.has_gaps |= append.has_gaps;
         if let Some((first, last)) = append.times {
@@ -270,7 +282,7 @@ impl Builder {
 
     /// What the body will have, give or take.
     pub(crate) const fn bytes(&self) -> usize {
-        self.records.len() + self.changes.len() + HEADER_BYTES
+        self.appends_bytes + HEADER_BYTES
     }
 
     pub(crate) const fn has_changes(&self) -> bool {
@@ -278,24 +290,28 @@ impl Builder {
     }
 
     pub(crate) const fn is_large(&self) -> bool {
-        self.records.len() + self.changes.len() >= BODY_BYTES_TARGET
+        self.appends_bytes >= BODY_BYTES_TARGET
     }
 
-    /// Writes the frame behind `out`.
+    /// Writes the frame behind what is in `out`, by way of `body`.
     pub(crate) fn finish(
         &self,
         sequence: u64,
         seed: Seed,
         codec: Codec,
+        body: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Header {
-        let body = self.body();
-        let (codec, payload) = codec.pack(&body);
+        self.put_together(body);
+        let start = out.len();
+        let payload = start + HEADER_BYTES;
+        out.resize(payload, 0);
+        let codec = codec.pack(body, out);
         let (first_time, last_time) = self.times.unwrap_or_default();
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a frame is small");
         let header = Header {
-            payload_bytes: length(&payload),
-            body_bytes: length(&body),
+            payload_bytes: length(&out[payload..]),
+            body_bytes: length(body),
             count: self.count,
             base: self.base,
             sequence,
@@ -305,21 +321,23 @@ impl Builder {
             flags: self.snapshot
                 | (u8::from(self.has_changes()) * flags::CHANGES)
                 | (u8::from(self.has_gaps) * flags::GAPS),
-            payload_checksum: seed.checksum(&payload),
+            payload_checksum: seed.checksum(&out[payload..]),
         };
-        out.extend_from_slice(&header.encode(seed));
-        out.extend_from_slice(&payload);
+        out[start..payload].copy_from_slice(&header.encode(seed));
         header
     }
 
-    /// The postcard form of `(Vec<Record>, Vec<Change>)`, put together from encoded items.
-    fn body(&self) -> Vec<u8> {
-        let room = self.records.len() + self.changes.len() + 10;
-        let mut body = encoding::append(&self.count, Vec::with_capacity(room));
-        body.extend_from_slice(&self.records);
-        let mut body = encoding::append(&self.changes_count, body);
-        body.extend_from_slice(&self.changes);
-        body
+    /// The postcard form of `(Vec<Record>, Vec<Change>)`, from encoded items.
+    fn put_together(&self, body: &mut Vec<u8>) {
+        body.clear();
+        view::append_varint(u64::from(self.count), body);
+        for append in &self.appends {
+            body.extend_from_slice(&append.records);
+        }
+        view::append_varint(u64::from(self.changes_count), body);
+        for append in &self.appends {
+            body.extend_from_slice(&append.changes);
+        }
     }
 }
 
@@ -328,43 +346,58 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sample() -> (Builder, Vec<Record>, Vec<Change>) {
+    fn sample() -> (Vec<Record>, Vec<Change>) {
         let mut record = Record::new(Kind::Mqtt, "plant/pump1", vec![7; 300]);
         record.source_time = Some(WallNanos(-5));
-        let records = vec![record, Record::new(Kind::Score, "s", "{}")];
+        let mut records = vec![record, Record::new(Kind::Score, "s", "{}")];
+        records[0].ingest_time = WallNanos(9);
+        records[1].ingest_time = WallNanos(8);
         let changes = vec![Change::Advance {
             cursor: "c".into(),
             stream: "s".into(),
             next: Offset(9),
         }];
+        (records, changes)
+    }
+
+    /// The sample as a frame of two appends.
+    fn written(seed: Seed) -> (Header, Vec<u8>) {
+        let (records, changes) = sample();
+        let appends = [
+            Encoded::new(&records[..1], changes),
+            Encoded::new(&records[1..], Vec::new()),
+        ];
         let mut builder = Builder::new(Offset(40));
-        builder.push(&Encoded::new(&records[..1], changes.clone()));
-        builder.push(&Encoded::new(&records[1..], Vec::new()));
-        (builder, records, changes)
+        appends.iter().for_each(|append| builder.push(append));
+        let (mut body, mut bytes) = (vec![7], Vec::new());
+        let header = builder.finish(77, seed, Codec::Lz4, &mut body, &mut bytes);
+        (header, bytes)
     }
 
     #[test]
     fn a_frame_reads_back() {
         let seed = Seed::new(1, Offset(2), 3);
-        let (builder, records, changes) = sample();
-        let mut bytes = Vec::new();
-        let written = builder.finish(77, seed, Codec::Lz4, &mut bytes);
+        let (written, bytes) = written(seed);
         let (head, payload) = bytes.split_first_chunk().expect("a header");
         let header = Header::decode(head, seed).expect("valid");
         assert_eq!(header, written);
         assert_eq!(header.next(), Offset(42));
         assert_eq!(header.first_time, WallNanos(-5));
         assert!(header.has(flags::CHANGES));
-        let body = header.open(payload, seed).expect("valid");
-        assert_eq!(body, Body { records, changes });
+        let mut bytes = Vec::new();
+        let body = header.open(payload, seed, &mut bytes).expect("valid");
+        let (records, changes) = sample();
+        let found: Vec<_> = body
+            .records
+            .map(|(at, view)| (at.0, view.to_record()))
+            .collect();
+        assert_eq!(found, (40..).zip(records).collect::<Vec<_>>());
+        assert_eq!(body.changes, changes);
     }
 
     #[test]
     fn a_frame_belongs_to_its_segment() {
-        let (builder, ..) = sample();
-        let mut bytes = Vec::new();
-        let seed = Seed::new(1, Offset(2), 3);
-        builder.finish(77, seed, Codec::Lz4, &mut bytes);
+        let (_, bytes) = written(Seed::new(1, Offset(2), 3));
         let head = bytes.first_chunk().expect("a header");
         let elsewhere = Seed::new(1, Offset(2), 4);
         assert_eq!(Header::decode(head, elsewhere), Err(Flaw::HeaderChecksum));
@@ -374,13 +407,13 @@ mod tests {
         #[test]
         fn any_flipped_bit_is_noticed(at in 0usize..1000, bit in 0u8..8) {
             let seed = Seed::new(1, Offset(2), 3);
-            let (builder, ..) = sample();
-            let mut bytes = Vec::new();
-            builder.finish(77, seed, Codec::Lz4, &mut bytes);
+            let (_, mut bytes) = written(seed);
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             let (head, payload) = bytes.split_first_chunk().expect("a header");
-            let opened = Header::decode(head, seed).and_then(|h| h.open(payload, seed));
+            let mut body = Vec::new();
+            let opened = Header::decode(head, seed)
+                .and_then(|header| header.open(payload, seed, &mut body).map(|_| ()));
             prop_assert!(opened.is_err());
         }
 
@@ -388,7 +421,7 @@ mod tests {
         fn noise_never_panics(bytes: [u8; HEADER_BYTES], payload: Vec<u8>) {
             let seed = Seed::new(0, Offset(0), 0);
             let _ = Header::decode(&bytes, seed);
-            let _ = Body::decode(&payload);
+            let _ = Body::decode(&payload, Offset(0));
         }
     }
 }

@@ -126,11 +126,14 @@ impl Found {
             return Ok(());
         }
         let seed = walk.seed();
-        let body = header.open(walk.payload(at, header)?, seed);
-        let records = body.map_or_else(|_| Vec::new(), |body| body.records);
-        let skip = first.0.saturating_sub(header.base.0) as usize;
-        let gaps = records.into_iter().skip(skip).filter_map(read_gap);
-        self.gaps.extend(gaps);
+        let mut bytes = Vec::new();
+        if let Ok(body) = header.open(walk.payload(at, header)?, seed, &mut bytes) {
+            let gaps = body
+                .records
+                .filter(|(offset, record)| *offset >= first && record.kind == Kind::Gap);
+            self.gaps
+                .extend(gaps.filter_map(|(_, gap)| read_gap(gap.to_record())));
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! rebuildable and rebuild it.
 
 use crate::catalog::Reached;
-use crate::frame::{Builder, Encoded, flags};
+use crate::frame::{BODY_BYTES_TARGET, Builder, Encoded, flags};
 use crate::give_up;
 use crate::replay::{self, Truth};
 use crate::segment::Segment;
@@ -217,28 +217,33 @@ impl Writer {
         let next_sequence = &mut self.next_sequence;
         // The segment is begun here, and holds the snapshot however large it gets.
         let segment = track.segment(&disk, origin, *next_sequence, 0)?;
-        let mut bytes = Vec::new();
+        let (mut body, mut bytes) = (Vec::new(), Vec::new());
         let mut total = 0;
-        let mut flush = |part: &mut Builder, flag: u8| {
-            part.snapshot |= flags::SNAPSHOT | flag;
+        let mut first = flags::SNAPSHOT_FIRST;
+        let mut flush = |part: &[Encoded], last: u8| {
+            let mut frame = Builder::new(next);
+            part.iter().for_each(|change| frame.push(change));
+            frame.snapshot = flags::SNAPSHOT | std::mem::take(&mut first) | last;
             bytes.clear();
             let codec = track.stream.options.codec;
-            part.finish(*next_sequence, segment.seed, codec, &mut bytes);
+            frame.finish(*next_sequence, segment.seed, codec, &mut body, &mut bytes);
             *next_sequence += 1;
             total += bytes.len() as u64;
-            *part = Builder::new(next);
             track.write(&disk, &bytes, false)
         };
-        let mut part = Builder::new(next);
-        part.snapshot = flags::SNAPSHOT_FIRST;
+        let (mut part, mut part_bytes) = (Vec::new(), 0);
         shared.catalog.export(|change| {
-            part.push(&Encoded::new(&[], vec![change]));
-            if part.is_large() {
-                flush(&mut part, 0)?;
+            let change = Encoded::new(&[], vec![change]);
+            part_bytes += change.bytes();
+            part.push(change);
+            if part_bytes >= BODY_BYTES_TARGET {
+                flush(&part, 0)?;
+                part.clear();
+                part_bytes = 0;
             }
             Ok(())
         })?;
-        flush(&mut part, flags::SNAPSHOT_LAST)?;
+        flush(&part, flags::SNAPSHOT_LAST)?;
         Ok(total)
     }
 

@@ -113,6 +113,7 @@ pub fn records(data_directory: &Path, stream: &StreamName, from: Offset) -> Resu
         segments,
         walk: None,
         from,
+        body: Vec::new(),
         ahead: VecDeque::new(),
     })
 }
@@ -123,6 +124,8 @@ pub struct Records {
     segments: VecDeque<Segment>,
     walk: Option<Walk>,
     from: Offset,
+    /// The body of the frame read last.
+    body: Vec<u8>,
     ahead: VecDeque<(Offset, Record)>,
 }
 
@@ -166,11 +169,10 @@ impl Records {
             return Ok(true);
         }
         let seed = walk.seed();
-        if let Ok(body) = header.open(walk.payload(at, &header)?, seed) {
-            let records = body.records.into_iter().enumerate();
-            let records = records.map(|(index, record)| (header.base.plus(index as u64), record));
+        if let Ok(body) = header.open(walk.payload(at, &header)?, seed, &mut self.body) {
+            let wanted = body.records.filter(|(at, _)| *at >= self.from);
             self.ahead
-                .extend(records.filter(|(at, _)| *at >= self.from));
+                .extend(wanted.map(|(at, record)| (at, record.to_record())));
         }
         Ok(true)
     }
@@ -292,6 +294,7 @@ impl Verification<'_> {
         };
         let mut broken: Option<(u64, Flaw)> = None;
         let mut walk = self.segment.walk(HEADER_BYTES as u64)?.beside_writer();
+        let mut body = Vec::new();
         loop {
             match walk.step(Check::Payload)? {
                 Step::Frame { at, header } => {
@@ -302,7 +305,8 @@ impl Verification<'_> {
                         self.fault(Missing, at, "records are missing", gone);
                     }
                     let seed = walk.seed();
-                    if let Err(flaw) = header.open(walk.payload(at, &header)?, seed) {
+                    let opened = header.open(walk.payload(at, &header)?, seed, &mut body);
+                    if let Err(flaw) = opened {
                         let gone = missing(header.base, header.next());
                         self.fault(Damage, at, &flaw.to_string(), gone);
                     }

@@ -39,7 +39,8 @@
 //! ```
 //!
 //! A commit takes what is queued. When nobody else is expected it starts at once; otherwise it
-//! waits for as many appends as the last one carried, at most `commit_delay_max`. It writes one
+//! waits for as many appends as the last one carried, at most `commit_delay_max`; and where
+//! `commit_interval_min` is set, commits start that far apart unless much is queued. It writes one
 //! frame per stream touched, syncs each file, applies changes to the catalog, moves the heads,
 //! and answers. An append without records is carried by `_catalog`.
 //!
@@ -237,6 +238,7 @@ mod segment;
 mod stats;
 mod stream;
 mod track;
+mod view;
 mod writer;
 
 pub use append::{APPEND_BYTES_MAX, Append, Change, Committed};
@@ -247,7 +249,8 @@ pub use error::{Class, Error};
 pub use log::{Log, Pending};
 pub use options::{Durability, Options, StreamName, StreamOptions, WhenFull};
 pub use queue::Producer;
-pub use reader::{Batch, Reader};
+pub use reader::{Batch, Reader, Views};
 pub use record::{Gap, Kind, Offset, Record, WallNanos};
 pub use recovery::Recovery;
 pub use stats::{Stats, Storage, StreamStats};
+pub use view::{Attributes, RecordView, RecordViews};

@@ -7,13 +7,13 @@ use crate::disk::Disk;
 use crate::frame::Encoded;
 use crate::give_up;
 use crate::housekeeping::Snapshots;
-use crate::queue::{Answer, Producer, Queue};
+use crate::queue::{Answer, Company, Producer, Queue};
 use crate::recovery::{self, Found, Marker};
 use crate::replay::{self, Truth};
 use crate::reserve::Reserve;
 use crate::stream::{Shared, Stream};
 use crate::track::{Origin, Track};
-use crate::writer::{Writer, is_full};
+use crate::writer::{Buffers, Writer, is_full};
 use crate::{
     Append, Committed, Error, Offset, Options, Reader, Recovery, Stats, StreamName, StreamOptions,
 };
@@ -83,12 +83,16 @@ impl Log {
     /// Appends of one caller are committed in the order of their calls; where one of them fails,
     /// see [`Log::submit_from`].
     pub async fn submit(&self, append: Append) -> Result<Pending, Error> {
-        self.submit_from(&Producer::default(), append).await
+        self.queue(None, append).await
     }
 
     /// The same, and committed only if nothing failed that `producer` had submitted to this
     /// stream before.
     pub async fn submit_from(&self, producer: &Producer, append: Append) -> Result<Pending, Error> {
+        self.queue(Some(producer), append).await
+    }
+
+    async fn queue(&self, producer: Option<&Producer>, append: Append) -> Result<Pending, Error> {
         let shared = &self.0.shared;
         shared.check()?;
         let stream = shared.index(&append.stream)?;
@@ -101,7 +105,7 @@ impl Log {
         for change in &encoded.decoded {
             shared.check_advance(change)?;
         }
-        let producer = producer.clone();
+        let producer = producer.cloned();
         match shared.queue.push(carrier, stream, encoded, producer).await {
             Ok(answer) => Ok(Pending {
                 answer,
@@ -356,7 +360,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         origin,
         tracks,
         poison,
-        commit_delay_max: options.commit_delay_max,
+        company: Company::new(options.commit_delay_max, options.commit_interval_min),
         next_sequence: last_sequence + 1,
         snapshots: Snapshots {
             last: synchronised.snapshot,
@@ -375,6 +379,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         disk_full,
         untold: notes,
         unflushed_bytes: 0,
+        buffers: Buffers::default(),
         rebuild_after: None,
         lock,
         shared: Arc::new(shared),

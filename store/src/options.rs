@@ -115,6 +115,9 @@ pub struct Options {
     pub journal_reserve_bytes: u64,
     /// Upper bound on how long a record waits for company before its commit starts.
     pub commit_delay_max: Duration,
+    /// Commits start at least this far apart, unless much is queued, for a disk that wears out
+    /// by their number. Whoever appends less than this after a commit waits for as long.
+    pub commit_interval_min: Duration,
     /// A segment file that reaches this is closed; streams with a small `bytes_max` use a
     /// quarter of that instead.
     pub segment_bytes: u64,
@@ -132,6 +135,7 @@ impl Options {
             bytes_max_total: None,
             journal_reserve_bytes: 1024 * 1024,
             commit_delay_max: Duration::from_millis(5),
+            commit_interval_min: Duration::ZERO,
             segment_bytes: 16 * 1024 * 1024,
             allow_volatile: false,
         }

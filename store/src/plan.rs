@@ -9,8 +9,8 @@ use crate::{Committed, Offset};
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
-pub(crate) struct Plan {
-    frames: Vec<Planned>,
+pub(crate) struct Plan<'a> {
+    frames: Vec<Planned<'a>>,
     /// The frame of each stream that still takes appends.
     open: BTreeMap<usize, usize>,
     /// The frame that took the latest change.
@@ -19,20 +19,20 @@ pub(crate) struct Plan {
 }
 
 #[derive(Debug)]
-pub(crate) struct Planned {
+pub(crate) struct Planned<'a> {
     pub(crate) stream: usize,
-    pub(crate) builder: Builder,
+    pub(crate) builder: Builder<'a>,
     sequence: Option<u64>,
 }
 
-impl Planned {
+impl Planned<'_> {
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
             .expect("a finished plan has numbered its frames")
     }
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     pub(crate) const fn new(next_sequence: u64) -> Self {
         Self {
             frames: Vec::new(),
@@ -43,7 +43,7 @@ impl Plan {
     }
 
     /// Adds an append to `stream`, whose head before this commit is `head`.
-    pub(crate) fn push(&mut self, stream: usize, head: Offset, append: &Encoded) -> Committed {
+    pub(crate) fn push(&mut self, stream: usize, head: Offset, append: &'a Encoded) -> Committed {
         let changes = !append.decoded.is_empty();
         let index = self.frame_for(stream, head, changes);
         let first = self.frames[index].builder.next();
@@ -57,7 +57,7 @@ impl Plan {
     }
 
     /// The frames, and the sequence number after theirs.
-    pub(crate) fn finish(mut self) -> (Vec<Planned>, u64) {
+    pub(crate) fn finish(mut self) -> (Vec<Planned<'a>>, u64) {
         for index in 0..self.frames.len() {
             self.number(index);
         }
@@ -111,10 +111,11 @@ mod tests {
 
     #[test]
     fn one_frame_per_stream() {
+        let appends = [append(2, None), append(1, Some(1)), append(1, None)];
         let mut plan = Plan::new(5);
-        plan.push(0, Offset(10), &append(2, None));
-        plan.push(1, Offset(0), &append(1, Some(1)));
-        let third = plan.push(0, Offset(10), &append(1, None));
+        plan.push(0, Offset(10), &appends[0]);
+        plan.push(1, Offset(0), &appends[1]);
+        let third = plan.push(0, Offset(10), &appends[2]);
         assert_eq!((third.first, third.next), (Offset(12), Offset(13)));
         let (frames, next) = plan.finish();
         assert_eq!(frames.len(), 2);
@@ -123,11 +124,11 @@ mod tests {
 
     #[test]
     fn changes_keep_their_order_across_streams() {
+        let appends = [1, 2, 3, 4].map(|key| append(1, Some(key)));
         let mut plan = Plan::new(0);
-        plan.push(0, Offset(0), &append(1, Some(1)));
-        plan.push(1, Offset(0), &append(1, Some(2)));
-        plan.push(0, Offset(0), &append(1, Some(3)));
-        plan.push(0, Offset(0), &append(1, Some(4)));
+        for (stream, append) in [0, 1, 0, 0].into_iter().zip(&appends) {
+            plan.push(stream, Offset(0), append);
+        }
         let (frames, _) = plan.finish();
         let order: Vec<_> = frames
             .iter()

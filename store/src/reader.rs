@@ -1,9 +1,9 @@
 //! Reading one stream in order, from the files, never ahead of what is durable.
 
+use crate::frame::{Flaw, Header, Seed};
 use crate::segment::{Check, Segment, Step, Walk};
 use crate::stream::{Shared, Stream};
-use crate::{Error, Offset, Record};
-use std::collections::VecDeque;
+use crate::{Error, Offset, Record, RecordViews};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -20,13 +20,22 @@ pub struct Reader {
     head: watch::Receiver<Offset>,
     position: Offset,
     open: Option<Open>,
-    /// Decoded and not yet handed out; the first is the one at `position`.
-    ahead: VecDeque<Record>,
+    /// The first record in it that was not handed out is the one at `position`.
+    frame: Frame,
 }
 
 struct Open {
     segment: Arc<Segment>,
     walk: Walk,
+}
+
+/// A frame's body, and which of its records were not handed out.
+#[derive(Default)]
+struct Frame {
+    body: Vec<u8>,
+    /// How many bytes at the end of the body those are, the frame's changes included.
+    rest_bytes: usize,
+    left: u64,
 }
 
 /// Records that follow one another, and what is missing before them.
@@ -45,6 +54,21 @@ impl Batch {
     }
 }
 
+/// A [`Batch`] whose records are still in the reader: each is decoded when its turn comes.
+#[derive(Debug)]
+pub struct Views<'a> {
+    pub missing: Option<(Offset, Offset)>,
+    pub records: RecordViews<'a>,
+}
+
+impl Views<'_> {
+    /// Whether there was nothing to read.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.missing.is_none() && self.records.is_empty()
+    }
+}
+
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>, index: usize, from: Offset) -> Self {
         let stream = Arc::clone(&shared.streams[index]);
@@ -55,7 +79,7 @@ impl Reader {
             stream,
             position: from,
             open: None,
-            ahead: VecDeque::new(),
+            frame: Frame::default(),
         }
     }
 
@@ -65,37 +89,58 @@ impl Reader {
     pub fn next(&mut self, bytes_max: usize) -> Result<Batch, Error> {
         self.shared.check()?;
         let head = *self.head.borrow();
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            missing: self.find(head)?,
+            records: Vec::new(),
+        };
         let mut bytes = 0;
-        while self.position < head {
-            if let Some(record) = self.ahead.pop_front() {
-                bytes += record.payload.len();
-                batch.records.push((self.position, record));
-                self.position = self.position.plus(1);
+        while self.frame.left > 0 {
+            let mut views = self.frame.records(self.position);
+            for (offset, view) in views.by_ref() {
+                bytes += view.payload.len();
+                batch.records.push((offset, view.to_record()));
                 if bytes >= bytes_max {
                     break;
                 }
-                continue;
             }
+            let (rest, next, left) = views.rest();
+            (self.frame.rest_bytes, self.frame.left) = (rest.len(), left);
+            self.position = next;
             // The next frame need not be in memory as well while this batch is.
-            if !batch.records.is_empty() && bytes + crate::frame::BODY_BYTES_TARGET > bytes_max {
+            if bytes + crate::frame::BODY_BYTES_TARGET > bytes_max || next >= head {
                 break;
             }
-            match self.load(head)? {
-                Loaded::Records => {}
-                Loaded::Missing(next) if batch.records.is_empty() => {
-                    let first = batch.missing.map_or(self.position, |(first, _)| first);
-                    batch.missing = Some((first, next));
-                    self.position = next;
-                }
-                // To be found again, and reported, by the next call.
-                Loaded::Missing(_) => {
-                    self.open = None;
-                    break;
-                }
+            // What is missing is found again, and reported, by the next call.
+            if let Loaded::Missing(_) = self.load(head)? {
+                self.open = None;
             }
         }
         Ok(batch)
+    }
+
+    /// The next records, as many as one frame has, without a copy of each; empty at the head.
+    /// Else like [`Reader::next`]. The reader goes on behind them however many are looked at.
+    pub fn next_views(&mut self) -> Result<Views<'_>, Error> {
+        self.shared.check()?;
+        let head = *self.head.borrow();
+        let missing = self.find(head)?;
+        let first = self.position;
+        self.position = first.plus(self.frame.left);
+        Ok(Views {
+            missing,
+            records: self.frame.take(first),
+        })
+    }
+
+    /// Loads the frame that holds `position`, unless it is, and says what is missing before it.
+    fn find(&mut self, head: Offset) -> Result<Option<(Offset, Offset)>, Error> {
+        let from = self.position;
+        while self.frame.left == 0 && self.position < head {
+            if let Loaded::Missing(next) = self.load(head)? {
+                self.position = next;
+            }
+        }
+        Ok((from < self.position).then_some((from, self.position)))
     }
 
     /// The same, waiting for the head to move when there is nothing to read.
@@ -127,7 +172,7 @@ impl Reader {
     pub fn seek(&mut self, offset: Offset) {
         self.position = offset;
         self.open = None;
-        self.ahead.clear();
+        self.frame.left = 0;
     }
 
     /// Decodes the frame that holds `position`, or says where records go on instead.
@@ -155,7 +200,7 @@ impl Reader {
         }
         let open = self.open.as_mut().expect("opened above");
         let end = after.unwrap_or(head).min(head);
-        let loaded = open.load(self.position, end, &mut self.ahead)?;
+        let loaded = open.load(self.position, end, &mut self.frame)?;
         if loaded != Loaded::Records {
             self.open = None;
             self.shared.report_damage(self.index, &segment, end);
@@ -166,7 +211,7 @@ impl Reader {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loaded {
-    /// `ahead` holds at least the record at `position`.
+    /// The frame holds at least the record at `position`, which is its next.
     Records,
     /// Nothing before this offset reads.
     Missing(Offset),
@@ -174,12 +219,7 @@ enum Loaded {
 
 impl Open {
     /// `end` is where the records of this segment end.
-    fn load(
-        &mut self,
-        position: Offset,
-        end: Offset,
-        ahead: &mut VecDeque<Record>,
-    ) -> Result<Loaded, Error> {
+    fn load(&mut self, position: Offset, end: Offset, frame: &mut Frame) -> Result<Loaded, Error> {
         self.walk.extend(self.segment.bytes());
         loop {
             let (at, header) = match self.walk.step(Check::Header)? {
@@ -196,12 +236,8 @@ impl Open {
             }
             let seed = self.walk.seed();
             let payload = self.walk.payload(at, &header)?;
-            return match header.open(payload, seed) {
-                Ok(body) => {
-                    let skip = (position.0 - header.base.0) as usize;
-                    ahead.extend(body.records.into_iter().skip(skip));
-                    Ok(Loaded::Records)
-                }
+            return match frame.fill(payload, &header, seed, position) {
+                Ok(()) => Ok(Loaded::Records),
                 Err(flaw) => {
                     let path = self.segment.path.display();
                     tracing::error!(%path, at, %flaw, "a frame is damaged and was skipped");
@@ -209,5 +245,37 @@ impl Open {
                 }
             };
         }
+    }
+}
+
+impl Frame {
+    fn records(&self, position: Offset) -> RecordViews<'_> {
+        RecordViews::new(self.rest(), position, self.left)
+    }
+
+    /// The same, and they count as handed out.
+    fn take(&mut self, position: Offset) -> RecordViews<'_> {
+        let left = std::mem::take(&mut self.left);
+        RecordViews::new(self.rest(), position, left)
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.body[self.body.len() - self.rest_bytes..]
+    }
+
+    /// Takes in the frame that holds `position`.
+    fn fill(
+        &mut self,
+        payload: &[u8],
+        header: &Header,
+        seed: Seed,
+        position: Offset,
+    ) -> Result<(), Flaw> {
+        (self.rest_bytes, self.left) = (0, 0);
+        let mut records = header.open(payload, seed, &mut self.body)?.records;
+        records.skip_to(position);
+        let (rest, _, left) = records.rest();
+        (self.rest_bytes, self.left) = (rest.len(), left);
+        Ok(())
     }
 }

@@ -72,6 +72,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// By the number that stands for them in a frame.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Mqtt,
+        Self::Opcua,
+        Self::Score,
+        Self::Alert,
+        Self::Gap,
+        Self::Node,
+    ];
+
     /// The word used in headers, exports and on the command line.
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -20,9 +20,14 @@ impl Writer {
         let mut let_in: BTreeMap<usize, u64> = BTreeMap::new();
         let held = self.shared.weight();
         let mut admitted = Vec::with_capacity(batch.len());
+        let all_fit = self.all_fit(&batch);
         for queued in batch {
             if let Some(failure) = queued.behind() {
                 queued.answer(Err(failure));
+                continue;
+            }
+            if all_fit {
+                admitted.push(queued);
                 continue;
             }
             let stream = queued.carrier;
@@ -46,6 +51,25 @@ impl Writer {
             needed.insert(stream, after);
         }
         (notes, admitted)
+    }
+
+    /// Whether nothing has to go for a whole batch: so it is nearly always, and then none of its
+    /// appends needs to be looked at alone.
+    fn all_fit(&self, batch: &[Queued]) -> bool {
+        let mut needed: BTreeMap<usize, u64> = BTreeMap::new();
+        for queued in batch {
+            let bytes = queued.append.bytes() + frame::HEADER_BYTES;
+            *needed.entry(queued.carrier).or_default() += bytes as u64;
+        }
+        let fits = |(&stream, needed): (&usize, &u64)| {
+            let stream = &self.shared.streams[stream];
+            stream.bytes() + needed <= stream.options.bytes_max
+        };
+        // Each may begin a segment.
+        let coming = needed.values().map(|bytes| bytes + HEADER_BYTES as u64);
+        let most = self.shared.weight() + coming.sum::<u64>();
+        let bytes_max_total = self.shared.bytes_max_total.unwrap_or(u64::MAX);
+        needed.iter().all(fits) && most <= bytes_max_total
     }
 
     /// Marks segments for removal so that `needed` bytes fit, and journals what is lost by it.

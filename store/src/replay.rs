@@ -273,6 +273,8 @@ impl Snapshot {
 struct Changes {
     segments: std::vec::IntoIter<Arc<Segment>>,
     walk: Option<Walk>,
+    /// The body of the frame looked at last.
+    body: Vec<u8>,
     from: u64,
     /// Whether to look at frames of snapshots, or at all others.
     snapshots: bool,
@@ -287,6 +289,7 @@ impl Changes {
         Self {
             segments: segments.into_iter(),
             walk: None,
+            body: Vec::new(),
             from,
             snapshots,
         }
@@ -310,7 +313,7 @@ impl Changes {
                         continue;
                     }
                     let seed = walk.seed();
-                    match header.open(walk.payload(at, &header)?, seed) {
+                    match header.open(walk.payload(at, &header)?, seed, &mut self.body) {
                         Ok(body) => return Ok(Some((header.sequence, body.changes))),
                         Err(flaw) => tracing::error!(
                             sequence = header.sequence, %flaw,

@@ -15,7 +15,7 @@ use crate::age::Ages;
 use crate::catalog::{Mark, Reached};
 use crate::directory::Lock;
 use crate::disk::Disk;
-use crate::frame::Encoded;
+use crate::frame::{BODY_BYTES_TARGET, Encoded};
 use crate::housekeeping::Snapshots;
 use crate::plan::{Plan, Planned};
 use crate::queue::{Company, Queued, Taken};
@@ -36,7 +36,7 @@ pub(crate) struct Writer {
     pub(crate) origin: Origin,
     pub(crate) tracks: Vec<Track>,
     pub(crate) poison: watch::Sender<Option<Error>>,
-    pub(crate) commit_delay_max: Duration,
+    pub(crate) company: Company,
     /// The next frame's.
     pub(crate) next_sequence: u64,
     pub(crate) snapshots: Snapshots,
@@ -50,6 +50,7 @@ pub(crate) struct Writer {
     /// Gap records for losses that were found, until a commit carries them.
     pub(crate) untold: Vec<Note>,
     pub(crate) unflushed_bytes: u64,
+    pub(crate) buffers: Buffers,
     pub(crate) rebuild_after: Option<Instant>,
     /// Held for as long as the files may change.
     pub(crate) lock: Lock,
@@ -59,6 +60,9 @@ pub(crate) struct Writer {
 /// the disk works again.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
+/// Frames of a commit of [`COMMIT_BYTES_MAX`](crate::queue::COMMIT_BYTES_MAX), packed.
+const BUFFER_BYTES_KEPT: usize = 2 * 1024 * 1024;
+
 /// An append that was let in, and the stream whose frame carries it.
 pub(crate) type Note = (usize, Encoded);
 
@@ -66,11 +70,12 @@ impl Writer {
     /// Works until the queue is closed and empty, or a sync fails.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut company = Company::new(self.commit_delay_max);
         loop {
-            let (notes, batch) = match shared.queue.take(&mut company, Some(self.wake_at())) {
-                Taken::Appends(batch) => (Vec::new(), batch),
-                Taken::Nothing => (self.look_at_disk(), Vec::new()),
+            let taken = shared.queue.take(&self.company, Some(self.wake_at()));
+            let started = Instant::now();
+            let (notes, batch, _room) = match taken {
+                Taken::Appends(batch, room) => (Vec::new(), batch, Some(room)),
+                Taken::Nothing => (self.look_at_disk(), Vec::new(), None),
                 Taken::Closed => break,
             };
             let appends = batch.len();
@@ -78,7 +83,7 @@ impl Writer {
                 return self.end_poisoned(&error);
             }
             if appends > 0 {
-                company.committed(appends);
+                self.company.committed(appends, started);
             }
         }
         if let Err(error) = self.stop() {
@@ -226,14 +231,14 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, frames: &[Planned]) -> Result<Written, Error> {
-        let mut by_stream: BTreeMap<usize, Vec<&Planned>> = BTreeMap::new();
+    fn write(&mut self, frames: &[Planned<'_>]) -> Result<Written, Error> {
+        let mut by_stream: BTreeMap<usize, Vec<&Planned<'_>>> = BTreeMap::new();
         for frame in frames {
             by_stream.entry(frame.stream).or_default().push(frame);
         }
         let mut written = Written::default();
-        let mut bytes = Vec::new();
         let spare = self.has_spare_space();
+        let Buffers { body, bytes } = &mut self.buffers;
         for (stream, frames) in by_stream {
             let track = &mut self.tracks[stream];
             let size = frames
@@ -249,13 +254,13 @@ impl Writer {
                 let (seed, codec) = (segment.seed, track.stream.options.codec);
                 frame
                     .builder
-                    .finish(frame.sequence(), seed, codec, &mut bytes);
+                    .finish(frame.sequence(), seed, codec, body, bytes);
                 written.next_of(stream, frame.builder.next());
                 if frame.builder.has_changes() {
                     written.changed.insert(stream, frame.sequence());
                 }
             }
-            let at = track.write(&self.disk, &bytes, spare)?;
+            let at = track.write(&self.disk, bytes, spare)?;
             for (base, start) in starts {
                 segment.mark(base, at + start);
             }
@@ -265,6 +270,7 @@ impl Writer {
             }
         }
         written.last_sequence = frames.last().map_or(0, Planned::sequence);
+        self.buffers.shrink();
         Ok(written)
     }
 
@@ -428,8 +434,7 @@ impl Writer {
         };
         self.poison.send_replace(Some(error.clone()));
         self.shared.queue.close();
-        let mut company = Company::new(Duration::ZERO);
-        while let Taken::Appends(batch) = self.shared.queue.take(&mut company, None) {
+        while let Taken::Appends(batch, _room) = self.shared.queue.take(&self.company, None) {
             for queued in batch {
                 queued.answer(Err(error.clone()));
             }
@@ -455,6 +460,25 @@ impl Writer {
     }
 }
 
+/// Memory that one commit leaves to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    /// Of one frame, before it is packed.
+    body: Vec<u8>,
+    /// Frames of one stream.
+    bytes: Vec<u8>,
+}
+
+impl Buffers {
+    /// What a large commit took is given back, not kept for a rare one like it.
+    fn shrink(&mut self) {
+        self.body.clear();
+        self.body.shrink_to(2 * BODY_BYTES_TARGET);
+        self.bytes.clear();
+        self.bytes.shrink_to(BUFFER_BYTES_KEPT);
+    }
+}
+
 /// What one commit put into the files.
 #[derive(Debug, Default)]
 struct Written {
@@ -473,9 +497,10 @@ impl Written {
     }
 }
 
-/// Tells each appender where its records are.
+/// Tells each appender where its records are. From the back: who has many under way waits for the
+/// oldest, and is to find all of them settled when it wakes up.
 fn answer(batch: Vec<Queued>, offsets: Vec<Committed>, tracks: &[Track]) {
-    for (queued, committed) in batch.into_iter().zip(offsets) {
+    for (queued, committed) in batch.into_iter().zip(offsets).rev() {
         let committed = if queued.carrier == queued.stream {
             committed
         } else {

@@ -246,6 +246,10 @@ fn read_store(root: &Table<'_>) -> skerry_store::Options {
         if let Some(delay) = table.optional("commit_delay_max", delays) {
             store.commit_delay_max = delay;
         }
+        let intervals = units::duration(Duration::ZERO..=Duration::from_secs(10));
+        if let Some(interval) = table.optional("commit_interval_min", intervals) {
+            store.commit_interval_min = interval;
+        }
         let quotas = units::bytes(QUOTA_LEAST..=QUOTA_MOST);
         store.bytes_max_total = table.optional("bytes_max_total", quotas);
         table.finish();

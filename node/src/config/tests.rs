@@ -40,6 +40,7 @@ nam = "n"
 [store]
 segment = "16 bananas"
 commit_delay_max = "1h"
+commit_interval_min = "11s"
 [[stream]]
 name = "_mine"
 [[stream]]
@@ -66,24 +67,21 @@ delivery = "twice"
         ("2", "node.nam", "did you mean `name`?"),
         ("4", "store.segment", "16 bananas"),
         ("5", "store.commit_delay_max", "must be between"),
-        ("7", "stream[0].name", "leading `_`"),
-        ("10", "stream[1].topics", "not a topic filter"),
-        ("11", "stream[1].bytes_max", "must be between"),
-        (
-            "12",
-            "stream[1].age_max",
-            "must be between 1m and 100years,",
-        ),
-        ("13", "stream[1].durability", "`sync`, `interval`"),
-        ("14", "stream[1].sync_interval", "between 10ms and 1m"),
-        ("15", "stream[1].when_full", "`block`, `drop_oldest`"),
-        ("16", "stream[1].codec", "`lz4`, `zstd`, `none`"),
-        ("18", "mqtt.listen", "0.0.0.0:1883"),
-        ("19", "mqtt.connections_max", "must be between 1"),
-        ("20", "mqtt.republish", "no stream `nowhere`"),
-        ("22", "kafka.brokers", "not host:port"),
-        ("23", "kafka.delivery", "`exactly_once`"),
-        ("24", "typo", "not a key"),
+        ("6", "store.commit_interval_min", "between 0s and 10s"),
+        ("8", "stream[0].name", "leading `_`"),
+        ("11", "stream[1].topics", "not a topic filter"),
+        ("12", "stream[1].bytes_max", "must be between"),
+        ("13", "stream[1].age_max", "1m and 100years,"),
+        ("14", "stream[1].durability", "`sync`, `interval`"),
+        ("15", "stream[1].sync_interval", "between 10ms and 1m"),
+        ("16", "stream[1].when_full", "`block`, `drop_oldest`"),
+        ("17", "stream[1].codec", "`lz4`, `zstd`, `none`"),
+        ("19", "mqtt.listen", "0.0.0.0:1883"),
+        ("20", "mqtt.connections_max", "must be between 1"),
+        ("21", "mqtt.republish", "no stream `nowhere`"),
+        ("23", "kafka.brokers", "not host:port"),
+        ("24", "kafka.delivery", "`exactly_once`"),
+        ("25", "typo", "not a key"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, (number, key, part)) in found.iter().zip(expected) {

@@ -23,14 +23,14 @@ pub(crate) fn space(folder: &Path, scale: Scale) -> Result<()> {
     let mut options = ours::options(&our_folder, std::time::Duration::from_millis(5));
     let (log, _) = skerry_store::Log::open(options.clone())?;
     let mut load = Telemetry::new();
-    runtime.block_on(ours::write(&log, &mut load, bytes, PER_APPEND))?;
+    runtime.block_on(ours::write(&log, load.of_bytes(bytes), PER_APPEND))?;
     runtime.block_on(log.append(ours::advance(READERS[0], &log)?))?;
     drop(log);
     let before = used(&our_folder)?;
     // A bound of half of it lets the confirmed half go at the next append.
     options.streams[0].bytes_max = before / 2;
     let (log, _) = skerry_store::Log::open(options)?;
-    runtime.block_on(ours::write(&log, &mut load, 20_000, 1))?;
+    runtime.block_on(ours::write(&log, load.of_bytes(20_000), 1))?;
     drop(log);
     let after = used(&our_folder)?;
     let ratio = after as f64 / before as f64;
@@ -127,7 +127,11 @@ pub(crate) fn child(role: &str, folder: &Path, bytes: &str) -> Result<()> {
     match role {
         "write" => {
             let bytes = bytes.parse()?;
-            runtime.block_on(ours::write(&log, &mut Telemetry::new(), bytes, PER_APPEND))?;
+            runtime.block_on(ours::write(
+                &log,
+                Telemetry::new().of_bytes(bytes),
+                PER_APPEND,
+            ))?;
             let head = log.head(&ours::stream())?.borrow().0;
             for (index, name) in READERS.iter().enumerate() {
                 let from = Offset(head / READERS.len() as u64 * index as u64);
@@ -139,7 +143,7 @@ pub(crate) fn child(role: &str, folder: &Path, bytes: &str) -> Result<()> {
         }
         "ack" => {
             let payload = Telemetry::new().take(1).collect();
-            runtime.block_on(log.append(ours::append(payload)))?;
+            runtime.block_on(log.append(ours::append(&ours::stream(), payload)))?;
         }
         _ => bail!("no such role: {role}"),
     }

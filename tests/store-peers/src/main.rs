@@ -42,13 +42,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments[..] {
-        [folder] => run(folder.into(), FULL),
-        [folder, "--quick"] => run(folder.into(), QUICK),
+        [folder] => run(folder.into(), FULL, &FIGURES),
+        [folder, "--quick"] => run(folder.into(), QUICK, &FIGURES),
+        [folder, "--quick", name] => match FIGURES.iter().find(|figure| figure.0 == name) {
+            Some(figure) => run(folder.into(), QUICK, std::slice::from_ref(figure)),
+            None => return usage(),
+        },
         ["child", role, folder, bytes] => kept::child(role, Path::new(folder), bytes),
-        _ => {
-            eprintln!("usage: store-peers FOLDER [--quick]");
-            return ExitCode::from(2);
-        }
+        _ => return usage(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,7 +60,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(folder: PathBuf, scale: Scale) -> Result<()> {
+fn usage() -> ExitCode {
+    let names = FIGURES.map(|figure| figure.0).join("|");
+    eprintln!("usage: store-peers FOLDER [--quick [{names}]]");
+    ExitCode::from(2)
+}
+
+type Figure = (&'static str, fn(&Path, Scale) -> Result<()>);
+
+const FIGURES: [Figure; 6] = [
+    ("appends", figures::appends),
+    ("latency", figures::latency),
+    ("reading", figures::reading),
+    ("device", figures::device_bytes),
+    ("space", kept::space),
+    ("backlog", kept::backlog),
+];
+
+fn run(folder: PathBuf, scale: Scale, wanted: &[Figure]) -> Result<()> {
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
@@ -67,12 +85,9 @@ fn run(folder: PathBuf, scale: Scale) -> Result<()> {
     if let Err(skerry_store::Error::Volatile { path }) = ours::open(&folder.join("probe")) {
         bail!("{} is in memory: nothing to measure", path.display());
     }
-    figures::appends(&folder, scale)?;
-    figures::latency(&folder, scale)?;
-    figures::reading(&folder, scale)?;
-    figures::device_bytes(&folder, scale)?;
-    kept::space(&folder, scale)?;
-    kept::backlog(&folder, scale)?;
+    for (_, measure) in wanted {
+        measure(&folder, scale)?;
+    }
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! The log under measurement.
 
-use crate::telemetry::{BYTES, Telemetry};
 use anyhow::{Context, Result};
 use skerry_store::{Append, Change, Error, Kind, Log, Options, Record, StreamName, StreamOptions};
 use std::collections::VecDeque;
@@ -39,10 +38,10 @@ pub(crate) fn runtime() -> Result<Runtime> {
         .build()?)
 }
 
-pub(crate) fn append(payloads: Vec<Vec<u8>>) -> Append {
+pub(crate) fn append(stream: &StreamName, payloads: Vec<Vec<u8>>) -> Append {
     let record = |payload| Record::new(Kind::Mqtt, "plant/pumps/telemetry", payload);
     Append {
-        stream: stream(),
+        stream: stream.clone(),
         records: payloads.into_iter().map(record).collect(),
         changes: Vec::new(),
     }
@@ -62,19 +61,24 @@ pub(crate) fn advance(reader: &str, log: &Log) -> Result<Append> {
     })
 }
 
-/// Writes `bytes` of payload as fast as it is taken, many appends under way; returns when the
-/// last one is on disk.
+/// Writes the payloads as fast as they are taken, many appends under way; returns when the last
+/// one is on disk.
 pub(crate) async fn write(
     log: &Log,
-    telemetry: &mut Telemetry,
-    bytes: u64,
+    payloads: impl IntoIterator<Item = Vec<u8>>,
     per_append: usize,
 ) -> Result<()> {
-    let appends = bytes / (per_append * BYTES) as u64;
+    let stream = stream();
+    let mut payloads = payloads.into_iter();
     let mut pending = VecDeque::new();
-    for _ in 0..appends {
-        let payloads = telemetry.take(per_append).collect();
-        pending.push_back(log.submit(append(payloads)).await?);
+    loop {
+        // As a broker has it: one buffer for as many records as came at once.
+        let mut several = Vec::with_capacity(per_append);
+        several.extend(payloads.by_ref().take(per_append));
+        if several.is_empty() {
+            break;
+        }
+        pending.push_back(log.submit(append(&stream, several)).await?);
         if pending.len() >= WINDOW {
             let oldest: skerry_store::Pending = pending.pop_front().context("not empty")?;
             oldest.committed().await?;

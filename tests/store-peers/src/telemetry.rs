@@ -18,6 +18,11 @@ impl Telemetry {
         }
     }
 
+    /// The next readings, `bytes` of them.
+    pub(crate) fn of_bytes(&mut self, bytes: u64) -> impl Iterator<Item = Vec<u8>> {
+        self.take((bytes / BYTES as u64) as usize)
+    }
+
     /// xorshift64: figures must not depend on a crate's idea of randomness.
     fn noise(&mut self) -> u64 {
         self.state ^= self.state << 13;
@@ -53,6 +58,7 @@ impl Iterator for Telemetry {
         }
         json.truncate(BYTES - 2);
         json.push_str("\"}");
-        Some(json.into_bytes())
+        // Without room behind it, like what comes from a socket.
+        Some(json.into_bytes().into_boxed_slice().into_vec())
     }
 }
