@@ -1,7 +1,10 @@
 //! The frame codec: bytes in, bytes out, no files. The layout is in the crate documentation.
 
+use crate::cipher::{Cipher, NONCE_BYTES, Nonce, SALT_BYTES, Salt, TAG_BYTES};
 use crate::encoding;
 use crate::{Change, Codec, Kind, Offset, Record, WallNanos};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Starts every frame. Not text, so that it is rare inside payloads; the checksum decides.
@@ -23,23 +26,42 @@ pub(crate) mod flags {
     pub(crate) const SNAPSHOT_LAST: u8 = 8;
     /// Among the records is a gap record.
     pub(crate) const GAPS: u8 = 16;
-    pub(crate) const KNOWN: u8 = 31;
+    /// The payload is encrypted, and has a tag behind it.
+    pub(crate) const SEALED: u8 = 32;
+    pub(crate) const KNOWN: u8 = 63;
 }
+
+const EPOCH_BYTES: usize = 8;
+const PLACE_BYTES: usize = EPOCH_BYTES + 16;
+/// What of a header comes before its checksums.
+const FIELDS_BYTES: usize = 56;
 
 /// Ties a frame to its segment: checksums start from here, so that a frame that was copied from
 /// elsewhere, or is embedded in a payload, does not pass for one of this file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seed(u32);
+#[derive(Debug, Clone)]
+pub(crate) struct Seed {
+    /// The segment's epoch, base offset and sequence.
+    place: [u8; PLACE_BYTES],
+    checksum: u32,
+    /// What seals frames, and opens them.
+    pub(crate) cipher: Option<Arc<Cipher>>,
+}
 
 impl Seed {
     pub(crate) fn new(epoch: u64, base: Offset, sequence: u64) -> Self {
-        let crc = crc32c::crc32c(&epoch.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc, &base.0.to_le_bytes());
-        Self(crc32c::crc32c_append(crc, &sequence.to_le_bytes()))
+        let mut place = [0; PLACE_BYTES];
+        place[..EPOCH_BYTES].copy_from_slice(&epoch.to_le_bytes());
+        place[8..16].copy_from_slice(&base.0.to_le_bytes());
+        place[16..].copy_from_slice(&sequence.to_le_bytes());
+        Self {
+            place,
+            checksum: crc32c::crc32c(&place),
+            cipher: None,
+        }
     }
 
-    fn checksum(self, bytes: &[u8]) -> u32 {
-        crc32c::crc32c_append(self.0, bytes)
+    fn checksum(&self, bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.checksum, bytes)
     }
 }
 
@@ -54,6 +76,8 @@ pub(crate) struct Header {
     pub(crate) last_time: WallNanos,
     pub(crate) codec: Codec,
     pub(crate) flags: u8,
+    /// Part of the nonce of a sealed payload.
+    salt: Salt,
     pub(crate) payload_checksum: u32,
 }
 
@@ -72,6 +96,11 @@ pub(crate) enum Flaw {
     Field,
     #[error("payload does not decode")]
     Payload,
+    #[error("payload or header is not what was encrypted")]
+    Seal,
+    /// No damage: somebody has to give the key.
+    #[error("payload is encrypted, and no key was given")]
+    Locked,
 }
 
 impl Header {
@@ -88,8 +117,17 @@ impl Header {
         self.flags & flag != 0
     }
 
-    fn encode(&self, seed: Seed) -> [u8; HEADER_BYTES] {
+    fn encode(&self, seed: &Seed) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
+        bytes[..FIELDS_BYTES].copy_from_slice(&self.fields());
+        bytes[56..60].copy_from_slice(&self.payload_checksum.to_le_bytes());
+        let checksum = seed.checksum(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn fields(&self) -> [u8; FIELDS_BYTES] {
+        let mut bytes = [0; FIELDS_BYTES];
         bytes[0..4].copy_from_slice(&MARKER);
         bytes[4..8].copy_from_slice(&self.payload_bytes.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.body_bytes.to_le_bytes());
@@ -100,13 +138,11 @@ impl Header {
         bytes[40..48].copy_from_slice(&self.last_time.0.to_le_bytes());
         bytes[48] = self.codec as u8;
         bytes[49] = self.flags;
-        bytes[56..60].copy_from_slice(&self.payload_checksum.to_le_bytes());
-        let checksum = seed.checksum(&bytes[..60]);
-        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+        bytes[50..56].copy_from_slice(&self.salt);
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], seed: Seed) -> Result<Self, Flaw> {
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], seed: &Seed) -> Result<Self, Flaw> {
         if bytes[0..4] != MARKER {
             return Err(Flaw::Marker);
         }
@@ -123,6 +159,7 @@ impl Header {
             last_time: WallNanos(u64_at(bytes, 40).cast_signed()),
             codec: Codec::from_byte(bytes[48]).ok_or(Flaw::Field)?,
             flags: bytes[49],
+            salt: *bytes[50..].first_chunk().expect("six bytes"),
             payload_checksum: u32_at(bytes, 56),
         };
         let sane = header.payload_bytes <= BODY_BYTES_MAX
@@ -132,7 +169,7 @@ impl Header {
         if sane { Ok(header) } else { Err(Flaw::Field) }
     }
 
-    pub(crate) fn verify(&self, payload: &[u8], seed: Seed) -> Result<(), Flaw> {
+    pub(crate) fn verify(&self, payload: &[u8], seed: &Seed) -> Result<(), Flaw> {
         if seed.checksum(payload) == self.payload_checksum {
             Ok(())
         } else {
@@ -141,15 +178,54 @@ impl Header {
     }
 
     /// Checks and decodes the payload.
-    pub(crate) fn open(&self, payload: &[u8], seed: Seed) -> Result<Body, Flaw> {
+    pub(crate) fn open(&self, payload: &[u8], seed: &Seed) -> Result<Body, Flaw> {
         self.verify(payload, seed)?;
-        let body = self.codec.unpack(payload, self.body_bytes as usize);
+        let payload = self.unseal(payload, seed)?;
+        let body = self.codec.unpack(&payload, self.body_bytes as usize);
         let body = Body::decode(&body.ok_or(Flaw::Payload)?)?;
         if body.records.len() == self.count as usize {
             Ok(body)
         } else {
             Err(Flaw::Payload)
         }
+    }
+
+    /// Encrypts the payload, where the log has a key.
+    fn seal<'p>(&mut self, payload: Cow<'p, [u8]>, seed: &Seed) -> Cow<'p, [u8]> {
+        let Some(cipher) = &seed.cipher else {
+            return payload;
+        };
+        self.flags |= flags::SEALED;
+        self.salt = cipher.salt();
+        self.payload_bytes += TAG_BYTES as u32;
+        let mut payload = payload.into_owned();
+        cipher.seal_frame(&self.nonce(seed), &self.associated(seed), &mut payload);
+        payload.into()
+    }
+
+    fn unseal<'p>(&self, payload: &'p [u8], seed: &Seed) -> Result<Cow<'p, [u8]>, Flaw> {
+        if !self.has(flags::SEALED) {
+            return Ok(payload.into());
+        }
+        let cipher = seed.cipher.as_ref().ok_or(Flaw::Locked)?;
+        let opened = cipher.open_frame(&self.nonce(seed), &self.associated(seed), payload);
+        opened.map(Cow::from).ok_or(Flaw::Seal)
+    }
+
+    fn nonce(&self, seed: &Seed) -> Nonce {
+        let mut nonce = [0; NONCE_BYTES];
+        nonce[..EPOCH_BYTES].copy_from_slice(&seed.place[..EPOCH_BYTES]);
+        nonce[EPOCH_BYTES..][..SALT_BYTES].copy_from_slice(&self.salt);
+        nonce[16..].copy_from_slice(&self.sequence.to_le_bytes());
+        nonce
+    }
+
+    /// What cannot be altered either: where the frame is, and its header.
+    fn associated(&self, seed: &Seed) -> [u8; PLACE_BYTES + FIELDS_BYTES] {
+        let mut bytes = [0; PLACE_BYTES + FIELDS_BYTES];
+        bytes[..PLACE_BYTES].copy_from_slice(&seed.place);
+        bytes[PLACE_BYTES..].copy_from_slice(&self.fields());
+        bytes
     }
 }
 
@@ -281,7 +357,7 @@ impl Builder {
     pub(crate) fn finish(
         &self,
         sequence: u64,
-        seed: Seed,
+        seed: &Seed,
         codec: Codec,
         out: &mut Vec<u8>,
     ) -> Header {
@@ -289,7 +365,7 @@ impl Builder {
         let (codec, payload) = codec.pack(&body);
         let (first_time, last_time) = self.times.unwrap_or_default();
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a frame is small");
-        let header = Header {
+        let mut header = Header {
             payload_bytes: length(&payload),
             body_bytes: length(&body),
             count: self.count,
@@ -301,8 +377,11 @@ impl Builder {
             flags: self.snapshot
                 | (u8::from(self.has_changes()) * flags::CHANGES)
                 | (u8::from(self.has_gaps) * flags::GAPS),
-            payload_checksum: seed.checksum(&payload),
+            salt: Salt::default(),
+            payload_checksum: 0,
         };
+        let payload = header.seal(payload, seed);
+        header.payload_checksum = seed.checksum(&payload);
         out.extend_from_slice(&header.encode(seed));
         out.extend_from_slice(&payload);
         header
@@ -344,14 +423,14 @@ mod tests {
         let seed = Seed::new(1, Offset(2), 3);
         let (builder, records, changes) = sample();
         let mut bytes = Vec::new();
-        let written = builder.finish(77, seed, Codec::Lz4, &mut bytes);
+        let written = builder.finish(77, &seed, Codec::Lz4, &mut bytes);
         let (head, payload) = bytes.split_first_chunk().expect("a header");
-        let header = Header::decode(head, seed).expect("valid");
+        let header = Header::decode(head, &seed).expect("valid");
         assert_eq!(header, written);
         assert_eq!(header.next(), Offset(42));
         assert_eq!(header.first_time, WallNanos(-5));
         assert!(header.has(flags::CHANGES));
-        let body = header.open(payload, seed).expect("valid");
+        let body = header.open(payload, &seed).expect("valid");
         assert_eq!(body, Body { records, changes });
     }
 
@@ -360,10 +439,10 @@ mod tests {
         let (builder, ..) = sample();
         let mut bytes = Vec::new();
         let seed = Seed::new(1, Offset(2), 3);
-        builder.finish(77, seed, Codec::Lz4, &mut bytes);
+        builder.finish(77, &seed, Codec::Lz4, &mut bytes);
         let head = bytes.first_chunk().expect("a header");
         let elsewhere = Seed::new(1, Offset(2), 4);
-        assert_eq!(Header::decode(head, elsewhere), Err(Flaw::HeaderChecksum));
+        assert_eq!(Header::decode(head, &elsewhere), Err(Flaw::HeaderChecksum));
     }
 
     proptest! {
@@ -372,18 +451,18 @@ mod tests {
             let seed = Seed::new(1, Offset(2), 3);
             let (builder, ..) = sample();
             let mut bytes = Vec::new();
-            builder.finish(77, seed, Codec::Lz4, &mut bytes);
+            builder.finish(77, &seed, Codec::Lz4, &mut bytes);
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             let (head, payload) = bytes.split_first_chunk().expect("a header");
-            let opened = Header::decode(head, seed).and_then(|h| h.open(payload, seed));
+            let opened = Header::decode(head, &seed).and_then(|h| h.open(payload, &seed));
             prop_assert!(opened.is_err());
         }
 
         #[test]
         fn noise_never_panics(bytes: [u8; HEADER_BYTES], payload: Vec<u8>) {
             let seed = Seed::new(0, Offset(0), 0);
-            let _ = Header::decode(&bytes, seed);
+            let _ = Header::decode(&bytes, &seed);
             let _ = Body::decode(&payload);
         }
     }

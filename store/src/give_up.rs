@@ -126,7 +126,7 @@ impl Found {
             return Ok(());
         }
         let seed = walk.seed();
-        let body = header.open(walk.payload(at, header)?, seed);
+        let body = header.open(walk.payload(at, header)?, &seed);
         let records = body.map_or_else(|_| Vec::new(), |body| body.records);
         let skip = first.0.saturating_sub(header.base.0) as usize;
         let gaps = records.into_iter().skip(skip).filter_map(read_gap);

@@ -211,7 +211,7 @@ impl Writer {
             part.snapshot |= flags::SNAPSHOT | flag;
             bytes.clear();
             let codec = track.stream.options.codec;
-            part.finish(*next_sequence, segment.seed, codec, &mut bytes);
+            part.finish(*next_sequence, &segment.seed, codec, &mut bytes);
             *next_sequence += 1;
             total += bytes.len() as u64;
             *part = Builder::new(head);

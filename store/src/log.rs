@@ -2,11 +2,13 @@
 
 use crate::age::Ages;
 use crate::catalog::Catalog;
+use crate::cipher::Cipher;
 use crate::directory;
 use crate::disk::Disk;
 use crate::frame::Encoded;
 use crate::give_up;
 use crate::housekeeping::Snapshots;
+use crate::keys;
 use crate::queue::{Answer, Producer, Queue};
 use crate::recovery::{self, Found, Marker};
 use crate::replay::{self, Truth};
@@ -138,7 +140,8 @@ impl Log {
         self.0.shared.catalog.get(bucket, key)
     }
 
-    /// All entries of a bucket whose key starts with `prefix`, in key order.
+    /// All entries of a bucket whose key starts with `prefix`, in key order. In a log with keys
+    /// the whole bucket is read for it.
     pub fn scan(&self, bucket: &str, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Error> {
         self.0.shared.catalog.scan(bucket, prefix)
     }
@@ -207,6 +210,9 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         epoch,
         boot: disk.boot_id().unwrap_or_else(directory::boot_id),
     };
+    let cipher = options.keys.as_ref().map(Cipher::new).transpose()?;
+    let cipher = cipher.map(Arc::new);
+    keys::check(&directory, cipher.as_deref())?;
     let marker = Marker::take(&disk, &directory)?;
     let mut recovery = Recovery {
         clean_stop: marker.is_some(),
@@ -235,7 +241,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             digest,
             torn_bytes,
             damage: damaged,
-        } = recovery::recover(&disk, &path, epoch)?;
+        } = recovery::recover(&disk, &path, epoch, cipher.as_ref())?;
         recovery.torn_bytes += torn_bytes;
         last_sequence = last_sequence.max(newest);
         last_frames.push(last_frame);
@@ -249,7 +255,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     disk.sync_directory(&directory::streams(&directory))
         .map_err(Error::storage("sync", &directory))?;
 
-    let catalog = Catalog::open(&directory.join("catalog"));
+    let catalog = Catalog::open(&directory.join("catalog"), cipher.clone());
     let journal = streams
         .iter()
         .position(|stream| stream.options.name == StreamName::catalog())
@@ -319,7 +325,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             let note = recovery::loss(&catalog, name, (found, floor), reason.to_owned());
             notes.extend(note.map(|note| (index, note)));
         }
-        let mut track = Track::new(Arc::clone(stream), head, digests[index]);
+        let mut track = Track::new(Arc::clone(stream), head, digests[index], cipher.clone());
         track.remove_below = give_up::tail(&catalog, name);
         stream.raise_floor(track.remove_below);
         tracks.push(track);
@@ -329,6 +335,8 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let incomplete = recovery.torn_bytes + recovery.records_missing > 0
         || damage.iter().any(|damage| !damage.is_empty())
         || synchronised.ahead;
+    // A journal that is clear, or sealed with an older key, makes way for one that is not.
+    let outdated = keys::is_outdated(&streams[journal].segments(), cipher.as_deref());
     let (poison, poisoned) = watch::channel(None);
     let ages = Ages::load(&catalog, &streams);
     let shared = Shared {
@@ -358,7 +366,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             journal_bytes_since: 0,
             bytes: synchronised.snapshot_bytes,
             segment_bytes: options.segment_bytes,
-            wanted: incomplete && !synchronised.rebuilt,
+            wanted: outdated || incomplete && !synchronised.rebuilt,
         },
         ages,
         reserve,

@@ -1,5 +1,6 @@
 //! Reading one stream in order, from the files, never ahead of what is durable.
 
+use crate::frame::Flaw;
 use crate::segment::{Check, Segment, Step, Walk};
 use crate::stream::{Shared, Stream};
 use crate::{Error, Offset, Record};
@@ -196,16 +197,18 @@ impl Open {
             }
             let seed = self.walk.seed();
             let payload = self.walk.payload(at, &header)?;
-            return match header.open(payload, seed) {
+            return match header.open(payload, &seed) {
                 Ok(body) => {
                     let skip = (position.0 - header.base.0) as usize;
                     ahead.extend(body.records.into_iter().skip(skip));
                     Ok(Loaded::Records)
                 }
+                Err(Flaw::Locked) => Err(self.walk.locked()),
                 Err(flaw) => {
                     let path = self.segment.path.display();
                     tracing::error!(%path, at, %flaw, "a frame is damaged and was skipped");
-                    Ok(Loaded::Missing(header.next()))
+                    // Where records go on is for the next frame to say.
+                    continue;
                 }
             };
         }
