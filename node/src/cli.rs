@@ -111,6 +111,8 @@ pub enum LogCommand {
     Cat(Cat),
     /// Read every frame and check it: checksums, contiguous offsets
     Verify(LogDirectory),
+    /// Make a key file for a log that is to be encrypted (store.encryption_key_file)
+    NewKey(NewKey),
 }
 
 #[derive(Debug, Args)]
@@ -118,9 +120,18 @@ pub struct LogDirectory {
     /// The node's data directory
     #[arg(long, value_name = "DIR", default_value = crate::config::DATA_DIR_DEFAULT)]
     pub data_dir: PathBuf,
+    /// The keys to an encrypted log, as in store.encryption_key_file
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
     /// Print JSON, one object a line
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// Where to put it; never overwritten
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,10 @@
 //! `skerry log …`: looking into the durable log, beside a running node or without one.
 
-use crate::cli::{Cat, LogCommand, LogDirectory, Tail};
+use crate::cli::{Cat, LogCommand, LogDirectory, NewKey, Tail};
 use crate::exit::Exit;
 use serde_json::{Value, json};
-use skerry_store::{Error, Offset, Record, StreamName, WallNanos, inspect};
+use skerry_store::{Error, Keys, Offset, Record, StreamName, WallNanos, inspect};
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// How often a followed stream is looked at: a person does not notice less.
@@ -16,11 +15,14 @@ const PAYLOAD_SHOWN: usize = 120;
 
 pub fn run(command: &LogCommand) -> Exit {
     let directory = match command {
-        LogCommand::Ls(log) | LogCommand::Verify(log) => &log.data_dir,
-        LogCommand::Tail(args) => &args.log.data_dir,
-        LogCommand::Cat(args) => &args.log.data_dir,
+        LogCommand::Ls(log) | LogCommand::Verify(log) => Some(&log.data_dir),
+        LogCommand::Tail(args) => Some(&args.log.data_dir),
+        LogCommand::Cat(args) => Some(&args.log.data_dir),
+        LogCommand::NewKey(_) => None,
     };
-    if !directory.join("streams").is_dir() {
+    if let Some(directory) = directory
+        && !directory.join("streams").is_dir()
+    {
         let directory = directory.display();
         eprintln!(
             "skerry: {directory} holds no log; name the node's data_dir with --data-dir (and may \
@@ -33,6 +35,7 @@ pub fn run(command: &LogCommand) -> Exit {
         LogCommand::Tail(args) => tail(args),
         LogCommand::Cat(args) => cat(args),
         LogCommand::Verify(log) => verify(log),
+        LogCommand::NewKey(args) => new_key(args),
     };
     match done {
         Ok(exit) => exit,
@@ -70,6 +73,22 @@ impl From<io::Error> for Failure {
     }
 }
 
+fn keys(log: &LogDirectory) -> Result<Option<Keys>, Error> {
+    log.key_file.as_deref().map(Keys::read).transpose()
+}
+
+fn new_key(args: &NewKey) -> Result<Exit, Failure> {
+    let id = Keys::create(&args.file)?;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "key {id} is in {}; name the file as store.encryption_key_file, and keep a copy away from \
+         this box: without it what was encrypted is lost",
+        args.file.display()
+    )?;
+    Ok(Exit::Clean)
+}
+
 fn ls(log: &LogDirectory) -> Result<Exit, Failure> {
     let streams = inspect::streams(&log.data_dir)?;
     let mut out = io::stdout().lock();
@@ -101,13 +120,13 @@ fn ls(log: &LogDirectory) -> Result<Exit, Failure> {
 
 fn tail(args: &Tail) -> Result<Exit, Failure> {
     let stream = StreamName::new(&args.stream)?;
-    let directory = &args.log.data_dir;
-    let streams = inspect::streams(directory)?;
+    let keys = keys(&args.log)?;
+    let streams = inspect::streams(&args.log.data_dir)?;
     let summary = streams.iter().find(|summary| summary.name == args.stream);
     let head = summary.map_or(0, |summary| summary.head.0);
     let mut next = Offset(head.saturating_sub(args.lines));
     loop {
-        next = print_from(directory, &stream, next, None, args.log.json)?;
+        next = print_from(&args.log, keys.as_ref(), &stream, next, None)?;
         if !args.follow {
             return Ok(Exit::Clean);
         }
@@ -118,26 +137,27 @@ fn tail(args: &Tail) -> Result<Exit, Failure> {
 fn cat(args: &Cat) -> Result<Exit, Failure> {
     let stream = StreamName::new(&args.stream)?;
     let from = Offset(args.from.unwrap_or(0));
-    print_from(&args.log.data_dir, &stream, from, args.lines, args.log.json)?;
+    let keys = keys(&args.log)?;
+    print_from(&args.log, keys.as_ref(), &stream, from, args.lines)?;
     Ok(Exit::Clean)
 }
 
 /// Prints records from `from` on and returns where to go on.
 fn print_from(
-    directory: &Path,
+    log: &LogDirectory,
+    keys: Option<&Keys>,
     stream: &StreamName,
     from: Offset,
     lines: Option<u64>,
-    as_json: bool,
 ) -> Result<Offset, Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut next = from;
     let limit = lines.map_or(usize::MAX, |lines| {
         usize::try_from(lines).unwrap_or(usize::MAX)
     });
-    for entry in inspect::records(directory, stream, from)?.take(limit) {
+    for entry in inspect::records(&log.data_dir, stream, from, keys)?.take(limit) {
         let (offset, record) = entry?;
-        match as_json {
+        match log.json {
             true => writeln!(out, "{}", in_json(offset, &record))?,
             false => writeln!(out, "{}", in_words(offset, &record))?,
         }
@@ -212,7 +232,7 @@ fn time(at: WallNanos) -> String {
 }
 
 fn verify(log: &LogDirectory) -> Result<Exit, Failure> {
-    let report = inspect::verify(&log.data_dir)?;
+    let report = inspect::verify(&log.data_dir, keys(log)?.as_ref())?;
     let mut out = io::stdout().lock();
     let exit = match report.is_sound() {
         true => Exit::Clean,
@@ -238,6 +258,14 @@ fn verify(log: &LogDirectory) -> Result<Exit, Failure> {
             report.unfinished_bytes
         )?;
     }
+    if report.locked_frames > 0 {
+        writeln!(
+            out,
+            "{} frames are encrypted with a key that was not given: checksums and hash chain were \
+             checked, not what is inside; --key-file FILE has it looked at",
+            report.locked_frames
+        )?;
+    }
     for fault in &report.faults {
         write!(
             out,
@@ -254,6 +282,10 @@ fn verify(log: &LogDirectory) -> Result<Exit, Failure> {
         }
     }
     match report.faults.len() {
+        0 if report.locked_frames > 0 => writeln!(
+            out,
+            "sound on the outside: offsets are contiguous, the hash chain holds"
+        )?,
         0 => writeln!(
             out,
             "sound: every frame reads, offsets are contiguous, the hash chain holds"

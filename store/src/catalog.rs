@@ -14,16 +14,21 @@
 //! "c" length cursor, stream              u64 LE
 //! "e" length bucket, key                 0, value | 1, chunk count u32 BE
 //! "x" length bucket, key, index u32 BE   a chunk of a value too large for one sled entry
+//! "k"                                    id of the key that entries are sealed with, if any
 //! ```
+//!
+//! In a log with keys, what is behind "c" and "e" stands there sealed: see [`Form`].
 
+use crate::cipher::Cipher;
 use crate::encoding;
+use crate::entry::Form;
 use crate::{Change, Error, Offset};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
@@ -34,6 +39,9 @@ const VALUE_BYTES_MAX: usize = 4 * 1024;
 /// whoever still has the file is this process, about to.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// A value in parts that is replaced while it is read is read again.
+const READS_MAX: usize = 5;
 
 type Cursors = BTreeMap<(String, String), Offset>;
 type Entries = Vec<(Bytes, Bytes)>;
@@ -62,6 +70,7 @@ pub(crate) struct Reached<'a> {
 #[derive(Debug)]
 pub(crate) struct Catalog {
     directory: PathBuf,
+    form: Form,
     /// `None` while the database is out of order.
     database: RwLock<Option<sled::Db>>,
     /// Small, read at every retention decision, and needed even without the database.
@@ -70,9 +79,10 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     /// Opens what is there; a database that does not open leaves the catalog out of order.
-    pub(crate) fn open(directory: &Path) -> Self {
+    pub(crate) fn open(directory: &Path, cipher: Option<Arc<Cipher>>) -> Self {
         let catalog = Self {
             directory: directory.to_owned(),
+            form: Form(cipher),
             database: RwLock::new(None),
             cursors: RwLock::default(),
         };
@@ -116,7 +126,11 @@ impl Catalog {
         let cursors = self.with(|db| {
             let mut cursors = Cursors::new();
             for entry in db.scan_prefix("c") {
-                let (key, value) = entry?;
+                let (place, stored) = entry?;
+                let Some((key, value)) = self.form.unwrap(&place, Bytes::copy_from_slice(&stored))
+                else {
+                    continue;
+                };
                 if let (Some(name), Some(next)) = (cursor_name(&key), u64_from(&value)) {
                     cursors.insert(name, Offset(next));
                 }
@@ -151,6 +165,14 @@ impl Catalog {
     pub(crate) fn in_order(&self) -> bool {
         let slot = self.database.read();
         slot.unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether it is sealed with the key there is, or clear where there is none.
+    pub(crate) fn opens(&self) -> Result<bool, Error> {
+        let cipher = self.form.0.as_ref();
+        let id = cipher.map(|cipher| cipher.id());
+        let found = self.with(|db| db.get("k"))?;
+        Ok(found.as_deref() == id.as_ref().map(|id| &id.0[..]))
     }
 
     pub(crate) fn mark(&self) -> Result<Option<Mark>, Error> {
@@ -214,10 +236,17 @@ impl Catalog {
             let mut batch = sled::Batch::default();
             for ((cursor, stream), next) in &advances {
                 let key = entry_key(b'c', cursor, stream.as_bytes());
-                batch.insert(key, &next.0.to_le_bytes());
+                let place = self.form.place(&key);
+                let value = self.form.wrap(&place, &key, &next.0.to_le_bytes()).to_vec();
+                batch.insert(&*place, value);
             }
             for (key, value) in &entries {
-                replace(db, &mut batch, key, *value)?;
+                let place = self.form.place(key);
+                let value = value.map(|value| self.form.wrap(&place, key, value));
+                replace(db, &mut batch, &place, value.as_deref())?;
+            }
+            if let Some(cipher) = &self.form.0 {
+                batch.insert("k", &cipher.id().0);
             }
             for (stream, head) in reached.heads {
                 let key = [b"h", stream.as_bytes()].concat();
@@ -251,25 +280,53 @@ impl Catalog {
 
     pub(crate) fn get(&self, bucket: &str, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let key = entry_key(b'e', bucket, key);
-        self.with(|db| match db.get(&key)? {
-            Some(stored) => load(db, &key, &stored),
-            None => Ok(None),
-        })
+        let found = self.read(&self.form.place(&key))?;
+        Ok(found.map(|(_, value)| value))
+    }
+
+    /// Key and value of the entry at a place.
+    fn read(&self, place: &[u8]) -> Result<Option<(Bytes, Bytes)>, Error> {
+        for _ in 0..READS_MAX {
+            let stored = self.with(|db| match db.get(place)? {
+                Some(stored) => load(db, place, &stored),
+                None => Ok(None),
+            })?;
+            let Some(stored) = stored else {
+                return Ok(None);
+            };
+            if let Some(entry) = self.form.unwrap(place, stored) {
+                return Ok(Some(entry));
+            }
+        }
+        // Nothing of ours: to be made anew.
+        self.abandon();
+        Err(self.failed("an entry is not what was encrypted"))
     }
 
     pub(crate) fn scan(&self, bucket: &str, prefix: &[u8]) -> Result<Entries, Error> {
         let full = entry_key(b'e', bucket, prefix);
         let name_bytes = full.len() - prefix.len();
-        self.with(|db| {
-            let mut entries = Vec::new();
-            for entry in db.scan_prefix(&full) {
-                let (key, stored) = entry?;
-                let value = load(db, &key, &stored)?;
-                let key = Bytes::copy_from_slice(&key[name_bytes..]);
-                entries.extend(value.map(|value| (key, value)));
+        let found = self.with(|db| {
+            let mut found = Vec::new();
+            for entry in db.scan_prefix(self.form.shelf(&full)) {
+                let (place, stored) = entry?;
+                found.push((load(db, &place, &stored)?, place));
             }
-            Ok(entries)
-        })
+            Ok(found)
+        })?;
+        let mut entries = Vec::new();
+        for (stored, place) in found {
+            let opened = stored.and_then(|stored| self.form.unwrap(&place, stored));
+            let Some((key, value)) = opened.map_or_else(|| self.read(&place), |it| Ok(Some(it)))?
+            else {
+                continue;
+            };
+            if key.starts_with(&full) {
+                entries.push((key.slice(name_bytes..), value));
+            }
+        }
+        entries.sort_unstable();
+        Ok(entries)
     }
 
     /// Everything in the catalog, as the changes that would make it, one after the other.
@@ -294,21 +351,17 @@ impl Catalog {
                 let Some(entry) = db.range(start..vec![b'e' + 1]).next() else {
                     return Ok(None);
                 };
-                let (key, stored) = entry?;
-                let value = load(db, &key, &stored)?;
-                Ok(Some((key.to_vec(), value)))
+                Ok(Some(entry?.0.to_vec()))
             })?;
-            let Some((key, value)) = found else {
+            let Some(place) = found else {
                 return Ok(());
             };
-            if let (Some((bucket, name)), Some(value)) = (entry_name(&key), value) {
-                each(Change::Put {
-                    bucket,
-                    key: name,
-                    value,
-                })?;
+            let entry = self.read(&place)?;
+            let named = entry.and_then(|(key, value)| Some((entry_name(&key)?, value)));
+            if let Some(((bucket, key), value)) = named {
+                each(Change::Put { bucket, key, value })?;
             }
-            after = Some(key);
+            after = Some(place);
         }
     }
 
@@ -351,7 +404,7 @@ fn replace(
     db: &sled::Db,
     batch: &mut sled::Batch,
     key: &[u8],
-    value: Option<&Bytes>,
+    value: Option<&[u8]>,
 ) -> sled::Result<()> {
     let before = db.get(key)?.and_then(|stored| chunk_count(&stored));
     let chunks = match value {
@@ -360,7 +413,7 @@ fn replace(
             0
         }
         Some(value) if value.len() <= VALUE_BYTES_MAX => {
-            batch.insert(key, [&[0], &value[..]].concat());
+            batch.insert(key, [&[0], value].concat());
             0
         }
         Some(value) => {
@@ -423,4 +476,74 @@ fn cursor_name(key: &[u8]) -> Option<(String, String)> {
 
 fn u64_from(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Keys;
+
+    const REACHED: Reached<'static> = Reached {
+        mark: Mark {
+            epoch: 1,
+            boot: 2,
+            applied: 3,
+        },
+        heads: &[],
+        changed: &[],
+    };
+
+    fn cipher(key: u8) -> Option<Arc<Cipher>> {
+        let cipher = Cipher::new(&Keys::new([key; 32], []));
+        Some(Arc::new(cipher.expect("random bytes")))
+    }
+
+    fn put(value: &'static str) -> Change {
+        Change::Put {
+            bucket: "b".into(),
+            key: "k".into(),
+            value: value.into(),
+        }
+    }
+
+    #[test]
+    fn a_catalog_opens_with_its_own_key_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (written, keys) in [
+            (None, [cipher(1), cipher(2)]),
+            (cipher(1), [cipher(2), None]),
+        ] {
+            let catalog = Catalog::open(directory.path(), written.clone());
+            catalog.wipe().expect("wiped");
+            catalog.apply(&[put("value")], REACHED).expect("applied");
+            drop(catalog);
+            for other in keys {
+                let catalog = Catalog::open(directory.path(), other);
+                assert_eq!(catalog.opens().ok(), Some(false));
+                assert_eq!(catalog.mark().ok(), Some(Some(REACHED.mark)));
+            }
+            let catalog = Catalog::open(directory.path(), written);
+            assert_eq!(catalog.opens().ok(), Some(true));
+            assert_eq!(
+                catalog.get("b", b"k").ok().flatten().as_deref(),
+                Some(&b"value"[..])
+            );
+        }
+    }
+
+    #[test]
+    fn an_entry_that_somebody_altered_puts_the_catalog_out_of_order() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let catalog = Catalog::open(directory.path(), cipher(1));
+        catalog.apply(&[put("value")], REACHED).expect("applied");
+        let place = catalog.form.place(&entry_key(b'e', "b", b"k")).into_owned();
+        let alter = |db: &sled::Db| {
+            let mut stored = db.get(&place)?.expect("applied").to_vec();
+            *stored.last_mut().expect("a tag") ^= 1;
+            db.insert(&place, stored).map(|_| ())
+        };
+        catalog.with(alter).expect("altered");
+        assert!(catalog.scan("b", b"").is_err() && !catalog.in_order());
+        assert!(catalog.get("b", b"k").is_err());
+    }
 }

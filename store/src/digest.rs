@@ -1,4 +1,4 @@
-//! BLAKE3 digests: what chains the segments of a stream together.
+//! BLAKE3 digests: what chains the segments of a stream together, and makes keys of keys.
 
 use crate::Error;
 use std::fs::File;
@@ -21,6 +21,16 @@ impl Digest {
             .map(|hasher| hasher.digest())
             .map_err(Error::storage("read", path))
     }
+}
+
+/// A key for one use, of a key that has others; `context` names the use.
+pub(crate) fn derive(context: &str, key: &[u8]) -> [u8; 32] {
+    blake3::derive_key(context, key)
+}
+
+/// What `bytes` amount to for whoever has the key, and nobody else can tell.
+pub(crate) fn keyed(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
+    *blake3::keyed_hash(key, bytes).as_bytes()
 }
 
 /// A digest being made, of bytes as they are written.

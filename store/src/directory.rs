@@ -3,8 +3,9 @@
 use crate::disk::Disk;
 use crate::segment::{Name, Preface};
 use crate::{Error, StreamName};
+use rustix::rand::GetRandomFlags;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -170,7 +171,7 @@ pub(crate) fn establish_epoch(disk: &Disk, directory: &Path) -> Result<u64, Erro
     let known = epoch(directory)?;
     let epoch = match known {
         Some(epoch) => epoch,
-        None => random()?,
+        None => u64::from_le_bytes(random()?),
     };
     let text = format!("{epoch:016x}\n");
     match std::fs::read(&path) {
@@ -193,13 +194,18 @@ pub(crate) fn establish_epoch(disk: &Disk, directory: &Path) -> Result<u64, Erro
     Ok(epoch)
 }
 
-fn random() -> Result<u64, Error> {
-    let source = Path::new("/dev/urandom");
-    let mut bytes = [0; 8];
-    File::open(source)
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(Error::storage("read", source))?;
-    Ok(u64::from_le_bytes(bytes))
+/// Random bytes of the kernel's. On a box that has only just started, waits until they are.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    const { assert!(N <= 256, "of this many, no signal cuts off some") }
+    let mut bytes = [0; N];
+    let source = Path::new("/dev/random");
+    match rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()) {
+        Ok(count) if count == N => Ok(bytes),
+        Ok(_) => Err(Error::storage("read", source)(
+            io::ErrorKind::UnexpectedEof.into(),
+        )),
+        Err(errno) => Err(Error::storage("read", source)(errno.into())),
+    }
 }
 
 /// The kernel's id of this boot; 0 where it does not tell.

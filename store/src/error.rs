@@ -1,5 +1,6 @@
 //! The one error type of the log.
 
+use crate::keys::{self, KeyId};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,6 +79,15 @@ pub enum Error {
         found: u16,
         known: u16,
     },
+    #[error("{}", keys::refusal(path, *needed, given))]
+    Key {
+        path: PathBuf,
+        /// `None` where the segment's header, which would tell, is damaged.
+        needed: Option<KeyId>,
+        given: Vec<KeyId>,
+    },
+    #[error("key file {}: {what}", path.display())]
+    KeyFile { path: PathBuf, what: String },
     #[error("the catalog {} failed: {reason}; it is rebuilt from the log", path.display())]
     Catalog { path: PathBuf, reason: String },
 }
@@ -110,7 +120,9 @@ impl Error {
             | Self::InUse { .. }
             | Self::Unwritable { .. }
             | Self::Volatile { .. }
-            | Self::Version { .. } => Class::Fatal,
+            | Self::Version { .. }
+            | Self::Key { .. }
+            | Self::KeyFile { .. } => Class::Fatal,
         }
     }
 

@@ -1,8 +1,11 @@
 //! The frame codec: bytes in, bytes out, no files. The layout is in the crate documentation.
 
+use crate::cipher::{Cipher, NONCE_BYTES, Nonce, SALT_BYTES, Salt, TAG_BYTES};
 use crate::encoding;
 use crate::view::{self, RecordViews};
 use crate::{Change, Codec, Kind, Offset, Record, WallNanos};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Starts every frame. Not text, so that it is rare inside payloads; the checksum decides.
@@ -24,23 +27,42 @@ pub(crate) mod flags {
     pub(crate) const SNAPSHOT_LAST: u8 = 8;
     /// Among the records is a gap record.
     pub(crate) const GAPS: u8 = 16;
-    pub(crate) const KNOWN: u8 = 31;
+    /// The payload is encrypted, and has a tag behind it.
+    pub(crate) const SEALED: u8 = 32;
+    pub(crate) const KNOWN: u8 = 63;
 }
+
+const EPOCH_BYTES: usize = 8;
+const PLACE_BYTES: usize = EPOCH_BYTES + 16;
+/// What of a header comes before its checksums.
+const FIELDS_BYTES: usize = 56;
 
 /// Ties a frame to its segment: checksums start from here, so that a frame that was copied from
 /// elsewhere, or is embedded in a payload, does not pass for one of this file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seed(u32);
+#[derive(Debug, Clone)]
+pub(crate) struct Seed {
+    /// The segment's epoch, base offset and sequence.
+    place: [u8; PLACE_BYTES],
+    checksum: u32,
+    /// What seals frames, and opens them.
+    pub(crate) cipher: Option<Arc<Cipher>>,
+}
 
 impl Seed {
     pub(crate) fn new(epoch: u64, base: Offset, sequence: u64) -> Self {
-        let crc = crc32c::crc32c(&epoch.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc, &base.0.to_le_bytes());
-        Self(crc32c::crc32c_append(crc, &sequence.to_le_bytes()))
+        let mut place = [0; PLACE_BYTES];
+        place[..EPOCH_BYTES].copy_from_slice(&epoch.to_le_bytes());
+        place[8..16].copy_from_slice(&base.0.to_le_bytes());
+        place[16..].copy_from_slice(&sequence.to_le_bytes());
+        Self {
+            place,
+            checksum: crc32c::crc32c(&place),
+            cipher: None,
+        }
     }
 
-    fn checksum(self, bytes: &[u8]) -> u32 {
-        crc32c::crc32c_append(self.0, bytes)
+    fn checksum(&self, bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.checksum, bytes)
     }
 }
 
@@ -55,6 +77,8 @@ pub(crate) struct Header {
     pub(crate) last_time: WallNanos,
     pub(crate) codec: Codec,
     pub(crate) flags: u8,
+    /// Part of the nonce of a sealed payload.
+    salt: Salt,
     pub(crate) payload_checksum: u32,
 }
 
@@ -73,6 +97,11 @@ pub(crate) enum Flaw {
     Field,
     #[error("payload does not decode")]
     Payload,
+    #[error("payload or header is not what was encrypted")]
+    Seal,
+    /// No damage: somebody has to give the key.
+    #[error("payload is encrypted, and no key was given")]
+    Locked,
 }
 
 impl Header {
@@ -89,8 +118,17 @@ impl Header {
         self.flags & flag != 0
     }
 
-    fn encode(&self, seed: Seed) -> [u8; HEADER_BYTES] {
+    fn encode(&self, seed: &Seed) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
+        bytes[..FIELDS_BYTES].copy_from_slice(&self.fields());
+        bytes[56..60].copy_from_slice(&self.payload_checksum.to_le_bytes());
+        let checksum = seed.checksum(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn fields(&self) -> [u8; FIELDS_BYTES] {
+        let mut bytes = [0; FIELDS_BYTES];
         bytes[0..4].copy_from_slice(&MARKER);
         bytes[4..8].copy_from_slice(&self.payload_bytes.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.body_bytes.to_le_bytes());
@@ -101,13 +139,11 @@ impl Header {
         bytes[40..48].copy_from_slice(&self.last_time.0.to_le_bytes());
         bytes[48] = self.codec as u8;
         bytes[49] = self.flags;
-        bytes[56..60].copy_from_slice(&self.payload_checksum.to_le_bytes());
-        let checksum = seed.checksum(&bytes[..60]);
-        bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+        bytes[50..56].copy_from_slice(&self.salt);
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], seed: Seed) -> Result<Self, Flaw> {
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], seed: &Seed) -> Result<Self, Flaw> {
         if bytes[0..4] != MARKER {
             return Err(Flaw::Marker);
         }
@@ -124,6 +160,7 @@ impl Header {
             last_time: WallNanos(u64_at(bytes, 40).cast_signed()),
             codec: Codec::from_byte(bytes[48]).ok_or(Flaw::Field)?,
             flags: bytes[49],
+            salt: *bytes[50..].first_chunk().expect("six bytes"),
             payload_checksum: u32_at(bytes, 56),
         };
         let sane = header.payload_bytes <= BODY_BYTES_MAX
@@ -133,7 +170,7 @@ impl Header {
         if sane { Ok(header) } else { Err(Flaw::Field) }
     }
 
-    pub(crate) fn verify(&self, payload: &[u8], seed: Seed) -> Result<(), Flaw> {
+    pub(crate) fn verify(&self, payload: &[u8], seed: &Seed) -> Result<(), Flaw> {
         if seed.checksum(payload) == self.payload_checksum {
             Ok(())
         } else {
@@ -145,15 +182,16 @@ impl Header {
     pub(crate) fn open<'a>(
         &self,
         payload: &[u8],
-        seed: Seed,
+        seed: &Seed,
         bytes: &'a mut Vec<u8>,
     ) -> Result<Body<'a>, Flaw> {
         self.verify(payload, seed)?;
+        let payload = self.unseal(payload, seed)?;
         let body_bytes = self.body_bytes as usize;
         // Memory that a large frame took is given back at the next small one.
         bytes.truncate(body_bytes);
         bytes.shrink_to(2 * BODY_BYTES_TARGET);
-        if !self.codec.unpack(payload, body_bytes, bytes) {
+        if !self.codec.unpack(&payload, body_bytes, bytes) {
             return Err(Flaw::Payload);
         }
         let body = Body::decode(bytes, self.base).ok_or(Flaw::Payload)?;
@@ -162,6 +200,44 @@ impl Header {
         } else {
             Err(Flaw::Payload)
         }
+    }
+
+    /// Encrypts the payload, which is `out` from `start` on, where the log has a key.
+    fn seal(&mut self, out: &mut Vec<u8>, start: usize, seed: &Seed) {
+        let Some(cipher) = &seed.cipher else {
+            return;
+        };
+        self.flags |= flags::SEALED;
+        self.salt = cipher.salt();
+        self.payload_bytes += TAG_BYTES as u32;
+        let mut payload = out.split_off(start);
+        cipher.seal_frame(&self.nonce(seed), &self.associated(seed), &mut payload);
+        out.append(&mut payload);
+    }
+
+    fn unseal<'p>(&self, payload: &'p [u8], seed: &Seed) -> Result<Cow<'p, [u8]>, Flaw> {
+        if !self.has(flags::SEALED) {
+            return Ok(payload.into());
+        }
+        let cipher = seed.cipher.as_ref().ok_or(Flaw::Locked)?;
+        let opened = cipher.open_frame(&self.nonce(seed), &self.associated(seed), payload);
+        opened.map(Cow::from).ok_or(Flaw::Seal)
+    }
+
+    fn nonce(&self, seed: &Seed) -> Nonce {
+        let mut nonce = [0; NONCE_BYTES];
+        nonce[..EPOCH_BYTES].copy_from_slice(&seed.place[..EPOCH_BYTES]);
+        nonce[EPOCH_BYTES..][..SALT_BYTES].copy_from_slice(&self.salt);
+        nonce[16..].copy_from_slice(&self.sequence.to_le_bytes());
+        nonce
+    }
+
+    /// What cannot be altered either: where the frame is, and its header.
+    fn associated(&self, seed: &Seed) -> [u8; PLACE_BYTES + FIELDS_BYTES] {
+        let mut bytes = [0; PLACE_BYTES + FIELDS_BYTES];
+        bytes[..PLACE_BYTES].copy_from_slice(&seed.place);
+        bytes[PLACE_BYTES..].copy_from_slice(&self.fields());
+        bytes
     }
 }
 
@@ -297,7 +373,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn finish(
         &self,
         sequence: u64,
-        seed: Seed,
+        seed: &Seed,
         codec: Codec,
         body: &mut Vec<u8>,
         out: &mut Vec<u8>,
@@ -309,7 +385,7 @@ impl<'a> Builder<'a> {
         let codec = codec.pack(body, out);
         let (first_time, last_time) = self.times.unwrap_or_default();
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a frame is small");
-        let header = Header {
+        let mut header = Header {
             payload_bytes: length(&out[payload..]),
             body_bytes: length(body),
             count: self.count,
@@ -321,8 +397,11 @@ impl<'a> Builder<'a> {
             flags: self.snapshot
                 | (u8::from(self.has_changes()) * flags::CHANGES)
                 | (u8::from(self.has_gaps) * flags::GAPS),
-            payload_checksum: seed.checksum(&out[payload..]),
+            salt: Salt::default(),
+            payload_checksum: 0,
         };
+        header.seal(out, payload, seed);
+        header.payload_checksum = seed.checksum(&out[payload..]);
         out[start..payload].copy_from_slice(&header.encode(seed));
         header
     }
@@ -361,7 +440,7 @@ mod tests {
     }
 
     /// The sample as a frame of two appends.
-    fn written(seed: Seed) -> (Header, Vec<u8>) {
+    fn written(seed: &Seed) -> (Header, Vec<u8>) {
         let (records, changes) = sample();
         let appends = [
             Encoded::new(&records[..1], changes),
@@ -377,15 +456,15 @@ mod tests {
     #[test]
     fn a_frame_reads_back() {
         let seed = Seed::new(1, Offset(2), 3);
-        let (written, bytes) = written(seed);
+        let (written, bytes) = written(&seed);
         let (head, payload) = bytes.split_first_chunk().expect("a header");
-        let header = Header::decode(head, seed).expect("valid");
+        let header = Header::decode(head, &seed).expect("valid");
         assert_eq!(header, written);
         assert_eq!(header.next(), Offset(42));
         assert_eq!(header.first_time, WallNanos(-5));
         assert!(header.has(flags::CHANGES));
         let mut bytes = Vec::new();
-        let body = header.open(payload, seed, &mut bytes).expect("valid");
+        let body = header.open(payload, &seed, &mut bytes).expect("valid");
         let (records, changes) = sample();
         let found: Vec<_> = body
             .records
@@ -397,30 +476,30 @@ mod tests {
 
     #[test]
     fn a_frame_belongs_to_its_segment() {
-        let (_, bytes) = written(Seed::new(1, Offset(2), 3));
+        let (_, bytes) = written(&Seed::new(1, Offset(2), 3));
         let head = bytes.first_chunk().expect("a header");
         let elsewhere = Seed::new(1, Offset(2), 4);
-        assert_eq!(Header::decode(head, elsewhere), Err(Flaw::HeaderChecksum));
+        assert_eq!(Header::decode(head, &elsewhere), Err(Flaw::HeaderChecksum));
     }
 
     proptest! {
         #[test]
         fn any_flipped_bit_is_noticed(at in 0usize..1000, bit in 0u8..8) {
             let seed = Seed::new(1, Offset(2), 3);
-            let (_, mut bytes) = written(seed);
+            let (_, mut bytes) = written(&seed);
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             let (head, payload) = bytes.split_first_chunk().expect("a header");
             let mut body = Vec::new();
-            let opened = Header::decode(head, seed)
-                .and_then(|header| header.open(payload, seed, &mut body).map(|_| ()));
+            let opened = Header::decode(head, &seed)
+                .and_then(|header| header.open(payload, &seed, &mut body).map(|_| ()));
             prop_assert!(opened.is_err());
         }
 
         #[test]
         fn noise_never_panics(bytes: [u8; HEADER_BYTES], payload: Vec<u8>) {
             let seed = Seed::new(0, Offset(0), 0);
-            let _ = Header::decode(&bytes, seed);
+            let _ = Header::decode(&bytes, &seed);
             let _ = Body::decode(&payload, Offset(0));
         }
     }

@@ -127,7 +127,7 @@ impl Found {
         }
         let seed = walk.seed();
         let mut bytes = Vec::new();
-        if let Ok(body) = header.open(walk.payload(at, header)?, seed, &mut bytes) {
+        if let Ok(body) = header.open(walk.payload(at, header)?, &seed, &mut bytes) {
             let gaps = body
                 .records
                 .filter(|(offset, record)| *offset >= first && record.kind == Kind::Gap);

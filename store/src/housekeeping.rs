@@ -226,7 +226,7 @@ impl Writer {
             frame.snapshot = flags::SNAPSHOT | std::mem::take(&mut first) | last;
             bytes.clear();
             let codec = track.stream.options.codec;
-            frame.finish(*next_sequence, segment.seed, codec, &mut body, &mut bytes);
+            frame.finish(*next_sequence, &segment.seed, codec, &mut body, &mut bytes);
             *next_sequence += 1;
             total += bytes.len() as u64;
             track.write(&disk, &bytes, false)

@@ -3,14 +3,17 @@
 //! Nothing here writes, takes the lock, or needs the catalog. Beside a live node the last bytes
 //! of a stream's newest segment may be a commit under way; they show as `unfinished_bytes`.
 
+use crate::cipher::Cipher;
 use crate::digest::Digest;
 use crate::directory;
 use crate::frame::{Flaw, Header};
+use crate::keys;
 use crate::segment::{self, Check, HEADER_BYTES, Name, Preface, Segment, Step, Walk};
-use crate::{Error, Offset, Record, StreamName};
+use crate::{Error, Keys, Offset, Record, StreamName};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One stream, as its files say.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +36,8 @@ pub struct Report {
     pub bytes: u64,
     /// At the ends of newest segments: a commit under way, or one that never finished.
     pub unfinished_bytes: u64,
+    /// Frames that no key was given for: of these, only the checksums were looked at.
+    pub locked_frames: u64,
     pub faults: Vec<Fault>,
 }
 
@@ -68,6 +73,8 @@ pub enum FaultKind {
     /// The hash chain breaks where all checksums pass, or a header is that of another file. No
     /// disk does that: a segment was altered, replaced or removed.
     Chain,
+    /// Every checksum of a frame passes, and it is not what was encrypted. No disk does that either.
+    Seal,
 }
 
 /// Every stream in the data directory, in name order.
@@ -75,7 +82,7 @@ pub fn streams(data_directory: &Path) -> Result<Vec<StreamSummary>, Error> {
     let epoch = epoch(data_directory)?;
     let names = directory::list(data_directory)?;
     let summary = |name: StreamName| {
-        let segments = segments(data_directory, &name, epoch)?;
+        let segments = segments(data_directory, &name, epoch, None)?;
         let mut head = Offset::ZERO;
         // Only the newest tells where the stream ends, unless nothing is in it yet.
         if let Some(newest) = segments.last() {
@@ -97,18 +104,27 @@ pub fn streams(data_directory: &Path) -> Result<Vec<StreamSummary>, Error> {
 }
 
 /// The records of a stream from `from` on, to the end there is now. What does not read is
-/// passed over; [`verify`] names it.
-pub fn records(data_directory: &Path, stream: &StreamName, from: Offset) -> Result<Records, Error> {
+/// passed over; [`verify`] names it. [`Error::Key`] where they are encrypted with no key of `keys`.
+pub fn records(
+    data_directory: &Path,
+    stream: &StreamName,
+    from: Offset,
+    keys: Option<&Keys>,
+) -> Result<Records, Error> {
+    let cipher = cipher(keys)?;
     let epoch = epoch(data_directory)?;
     if !directory::list(data_directory)?.contains(stream) {
         return Err(Error::UnknownStream {
             name: stream.to_string(),
         });
     }
-    let mut segments: VecDeque<_> = segments(data_directory, stream, epoch)?.into();
+    let segments = segments(data_directory, stream, epoch, cipher.as_ref())?;
+    let mut segments: VecDeque<_> = segments.into();
     while segments.get(1).is_some_and(|next| next.name.base <= from) {
         segments.pop_front();
     }
+    let paths = segments.iter().map(|segment| segment.path.clone());
+    keys::check_segments(paths, cipher.as_deref())?;
     Ok(Records {
         segments,
         walk: None,
@@ -169,10 +185,15 @@ impl Records {
             return Ok(true);
         }
         let seed = walk.seed();
-        if let Ok(body) = header.open(walk.payload(at, &header)?, seed, &mut self.body) {
-            let wanted = body.records.filter(|(at, _)| *at >= self.from);
-            self.ahead
-                .extend(wanted.map(|(at, record)| (at, record.to_record())));
+        match header.open(walk.payload(at, &header)?, &seed, &mut self.body) {
+            Ok(body) => {
+                let wanted = body.records.filter(|(at, _)| *at >= self.from);
+                self.ahead
+                    .extend(wanted.map(|(at, record)| (at, record.to_record())));
+            }
+            // Begun since we looked, by a node that was given a key since.
+            Err(Flaw::Locked) => return Err(walk.locked()),
+            Err(_) => {}
         }
         Ok(true)
     }
@@ -180,13 +201,15 @@ impl Records {
 
 /// Reads every byte of every segment: headers, checksums, whether records decode, whether
 /// offsets follow one another, and whether the digest in each header is that of the segment
-/// before. Damage is reported, not an error.
-pub fn verify(data_directory: &Path) -> Result<Report, Error> {
+/// before. Damage is reported, not an error. What is encrypted and has no key among `keys` is
+/// counted, and all but what is inside is checked.
+pub fn verify(data_directory: &Path, keys: Option<&Keys>) -> Result<Report, Error> {
+    let cipher = cipher(keys)?;
     let epoch = epoch(data_directory)?;
     let mut report = Report::default();
     for name in directory::list(data_directory)? {
         report.streams += 1;
-        let segments = segments(data_directory, &name, epoch)?;
+        let segments = segments(data_directory, &name, epoch, cipher.as_ref())?;
         // What a segment is to follow: where its offsets begin, and what its header names.
         let mut before = (None, None);
         for (index, segment) in segments.iter().enumerate() {
@@ -194,6 +217,7 @@ pub fn verify(data_directory: &Path) -> Result<Report, Error> {
                 stream: name.as_str(),
                 segment,
                 newest: index + 1 == segments.len(),
+                locked: false,
                 report: &mut report,
             };
             before = match check.run(epoch, before) {
@@ -228,6 +252,8 @@ struct Verification<'a> {
     stream: &'a str,
     segment: &'a Segment,
     newest: bool,
+    /// Its header names a key that was not given.
+    locked: bool,
     report: &'a mut Report,
 }
 
@@ -261,6 +287,8 @@ impl Verification<'_> {
             self.fault(Damage, 0, "the segment's header is damaged", None);
             return Ok(());
         };
+        let cipher = self.segment.seed.cipher.as_deref();
+        self.locked = preface.key.is_some_and(|key| !keys::knows(cipher, key));
         if preface.name != self.segment.name || preface.epoch != epoch {
             let what = "the segment's header is not that of this file";
             self.fault(Chain, 0, what, None);
@@ -275,7 +303,7 @@ impl Verification<'_> {
     }
 
     fn frames(&mut self, expected: Offset) -> Result<Frames, Error> {
-        use FaultKind::{Damage, Missing};
+        use FaultKind::{Damage, Missing, Seal};
         self.report.segments += 1;
         self.report.bytes += self.segment.bytes();
         let base = self.segment.name.base;
@@ -305,10 +333,13 @@ impl Verification<'_> {
                         self.fault(Missing, at, "records are missing", gone);
                     }
                     let seed = walk.seed();
-                    let opened = header.open(walk.payload(at, &header)?, seed, &mut body);
-                    if let Err(flaw) = opened {
-                        let gone = missing(header.base, header.next());
-                        self.fault(Damage, at, &flaw.to_string(), gone);
+                    let gone = missing(header.base, header.next());
+                    match header.open(walk.payload(at, &header)?, &seed, &mut body) {
+                        Ok(_) => {}
+                        Err(Flaw::Locked) => self.report.locked_frames += 1,
+                        Err(Flaw::Seal) if self.locked => self.report.locked_frames += 1,
+                        Err(Flaw::Seal) => self.fault(Seal, at, &Flaw::Seal.to_string(), gone),
+                        Err(flaw) => self.fault(Damage, at, &flaw.to_string(), gone),
                     }
                     self.report.frames += 1;
                     self.report.records += u64::from(header.count);
@@ -372,14 +403,24 @@ fn epoch(data_directory: &Path) -> Result<u64, Error> {
     })
 }
 
-fn segments(data_directory: &Path, stream: &StreamName, epoch: u64) -> Result<Vec<Segment>, Error> {
+fn cipher(keys: Option<&Keys>) -> Result<Option<Arc<Cipher>>, Error> {
+    let cipher = keys.map(Cipher::new).transpose()?;
+    Ok(cipher.map(Arc::new))
+}
+
+fn segments(
+    data_directory: &Path,
+    stream: &StreamName,
+    epoch: u64,
+    cipher: Option<&Arc<Cipher>>,
+) -> Result<Vec<Segment>, Error> {
     let directory = directory::streams(data_directory).join(stream.as_str());
     let names = Name::list(&directory).map_err(Error::storage("list", &directory))?;
     let segment = |name: Name| {
         let path = directory.join(name.file());
         // A live node may have retired it since we listed it.
         let bytes = std::fs::metadata(path).map_or(0, |found| found.len());
-        Segment::new(&directory, epoch, name, bytes, name.base)
+        Segment::new(&directory, epoch, name, bytes, name.base).with_cipher(cipher)
     };
     Ok(names
         .into_iter()

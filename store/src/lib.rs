@@ -23,7 +23,7 @@
 //! # What it is not
 //!
 //! Not a database: no index by time or source, one bucket scan reads all it finds into memory.
-//! Not replicated, not encrypted: room for that is in the segment header.
+//! Not replicated. Encrypted only with keys ([`Options::keys`]), and then not all of it: see below.
 //! Two limits no checksum lifts: an acknowledged frame that a lying disk loses from the very end
 //! of the newest segment looks like a write that never finished, and is noted only where a
 //! cursor, the clean-stop marker or the catalog remembers it; and damage in older segments is
@@ -106,6 +106,33 @@
 //! is given back, until the write succeeds or the reserve is used up. What a commit leaves of its
 //! share is taken back before anybody is told of it.
 //!
+//! # Encryption
+//!
+//! With [`Options::keys`] the payload of every frame is sealed with XChaCha20-Poly1305, records,
+//! changes and snapshots alike, and so is what sled has of them. A stolen disk tells the names of
+//! streams, and how many records of how many bytes, compressed, were written when; no topic, no
+//! value, no attribute, no bucket, key or cursor. That holds as long as the key is not on the same
+//! disk: hand it over as a systemd credential that the TPM has sealed, or on another medium.
+//! Whoever can read the memory of the running node has the key.
+//!
+//! The first of the [`Keys`] seals what is written, all open what is read; each segment names the
+//! one it needs. A log with segments of a key that is not there does not open ([`Error::Key`]),
+//! and is not touched: nothing in it counts as damage. So a log that was sealed once is never
+//! written in clear again. What was written in clear before reads on, and stays in clear until
+//! retention takes it (copies in `quarantine/`, until somebody removes them), but for the catalog:
+//! its journal is written anew with the key, and its database is removed and made anew, at the
+//! first opening with another key than before. (What was removed from a flash disk may be found in
+//! its spare blocks: to be sure, begin with an empty disk.) A key can leave the key file when no
+//! segment names it any more.
+//!
+//! No nonce is used twice: sequence numbers are not, in one life of a log, and each life draws 48
+//! random bits that are in its nonces too, for numbers that were given out before a crash, and for
+//! copies of a disk. A frame that passes its checksums and does not open was altered: its records
+//! are damage ([`inspect::FaultKind::Seal`]), its bytes stay where they are. The seal covers the
+//! header of the frame and its place, so that no frame passes for another. It does not prove that
+//! a frame was not removed, which the hash chain does, nor that the newest are all there, nor that
+//! nobody put a segment in clear where a sealed one was.
+//!
 //! # Files of a data directory
 //!
 //! ```text
@@ -140,12 +167,13 @@
 //!  32   8  base offset: that of the first record in it
 //!  40   8  sequence: no frame in it has a lower one, all in earlier segments do
 //!  48   8  created, ns since the Unix epoch (signed)
-//!  56   4  flags: 2 appends were acknowledged before they were synced
+//!  56   4  flags: 1 its frames are encrypted, 2 appends were acknowledged before they were synced
 //!  60   4  0
 //!  64  32  BLAKE3 of the segment before; 0 in a stream's first
 //!  96   1  length of the stream's name
 //!  97  64  the name, padded with 0
-//! 161  91  0
+//! 161   8  id of the key they are encrypted with, 0 if they are not
+//! 169  83  0
 //! 252   4  CRC32C of bytes 0..252
 //!
 //! frame header, 64 bytes, then the payload
@@ -159,8 +187,8 @@
 //!  40   8  latest event time
 //!  48   1  codec: 0 none, 1 lz4 block, 2 zstd
 //!  49   1  flags: 1 has changes, 2 part of a snapshot, 4 its first part, 8 its last,
-//!            16 has gap records
-//!  50   6  0
+//!            16 has gap records, 32 the payload is encrypted
+//!  50   6  salt of an encrypted payload, 0 if it is not
 //!  56   4  CRC32C of the payload
 //!  60   4  CRC32C of bytes 0..60 of this header
 //! ```
@@ -169,6 +197,27 @@
 //! the segment's epoch, base offset and sequence. So a frame copied from elsewhere, or embedded
 //! in a payload, does not pass. All three are also known from the file's name and `epoch`: a
 //! segment whose header is damaged still reads.
+//!
+//! **Encrypted payloads.** Keys are 32 bytes. What is used is derived from them, with the key
+//! derivation mode of BLAKE3, by these contexts:
+//!
+//! ```text
+//! skerry log format 1: key id             its first 8 bytes name the key; shown as hex
+//! skerry log format 1: frames             key of XChaCha20-Poly1305 for payloads
+//! skerry log format 1: catalog entries    the same for what is in sled
+//! skerry log format 1: catalog names      key of BLAKE3's keyed mode, for names in sled
+//! ```
+//!
+//! The payload is the ciphertext of the compressed body, then the tag of 16 bytes; the header's
+//! length of it includes the tag. Checksums and digests are of these bytes, and need no key.
+//!
+//! ```text
+//! nonce, 24 bytes                         associated data, 80 bytes
+//!   0   8  the segment's epoch              0  24  the segment's epoch, base offset, sequence
+//!   8   6  salt                            24  56  bytes 0..56 of the frame's header
+//!  14   2  0
+//!  16   8  sequence number of the frame
+//! ```
 //!
 //! **Hash chain.** The segment before is the newest one of the same stream, `_catalog` included,
 //! that holds an intact frame. Its digest is that of the file from byte 0 to the end of its last
@@ -212,17 +261,20 @@
 mod age;
 mod append;
 mod catalog;
+mod cipher;
 mod codec;
 mod digest;
 mod directory;
 mod disk;
 mod encoding;
+mod entry;
 mod error;
 mod frame;
 mod full_disk;
 mod give_up;
 mod housekeeping;
 pub mod inspect;
+mod keys;
 mod log;
 mod options;
 mod plan;
@@ -246,6 +298,7 @@ pub use codec::Codec;
 #[doc(hidden)]
 pub use disk::{Disk, Done, Fault, Operation};
 pub use error::{Class, Error};
+pub use keys::{KeyId, Keys};
 pub use log::{Log, Pending};
 pub use options::{Durability, Options, StreamName, StreamOptions, WhenFull};
 pub use queue::Producer;

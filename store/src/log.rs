@@ -2,11 +2,13 @@
 
 use crate::age::Ages;
 use crate::catalog::Catalog;
+use crate::cipher::Cipher;
 use crate::directory;
 use crate::disk::Disk;
 use crate::frame::Encoded;
 use crate::give_up;
 use crate::housekeeping::Snapshots;
+use crate::keys;
 use crate::queue::{Answer, Company, Producer, Queue};
 use crate::recovery::{self, Found, Marker};
 use crate::replay::{self, Truth};
@@ -142,7 +144,8 @@ impl Log {
         self.0.shared.catalog.get(bucket, key)
     }
 
-    /// All entries of a bucket whose key starts with `prefix`, in key order.
+    /// All entries of a bucket whose key starts with `prefix`, in key order. In a log with keys
+    /// the whole bucket is read for it.
     pub fn scan(&self, bucket: &str, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Error> {
         self.0.shared.catalog.scan(bucket, prefix)
     }
@@ -211,6 +214,9 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         epoch,
         boot: disk.boot_id().unwrap_or_else(directory::boot_id),
     };
+    let cipher = options.keys.as_ref().map(Cipher::new).transpose()?;
+    let cipher = cipher.map(Arc::new);
+    keys::check(&directory, cipher.as_deref())?;
     let marker = Marker::take(&disk, &directory)?;
     let mut recovery = Recovery {
         clean_stop: marker.is_some(),
@@ -232,7 +238,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         let path = directory::streams(&directory).join(stream.name.as_str());
         disk.create_directory(&path)
             .map_err(Error::storage("create", &path))?;
-        let found = recovery::recover(&disk, &path, epoch)?;
+        let found = recovery::recover(&disk, &path, epoch, cipher.as_ref())?;
         let lacks = !recovery.clean_stop && found.may_lack(origin.boot, stream.durability);
         lacking.push(lacks.then_some(found.last_time));
         let Found {
@@ -258,7 +264,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     disk.sync_directory(&directory::streams(&directory))
         .map_err(Error::storage("sync", &directory))?;
 
-    let catalog = Catalog::open(&directory.join("catalog"));
+    let catalog = Catalog::open(&directory.join("catalog"), cipher.clone());
     let journal = streams
         .iter()
         .position(|stream| stream.options.name == StreamName::catalog())
@@ -331,7 +337,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             let note = recovery::loss(&catalog, name, (found, floor), reason.to_owned());
             notes.extend(note.map(|note| (index, note)));
         }
-        let mut track = Track::new(Arc::clone(stream), head, digests[index]);
+        let mut track = Track::new(Arc::clone(stream), head, digests[index], cipher.clone());
         track.remove_below = give_up::tail(&catalog, name);
         stream.raise_floor(track.remove_below);
         tracks.push(track);
@@ -341,6 +347,8 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
     let incomplete = recovery.torn_bytes + recovery.records_missing > 0
         || damage.iter().any(|damage| !damage.is_empty())
         || synchronised.ahead;
+    // A journal that is clear, or sealed with an older key, makes way for one that is not.
+    let outdated = keys::is_outdated(&streams[journal].segments(), cipher.as_deref());
     let (poison, poisoned) = watch::channel(None);
     let ages = Ages::load(&catalog, &streams);
     let shared = Shared {
@@ -370,7 +378,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
             change_bytes_since: shared.streams[journal].bytes(),
             bytes: synchronised.snapshot_bytes,
             segment_bytes: options.segment_bytes,
-            wanted: incomplete && !synchronised.rebuilt,
+            wanted: outdated || incomplete && !synchronised.rebuilt,
         },
         ages,
         reserve,

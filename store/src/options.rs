@@ -1,6 +1,6 @@
 //! What the opener of a log decides.
 
-use crate::{Codec, Error};
+use crate::{Codec, Error, Keys};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +123,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Open even where the directory is in memory (tmpfs).
     pub allow_volatile: bool,
+    /// Encrypts what is written from now on. A log that was encrypted once opens with its keys
+    /// only, so this is for good.
+    pub keys: Option<Keys>,
 }
 
 impl Options {
@@ -138,6 +141,7 @@ impl Options {
             commit_interval_min: Duration::ZERO,
             segment_bytes: 16 * 1024 * 1024,
             allow_volatile: false,
+            keys: None,
         }
     }
 }

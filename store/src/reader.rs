@@ -236,12 +236,14 @@ impl Open {
             }
             let seed = self.walk.seed();
             let payload = self.walk.payload(at, &header)?;
-            return match frame.fill(payload, &header, seed, position) {
+            return match frame.fill(payload, &header, &seed, position) {
                 Ok(()) => Ok(Loaded::Records),
+                Err(Flaw::Locked) => Err(self.walk.locked()),
                 Err(flaw) => {
                     let path = self.segment.path.display();
                     tracing::error!(%path, at, %flaw, "a frame is damaged and was skipped");
-                    Ok(Loaded::Missing(header.next()))
+                    // Where records go on is for the next frame to say.
+                    continue;
                 }
             };
         }
@@ -268,7 +270,7 @@ impl Frame {
         &mut self,
         payload: &[u8],
         header: &Header,
-        seed: Seed,
+        seed: &Seed,
         position: Offset,
     ) -> Result<(), Flaw> {
         (self.rest_bytes, self.left) = (0, 0);

@@ -5,9 +5,10 @@
 
 use crate::append::OWN_BUCKET;
 use crate::catalog::Catalog;
+use crate::cipher::Cipher;
 use crate::digest::Digest;
 use crate::disk::Disk;
-use crate::frame::{Encoded, Flaw};
+use crate::frame::{Encoded, Flaw, flags};
 use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step};
 use crate::{Change, Durability, Error, Gap, Offset, WallNanos};
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,12 @@ pub(crate) struct Damage {
 }
 
 /// Reads what a stream's directory holds, and mends the end of its newest segment.
-pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found, Error> {
+pub(crate) fn recover(
+    disk: &Disk,
+    directory: &Path,
+    epoch: u64,
+    cipher: Option<&Arc<Cipher>>,
+) -> Result<Found, Error> {
     // What is seen now has to be there after a power cut, too.
     disk.sync_directory(directory)
         .map_err(Error::storage("sync", directory))?;
@@ -108,6 +114,7 @@ pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found
         // Corrected below where there is no next segment to tell.
         let next = names.get(index + 1).map_or(name.base, |next| next.base);
         let segment = Segment::new(directory, epoch, name, bytes, next);
+        let segment = segment.with_cipher(cipher);
         found.segments.push(Arc::new(segment));
     }
     if let Some(newest) = found.segments.last() {
@@ -131,7 +138,7 @@ pub(crate) fn recover(disk: &Disk, directory: &Path, epoch: u64) -> Result<Found
 /// Cuts off what is torn at the end of one segment. False if it holds no frame.
 fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, Error> {
     Preface::read(&segment.path)?;
-    let survey = Survey::of(segment)?;
+    let survey = Survey::of(segment, Look::AtChecksums)?;
     let path = &segment.path;
     let file = File::options()
         .write(true)
@@ -164,6 +171,15 @@ fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, 
     Ok(true)
 }
 
+/// How closely a survey looks at frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    AtChecksums,
+    /// Also at what the payload holds. For what is already known to be damaged: a frame that
+    /// passes its checksum and does not open was never torn, and is nothing to cut off.
+    Inside,
+}
+
 /// One segment, read in full.
 struct Survey {
     damage: Vec<Damage>,
@@ -178,7 +194,7 @@ struct Survey {
 }
 
 impl Survey {
-    fn of(segment: &Arc<Segment>) -> Result<Self, Error> {
+    fn of(segment: &Arc<Segment>, look: Look) -> Result<Self, Error> {
         let mut walk = segment.walk(HEADER_BYTES as u64)?;
         let mut survey = Self {
             damage: Vec::new(),
@@ -189,10 +205,20 @@ impl Survey {
             last_time: None,
             torn: None,
         };
-        let mut broken = None;
+        let (mut broken, mut body) = (None, Vec::new());
         loop {
             match walk.step(Check::Payload)? {
                 Step::Frame { at, header } => {
+                    let seed = walk.seed();
+                    if header.has(flags::SEALED) && seed.cipher.is_none() {
+                        return Err(walk.locked());
+                    }
+                    if look == Look::Inside
+                        && let Err(flaw) = header.open(walk.payload(at, &header)?, &seed, &mut body)
+                    {
+                        broken = Some(flaw);
+                        continue;
+                    }
                     if let Some(flaw) = broken.take() {
                         survey.damaged(segment, at, header.base, flaw);
                     }
@@ -210,7 +236,10 @@ impl Survey {
                     survey.torn = Some((flaw, until));
                     return Ok(survey);
                 }
-                Step::End { .. } => return Ok(survey),
+                Step::End { at } => {
+                    survey.torn = broken.map(|flaw| (flaw, at));
+                    return Ok(survey);
+                }
             }
         }
     }
@@ -230,7 +259,7 @@ impl Survey {
 
 /// The damage in a segment that a reader came upon, and that is known to end at `end`.
 pub(crate) fn survey(segment: &Arc<Segment>, end: Offset) -> Result<Vec<Damage>, Error> {
-    let mut survey = Survey::of(segment)?;
+    let mut survey = Survey::of(segment, Look::Inside)?;
     if let Some((flaw, _)) = survey.torn {
         survey.damaged(segment, segment.bytes(), end, flaw);
     }

@@ -2,7 +2,7 @@
 //! has not seen, and what cannot be trusted is made anew.
 
 use crate::catalog::{Catalog, Mark, Reached};
-use crate::frame::flags;
+use crate::frame::{Flaw, flags};
 use crate::segment::{Check, HEADER_BYTES, Segment, Step, Walk};
 use crate::stream::Stream;
 use crate::{Change, Error, Offset};
@@ -80,8 +80,8 @@ pub(crate) fn remembered_heads(catalog: &Catalog, epoch: u64) -> BTreeMap<String
 }
 
 /// Brings the catalog up to the log's mark. It is rebuilt unless it is of this log, not ahead of
-/// it, and not from before a power cut (sled is never synced, so only then is it what was
-/// written).
+/// it, of the key that seals now, and not from before a power cut (sled is never synced, so only
+/// then is it what was written).
 ///
 /// Records and changes of one append are true together: when a stream has lost its end, the
 /// changes that went with the records are taken back. The journal's frames have changes only;
@@ -99,6 +99,7 @@ pub(crate) fn synchronise(
             && found.applied <= mark.applied
             && found.applied >= snapshot.last
             && (clean_stop || found.boot == mark.boot)
+            && catalog.opens().unwrap_or(false)
     });
     let ahead = Ahead::find(catalog, truth, last_frames).ok();
     let usable = usable.zip(ahead).filter(|(_, ahead)| !ahead.of_records);
@@ -313,8 +314,9 @@ impl Changes {
                         continue;
                     }
                     let seed = walk.seed();
-                    match header.open(walk.payload(at, &header)?, seed, &mut self.body) {
+                    match header.open(walk.payload(at, &header)?, &seed, &mut self.body) {
                         Ok(body) => return Ok(Some((header.sequence, body.changes))),
+                        Err(Flaw::Locked) => return Err(walk.locked()),
                         Err(flaw) => tracing::error!(
                             sequence = header.sequence, %flaw,
                             "a damaged frame held catalog changes"

@@ -1,7 +1,9 @@
 //! One segment file: its name, its header, and the walk over its frames.
 
+use crate::cipher::Cipher;
 use crate::digest::Digest;
 use crate::frame::{self, Flaw, Header, Seed};
+use crate::keys::{self, KeyId};
 use crate::retention::Held;
 use crate::{Error, Offset, WallNanos};
 use std::fs::File;
@@ -9,15 +11,17 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) const HEADER_BYTES: usize = 256;
 pub(crate) const VERSION: u16 = 1;
 /// Where in a header the digest of the segment before is.
 pub(crate) const PREVIOUS_AT: u64 = 64;
 const MAGIC: [u8; 4] = *b"SKRY";
-/// Bits of the header's flags. The first is kept for segments with encrypted frames.
-const FLAG_INTERVAL: u32 = 2;
+/// Bits of the header's flags: the frames are encrypted; appends were acknowledged before they were
+/// synced.
+const SEALED: u8 = 1;
+const INTERVAL: u8 = 2;
 /// One entry of the sparse index stands for at least this many bytes.
 const MARK_BYTES: u64 = 256 * 1024;
 /// How much of a file a walk holds at a time, besides a frame that is larger.
@@ -71,6 +75,8 @@ pub(crate) struct Preface {
     /// Of the segment before, which chains them.
     pub(crate) previous: Digest,
     pub(crate) stream: String,
+    /// What its frames are encrypted with.
+    pub(crate) key: Option<KeyId>,
 }
 
 impl Preface {
@@ -84,8 +90,13 @@ impl Preface {
         bytes[32..40].copy_from_slice(&self.name.base.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.name.sequence.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.created.0.to_le_bytes());
-        let flags = u32::from(self.interval) * FLAG_INTERVAL;
-        bytes[56..60].copy_from_slice(&flags.to_le_bytes());
+        if self.interval {
+            bytes[56] |= INTERVAL;
+        }
+        if let Some(key) = self.key {
+            bytes[56] |= SEALED;
+            bytes[161..169].copy_from_slice(&key.0);
+        }
         bytes[64..96].copy_from_slice(&self.previous.0);
         let stream = self.stream.as_bytes();
         bytes[96] = stream.len() as u8;
@@ -121,9 +132,11 @@ impl Preface {
                 sequence: u64_at(40),
             },
             created: WallNanos(u64_at(48).cast_signed()),
-            interval: bytes[56] & FLAG_INTERVAL as u8 != 0,
+            interval: bytes[56] & INTERVAL != 0,
             previous: Digest(bytes[64..96].try_into().expect("32 bytes")),
             stream: stream.to_owned(),
+            key: (bytes[56] & SEALED != 0)
+                .then(|| KeyId(*bytes[161..].first_chunk().expect("eight bytes"))),
         }))
     }
 
@@ -164,6 +177,12 @@ impl Segment {
             marks: Mutex::default(),
             reported: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with what seals and opens its frames.
+    pub(crate) fn with_cipher(mut self, cipher: Option<&Arc<Cipher>>) -> Self {
+        self.seed.cipher = cipher.cloned();
+        self
     }
 
     /// How much of the file is on the device.
@@ -213,7 +232,7 @@ impl Segment {
     }
 
     pub(crate) fn walk(&self, from: u64) -> Result<Walk, Error> {
-        Walk::open(&self.path, self.seed, from, self.bytes())
+        Walk::open(&self.path, self.seed.clone(), from, self.bytes())
     }
 }
 
@@ -323,17 +342,24 @@ impl Walk {
             .map(|bytes| bytes.unwrap_or_default())
     }
 
-    pub(crate) const fn seed(&self) -> Seed {
-        self.seed
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed.clone()
+    }
+
+    /// What to say of a frame whose flaw is [`Flaw::Locked`].
+    pub(crate) fn locked(&self) -> Error {
+        let preface = Preface::read(&self.path).ok().flatten();
+        let needed = preface.and_then(|preface| preface.key);
+        keys::missing(&self.path, needed, self.seed.cipher.as_deref())
     }
 
     fn frame(&mut self, at: u64, check: Check) -> Result<Result<Header, Flaw>, Error> {
-        let seed = self.seed;
+        let seed = self.seed.clone();
         let end = self.end;
         let Some(bytes) = self.bytes(at, frame::HEADER_BYTES)? else {
             return Ok(Err(Flaw::Short));
         };
-        let header = match Header::decode(bytes.first_chunk().expect("a header's bytes"), seed) {
+        let header = match Header::decode(bytes.first_chunk().expect("a header's bytes"), &seed) {
             Ok(header) if at + header.frame_bytes() <= end => header,
             Ok(_) => return Ok(Err(Flaw::Short)),
             Err(flaw) => return Ok(Err(flaw)),
@@ -342,7 +368,7 @@ impl Walk {
             return Ok(Ok(header));
         }
         let payload = self.payload(at, &header)?;
-        Ok(header.verify(payload, seed).map(|()| header))
+        Ok(header.verify(payload, &seed).map(|()| header))
     }
 
     /// The next intact frame at or after `from`.

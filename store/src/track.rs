@@ -9,6 +9,7 @@
 //!
 //! In a stream of [`Durability::Sync`] what is kept is synced.
 
+use crate::cipher::Cipher;
 use crate::digest::{Digest, Hasher};
 use crate::disk::Disk;
 use crate::segment::{HEADER_BYTES, Name, Preface, Segment};
@@ -46,6 +47,7 @@ pub(crate) struct Track {
     active: Option<Active>,
     /// Digest of the newest segment with a frame that an earlier run wrote.
     found: Digest,
+    cipher: Option<Arc<Cipher>>,
     /// The next write begins a new segment.
     pub(crate) rotate: bool,
     /// Segments that end at or before this are to be removed.
@@ -79,7 +81,12 @@ struct Active {
 
 impl Track {
     /// `found` is the digest of the stream's newest segment that has a frame.
-    pub(crate) fn new(stream: Arc<Stream>, head: watch::Sender<Offset>, found: Digest) -> Self {
+    pub(crate) fn new(
+        stream: Arc<Stream>,
+        head: watch::Sender<Offset>,
+        found: Digest,
+        cipher: Option<Arc<Cipher>>,
+    ) -> Self {
         let next = *head.borrow();
         Self {
             stream,
@@ -87,6 +94,7 @@ impl Track {
             next,
             active: None,
             found,
+            cipher,
             rotate: false,
             remove_below: Offset::ZERO,
             removing_below: None,
@@ -177,9 +185,11 @@ impl Track {
                 None => self.found,
             },
             stream: self.stream.options.name.to_string(),
+            key: self.cipher.as_ref().map(|cipher| cipher.id()),
         };
         let end = HEADER_BYTES as u64;
-        let segment = Segment::new(&self.stream.directory, origin.epoch, name, end, name.base);
+        let segment = Segment::new(&self.stream.directory, origin.epoch, name, end, name.base)
+            .with_cipher(self.cipher.as_ref());
         let path = &segment.path;
         // Should this fail, the file may still turn up after a power cut. What is written from
         // now on belongs behind it, so no frame goes to the segment before it any more.

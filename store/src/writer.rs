@@ -251,7 +251,7 @@ impl Writer {
             let mut starts = Vec::new();
             for frame in &frames {
                 starts.push((frame.builder.base, bytes.len() as u64));
-                let (seed, codec) = (segment.seed, track.stream.options.codec);
+                let (seed, codec) = (&segment.seed, track.stream.options.codec);
                 frame
                     .builder
                     .finish(frame.sequence(), seed, codec, body, bytes);

@@ -31,7 +31,7 @@ async fn filled(directory: &Path) {
 
 /// The kinds of the faults there are, and the file of the last.
 fn faults(directory: &Path) -> (Vec<FaultKind>, Option<std::path::PathBuf>) {
-    let report = inspect::verify(directory).unwrap();
+    let report = inspect::verify(directory, None).unwrap();
     let kinds = report.faults.iter().map(|fault| fault.kind).collect();
     (kinds, report.faults.last().map(|fault| fault.file.clone()))
 }
@@ -115,7 +115,7 @@ async fn a_segment_under_another_ones_name_is_no_damage() {
     filled(directory).await;
     let files = segments(directory, "_catalog");
     std::fs::copy(&files[1], &files[2]).unwrap();
-    let report = inspect::verify(directory).unwrap();
+    let report = inspect::verify(directory, None).unwrap();
     let first = &report.faults[0];
     assert_eq!((first.kind, &first.file), (FaultKind::Chain, &files[2]));
 }

@@ -423,7 +423,7 @@ proptest! {
         bench.model.check(bench.log());
         bench.log = None;
         // Damage there may be; none of it is mistaken for somebody's work.
-        let report = inspect::verify(&bench.directory()).unwrap();
+        let report = inspect::verify(&bench.directory(), None).unwrap();
         let broken = report.faults.iter().find(|fault| fault.kind == FaultKind::Chain);
         assert_eq!(broken, None);
     }

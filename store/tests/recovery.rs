@@ -61,7 +61,7 @@ async fn zeros_at_the_end_are_room_and_not_damage() {
     let whole = std::fs::metadata(&newest).unwrap().len();
     let file = std::fs::File::options().write(true).open(&newest).unwrap();
     file.set_len(whole + 100_000).unwrap();
-    assert!(inspect::verify(directory.path()).unwrap().is_sound());
+    assert!(inspect::verify(directory.path(), None).unwrap().is_sound());
     let (log, recovery) = Log::open(options(directory.path())).unwrap();
     assert_eq!(recovery.torn_bytes, 0);
     assert_eq!(read_all(&log, "one").0.len(), 5);
@@ -73,7 +73,7 @@ async fn damage_in_the_newest_segment_is_noted_once() {
     let newest = filled(directory.path(), 5).await;
     // The second frame's header: the first is 64 bytes and a small payload long.
     flip(&newest, 256 + 64 + 40);
-    let report = inspect::verify(directory.path()).unwrap();
+    let report = inspect::verify(directory.path(), None).unwrap();
     assert_eq!(report.faults.len(), 1);
     let lost = report.faults[0].missing.unwrap();
 
@@ -289,13 +289,13 @@ fn format_version_1_reads() {
     if std::env::var_os("SKERRY_WRITE_FIXTURE").is_some() {
         write_fixture(&fixture);
     }
-    let report = inspect::verify(&fixture).unwrap();
+    let report = inspect::verify(&fixture, None).unwrap();
     assert!(report.is_sound(), "{report:?}");
     let listed = inspect::streams(&fixture).unwrap();
     let names: Vec<_> = listed.iter().map(|stream| stream.name.as_str()).collect();
     assert_eq!(names, ["_catalog", "telemetry"]);
     let telemetry = name("telemetry");
-    let records: Result<Vec<_>, _> = inspect::records(&fixture, &telemetry, Offset(1))
+    let records: Result<Vec<_>, _> = inspect::records(&fixture, &telemetry, Offset(1), None)
         .unwrap()
         .collect();
     assert_eq!(records.unwrap().len(), 81);

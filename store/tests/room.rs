@@ -51,7 +51,7 @@ async fn small_appends_do_not_change_a_files_length() {
     assert_eq!(length(file), 2 * ROOM_BYTES);
     log.close().await.unwrap();
     assert_eq!(length(file), written(file));
-    assert!(inspect::verify(directory.path()).unwrap().is_sound());
+    assert!(inspect::verify(directory.path(), None).unwrap().is_sound());
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_crash_leaves_room_and_only_what_was_torn_counts_as_torn() {
     let torn = std::fs::File::options().write(true).open(&file).unwrap();
     torn.write_all_at(&[0xF5, b'S', b'K', 0x0A, 1, 2, 3], end)
         .unwrap();
-    let report = inspect::verify(crashed.path()).unwrap();
+    let report = inspect::verify(crashed.path(), None).unwrap();
     assert!(report.is_sound());
     assert_eq!(report.unfinished_bytes, 7);
     let (log, recovery) = Log::open(options(crashed.path())).unwrap();

@@ -35,9 +35,10 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
 ];
 
 /// Crates that are to be replaceable: one file per crate of ours may name each.
-const VENDORS: [&str; 14] = [
+const VENDORS: [&str; 15] = [
     "sled",
     "blake3",
+    "chacha20poly1305",
     "lz4_flex",
     "zstd",
     "postcard",

@@ -1,6 +1,7 @@
 //! The node's configuration: one TOML file, read into the parts' own types, every problem
 //! reported at once with its line and key.
 
+mod encryption;
 mod models;
 mod opcua;
 mod reader;
@@ -86,6 +87,9 @@ impl Config {
             bytesize::ByteSize::b(total),
             self.store.directory.display(),
         ));
+        if let Some(key) = self.store.keys.as_ref().map(|keys| keys.ids()[0]) {
+            lines.push(format!("  key      the log is encrypted with {key}"));
+        }
         if let Some(mqtt) = &self.mqtt {
             lines.push(format!("  mqtt     listens on {}", mqtt.listen));
         }
@@ -130,7 +134,7 @@ impl Config {
 fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
     let node = read_node(root, base);
     let http_listen = read_http(root);
-    let store = read_store(root);
+    let store = read_store(root, base);
     let kafka = root.table("kafka");
     let model_tables = root.tables("model");
     let streams = Streams::read(
@@ -234,7 +238,7 @@ fn read_http(root: &Table<'_>) -> Option<SocketAddr> {
 }
 
 /// The options of the log that are not about its streams.
-fn read_store(root: &Table<'_>) -> skerry_store::Options {
+fn read_store(root: &Table<'_>, base: &Path) -> skerry_store::Options {
     let mut store = skerry_store::Options::new("");
     store.segment_bytes = SEGMENT_BYTES_DEFAULT;
     if let Some(table) = root.table("store") {
@@ -252,6 +256,7 @@ fn read_store(root: &Table<'_>) -> skerry_store::Options {
         }
         let quotas = units::bytes(QUOTA_LEAST..=QUOTA_MOST);
         store.bytes_max_total = table.optional("bytes_max_total", quotas);
+        store.keys = encryption::read(&table, base);
         table.finish();
     }
     store

@@ -172,6 +172,11 @@ impl<'s> Table<'s> {
             .collect()
     }
 
+    /// Whether `key` is there, be its value right or wrong.
+    pub fn has(&self, key: &str) -> bool {
+        self.ask(key).is_some()
+    }
+
     /// Notes a problem of `key`, on its line if it is there, else on the table's.
     pub fn problem(&self, key: &str, message: impl Into<String>) {
         let at = self.ask(key).map_or(self.span.clone(), |(span, _)| span);

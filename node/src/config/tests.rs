@@ -332,3 +332,29 @@ fn reserves_and_sizes_have_to_fit_the_quota() {
         ["7: stream[0].reserve_bytes: must be at most bytes_max, 10.0 MiB"]
     );
 }
+
+#[test]
+fn the_keys_to_the_log_come_from_one_place_and_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let id = skerry_store::Keys::create(&directory.path().join("log.key")).unwrap();
+    let with = |store: &str| {
+        let path = directory.path().join("skerry.toml");
+        let text = format!("[node]\nname = \"n\"\n[store]\n{store}\n");
+        Config::parse(&path, &text).map_err(|error| error.to_string())
+    };
+    let config = with("encryption_key_file = \"log.key\"").unwrap();
+    assert_eq!(config.store.keys.as_ref().unwrap().ids(), [id]);
+    let summary = config.summary(Path::new("skerry.toml"));
+    assert!(summary.contains(&id.to_string()), "{summary}");
+    assert!(with("").unwrap().store.keys.is_none());
+    let problem = with("encryption_key_file = \"none.key\"").unwrap_err();
+    let told = ":4: store.encryption_key_file: cannot open key file";
+    assert!(problem.contains(told), "{problem}");
+    let both = "encryption_key_file = \"log.key\"\nencryption_key_credential = \"log.key\"";
+    let problem = with(both).unwrap_err();
+    assert!(problem.contains("two places for one thing"), "{problem}");
+    assert!(
+        problem.contains("CREDENTIALS_DIRECTORY is not set"),
+        "{problem}"
+    );
+}

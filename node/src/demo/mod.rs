@@ -298,7 +298,7 @@ impl Stage {
                 continue;
             }
             let stream = StreamName::new(&summary.name)?;
-            for entry in inspect::records(&self.place.data_dir, &stream, Offset::ZERO)? {
+            for entry in inspect::records(&self.place.data_dir, &stream, Offset::ZERO, None)? {
                 let (offset, record) = entry?;
                 if record.kind == Kind::Gap {
                     let gap: Gap = serde_json::from_slice(&record.payload)?;

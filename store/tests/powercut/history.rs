@@ -3,8 +3,8 @@
 use crate::common::{advance, name, put, rng::Rng};
 use serde::{Deserialize, Serialize};
 use skerry_store::{
-    Append, Change, Durability, Gap, Kind, Log, Offset, Options, Record, StreamName, StreamOptions,
-    WallNanos, WhenFull,
+    Append, Change, Durability, Gap, Keys, Kind, Log, Offset, Options, Record, StreamName,
+    StreamOptions, WallNanos, WhenFull,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,9 +21,35 @@ const READER: &str = "uplink";
 const DROPPED: &str = "the stream was full and its policy is drop_oldest";
 const KEYS: usize = 5;
 
+/// Since when a log has a key. One in four histories is that of one that has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encrypted {
+    Never,
+    Always,
+    FromNextCut,
+}
+
+impl Encrypted {
+    pub(crate) const fn of(seed: usize) -> Self {
+        match seed % 8 {
+            3 => Self::Always,
+            7 => Self::FromNextCut,
+            _ => Self::Never,
+        }
+    }
+
+    pub(crate) fn after_cut(self) -> Self {
+        match self {
+            Self::Never => Self::Never,
+            Self::Always | Self::FromNextCut => Self::Always,
+        }
+    }
+}
+
 /// Small enough that segments roll, the journal is trimmed and streams are full all the time.
-pub(crate) fn options(directory: &Path) -> Options {
+pub(crate) fn options(directory: &Path, encrypted: Encrypted) -> Options {
     let mut options = Options::new(directory);
+    options.keys = (encrypted == Encrypted::Always).then(|| Keys::new([7; 32], []));
     options.streams = STREAMS
         .map(|stream| StreamOptions {
             readers: vec![READER.to_owned()],

@@ -41,7 +41,8 @@ pub(crate) fn live(
     let recorder = Recorder::new(root, world.boot, plan.recording);
     let data = root.join("data");
     let disk = Disk::failing(recorder.clone());
-    let (log, _) = Log::open_on(options(&data), disk).map_err(|error| error.to_string())?;
+    let (log, _) =
+        Log::open_on(options(&data, world.encrypted), disk).map_err(|error| error.to_string())?;
     let mut history = world.history.clone();
     history.check(&log)?;
     let mut life = Life {

@@ -5,7 +5,7 @@
 use crate::common::name;
 use crate::common::rng::Rng;
 use crate::disk::Op;
-use crate::history::{Asked, Fate, History, STREAMS, options};
+use crate::history::{Asked, Encrypted, Fate, History, STREAMS, options};
 use crate::life::{Plan, live};
 use crate::recorder::Event;
 use crate::world::World;
@@ -113,7 +113,7 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let (log, _) = Log::open(options(&root.join("data"))).unwrap();
+    let (log, _) = Log::open(options(&root.join("data"), Encrypted::of(seed as usize))).unwrap();
     runtime.block_on(async {
         for _ in 0..GROUPS {
             let heads = STREAMS.map(|stream| log.head(&name(stream)).unwrap().borrow().0);
@@ -146,7 +146,7 @@ fn explore(scratch: &Path, journal: &[Event], cuts: usize, seed: usize) -> Resul
     let mut points: Vec<_> = (0..cuts).map(|_| rng.below(journal.len())).collect();
     points.sort_unstable();
     let mut points = points.into_iter().peekable();
-    let mut world = World::new();
+    let mut world = World::new(Encrypted::of(seed));
     for (at, event) in journal.iter().enumerate() {
         world.apply(event);
         while points.next_if_eq(&at).is_some() {

@@ -5,6 +5,7 @@
 
 use crate::common::rng::Rng;
 use crate::common::scratch;
+use crate::history::Encrypted;
 use crate::life::{Plan, live};
 use crate::recorder::Event;
 use crate::world::World;
@@ -59,6 +60,7 @@ fn what_was_acknowledged_survives_power_cuts() {
 /// One history, and what cuts make of it.
 struct Explorer {
     rng: Rng,
+    encrypted: Encrypted,
     scratch: tempfile::TempDir,
     lives: usize,
     cuts: usize,
@@ -68,6 +70,7 @@ impl Explorer {
     fn new(seed: usize) -> Self {
         Self {
             rng: Rng::new(seed as u64),
+            encrypted: Encrypted::of(seed),
             scratch: scratch(),
             lives: 0,
             cuts: 0,
@@ -79,7 +82,7 @@ impl Explorer {
             groups: 1 + self.rng.below(24),
             recording: true,
         };
-        let mut world = World::new();
+        let mut world = World::new(self.encrypted);
         let journal = self.live(&world, plan)?;
         let mut cuts = CUTS_PER_OPERATION_OF_OPENING;
         for (at, event) in journal.iter().enumerate() {

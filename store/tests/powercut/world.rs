@@ -2,7 +2,7 @@
 
 use crate::common::rng::Rng;
 use crate::disk::Disk;
-use crate::history::History;
+use crate::history::{Encrypted, History};
 use crate::recorder::{Event, Tree};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ pub(crate) struct World {
     pub(crate) disk: Disk,
     pub(crate) history: History,
     pub(crate) boot: u128,
+    pub(crate) encrypted: Encrypted,
     /// The database as it was at some moments, oldest first.
     catalogs: Vec<Arc<Tree>>,
     /// Which of them is there.
@@ -22,8 +23,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(encrypted: Encrypted) -> Self {
         Self {
+            encrypted,
             disk: Disk::new(),
             history: History::default(),
             boot: 1,
@@ -57,6 +59,7 @@ impl World {
             disk: self.disk.cut(rng),
             history: self.history.clone(),
             boot: self.boot + 1,
+            encrypted: self.encrypted.after_cut(),
             catalogs: catalog.iter().cloned().collect(),
             catalog,
         }
