@@ -72,6 +72,8 @@ pub(crate) enum Flaw {
     Field,
     #[error("payload does not decode")]
     Payload,
+    #[error("frames are missing")]
+    Absent,
 }
 
 impl Header {

@@ -1,6 +1,7 @@
 //! One segment file: its name, its header, and the walk over its frames.
 
 use crate::digest::Digest;
+use crate::event_time::Latest;
 use crate::frame::{self, Flaw, Header, Seed};
 use crate::retention::Held;
 use crate::{Error, Offset, WallNanos};
@@ -20,6 +21,9 @@ const MAGIC: [u8; 4] = *b"SKRY";
 const MARK_BYTES: u64 = 256 * 1024;
 /// How much of a file a walk holds at a time, besides a frame that is larger.
 const WINDOW_BYTES: usize = 128 * 1024;
+/// The same for a walk from header to header: where frames are large it leaves out most of the
+/// file, and where they are small it reads one page after the other, which the kernel foresees.
+const HEADERS_WINDOW_BYTES: usize = 4 * 1024;
 
 /// What a segment's file name says: enough to put segments in order without opening them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +146,8 @@ pub(crate) struct Segment {
     next: AtomicU64,
     /// Sparse index: offset of a frame's first record, and where the frame starts.
     marks: Mutex<Vec<(Offset, u64)>>,
+    /// Event times, as far as somebody asked for them.
+    pub(crate) latest: Mutex<Latest>,
     /// Damage in it was reported to the writer.
     reported: AtomicBool,
 }
@@ -155,6 +161,7 @@ impl Segment {
             durable_bytes: AtomicU64::new(bytes),
             next: AtomicU64::new(next.0),
             marks: Mutex::default(),
+            latest: Mutex::default(),
             reported: AtomicBool::new(false),
         }
     }
@@ -252,6 +259,8 @@ pub(crate) struct Walk {
     end: u64,
     window: Vec<u8>,
     window_at: u64,
+    /// How much is read at a time, at least.
+    window_bytes: usize,
     /// The file may lose the room behind its frames meanwhile.
     beside_writer: bool,
 }
@@ -267,6 +276,7 @@ impl Walk {
             end,
             window: Vec::new(),
             window_at: 0,
+            window_bytes: WINDOW_BYTES,
             beside_writer: false,
         })
     }
@@ -274,6 +284,12 @@ impl Walk {
     /// Takes the file to end earlier, should the node that writes it cut off its unused room.
     pub(crate) const fn beside_writer(mut self) -> Self {
         self.beside_writer = true;
+        self
+    }
+
+    /// Leaves out payloads that nobody asks for.
+    pub(crate) const fn headers_only(mut self) -> Self {
+        self.window_bytes = HEADERS_WINDOW_BYTES;
         self
     }
 
@@ -380,7 +396,7 @@ impl Walk {
         }
         let held = self.window_at..self.window_at + self.window.len() as u64;
         if at < held.start || at + length as u64 > held.end {
-            let wanted = length.max(WINDOW_BYTES.min((self.end - at) as usize));
+            let wanted = length.max(self.window_bytes.min((self.end - at) as usize));
             self.window.resize(wanted, 0);
             self.window_at = at;
             if let Err(error) = self.file.read_exact_at(&mut self.window, at) {

@@ -187,9 +187,10 @@ impl Writer {
         let mut notes = Vec::new();
         for (stream, segment, end) in damaged {
             let places = recovery::survey(&segment, end).unwrap_or_default();
-            for damage in places.iter().filter(|damage| damage.records() > 0) {
+            for damage in &places {
                 let shared = &self.shared;
                 let note = damage.note(&shared.catalog, &shared.directory, self.name(stream));
+                let note = note.filter(|note| note.count > 0);
                 notes.extend(note.map(|note| (stream, note)));
             }
         }
