@@ -31,13 +31,18 @@ pub(crate) fn without(whole: Range, parts: &[Range]) -> Vec<Range> {
 mod tests {
     use super::*;
 
-    fn range((first, next): (u64, u64)) -> Range {
-        (Offset(first), Offset(next))
+    type Pairs<'a> = &'a [(u64, u64)];
+
+    fn ranges(pairs: Pairs<'_>) -> Vec<Range> {
+        let ranges = pairs.iter();
+        ranges
+            .map(|&(first, next)| (Offset(first), Offset(next)))
+            .collect()
     }
 
     #[test]
     fn what_is_left_is_in_the_whole_and_in_no_part() {
-        let cases: [(&[(u64, u64)], &[(u64, u64)]); 6] = [
+        let cases: [(Pairs<'_>, Pairs<'_>); 6] = [
             (&[], &[(10, 20)]),
             (&[(0, 5), (20, 30)], &[(10, 20)]),
             (&[(0, 12), (15, 16)], &[(12, 15), (16, 20)]),
@@ -45,10 +50,9 @@ mod tests {
             (&[(0, 30)], &[]),
             (&[(10, 14), (14, 20)], &[]),
         ];
+        let whole = (Offset(10), Offset(20));
         for (parts, left) in cases {
-            let parts: Vec<_> = parts.iter().copied().map(range).collect();
-            let left: Vec<_> = left.iter().copied().map(range).collect();
-            assert_eq!(without(range((10, 20)), &parts), left, "{parts:?}");
+            assert_eq!(without(whole, &ranges(parts)), ranges(left), "{parts:?}");
         }
     }
 }

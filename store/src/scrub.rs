@@ -157,9 +157,7 @@ impl Shared {
         if in_journal || new.contains(&true) {
             let report = (walked.stream, Arc::clone(&walked.segment), walked.end);
             let damaged = self.damaged.lock();
-            damaged
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(report);
+            damaged.unwrap_or_else(PoisonError::into_inner).push(report);
             self.commit_nothing().await?;
             // The journal is written anew after the commit that answers, and before the next.
             self.commit_nothing().await?;

@@ -311,6 +311,14 @@ impl Walk {
             Err(flaw) => flaw,
         };
         if let Some(until) = self.find_frame(at + 1)? {
+            if self.beside_writer {
+                // Written since its bytes were read ahead, and so was what follows.
+                self.window.clear();
+                if let Ok(header) = self.frame(at, check)? {
+                    self.at += header.frame_bytes();
+                    return Ok(Step::Frame { at, header });
+                }
+            }
             self.at = until;
             return Ok(Step::Damage { at, until, flaw });
         }
@@ -443,5 +451,42 @@ mod tests {
             );
             assert!(strict.step(Check::Payload).is_err());
         }
+    }
+
+    #[test]
+    fn frames_that_are_written_beside_a_walk_are_no_damage() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name = Name {
+            base: Offset(0),
+            sequence: 1,
+        };
+        let room = 4 * WINDOW_BYTES as u64;
+        let segment = Segment::new(directory.path(), 1, name, room, name.base);
+        let file = File::create(&segment.path).expect("created");
+        file.set_len(room).expect("room");
+        let mut end = HEADER_BYTES as u64;
+        let mut write = |records: u64| {
+            let record = crate::Record::new(crate::Kind::Mqtt, "a", "b");
+            let append = frame::Encoded::new(&[record], Vec::new());
+            for number in 0..records {
+                let mut builder = frame::Builder::new(Offset(number));
+                builder.push(&append);
+                let mut bytes = Vec::new();
+                builder.finish(number, segment.seed, crate::Codec::None, &mut bytes);
+                file.write_all_at(&bytes, end).expect("written");
+                end += bytes.len() as u64;
+            }
+        };
+        write(1);
+        let mut walk = segment.walk(HEADER_BYTES as u64).expect("a walk");
+        walk.beside_writer = true;
+        let mut frames = 0;
+        while let Step::Frame { .. } = walk.step(Check::Payload).expect("it reads") {
+            frames += 1;
+            if frames == 1 {
+                write(3);
+            }
+        }
+        assert_eq!(frames, 4);
     }
 }

@@ -224,6 +224,9 @@ mod tests {
             assert!(sources.bytes <= SOURCE_BYTES_MAX);
         }
         let largest = sources.into_largest();
-        assert_eq!((largest[0].source.as_str(), largest[1].source.as_str()), ("b", "a"));
+        assert_eq!(
+            (largest[0].source.as_str(), largest[1].source.as_str()),
+            ("b", "a")
+        );
     }
 }

@@ -201,7 +201,12 @@ impl Records {
         let here = || {
             let open = self.open.as_ref();
             let path = open.map_or_else(PathBuf::new, |(segment, _)| segment.path.clone());
-            (path, at, FaultKind::Missing, "records are missing".to_owned())
+            (
+                path,
+                at,
+                FaultKind::Missing,
+                "records are missing".to_owned(),
+            )
         };
         let (file, position, kind, what) = broken.unwrap_or_else(here);
         self.faults.push(Fault {
