@@ -61,7 +61,7 @@ fn options(directory: &Path) -> Options {
     let name = StreamName::new("telemetry").unwrap();
     let mut options = Options::new(directory);
     options.streams = vec![StreamOptions::new(name, 1 << 30)];
-    options.segment_bytes = 4_000;
+    options.segment_bytes = 2_000;
     options.allow_volatile = true;
     options
 }

@@ -203,7 +203,7 @@ fn opening_in_words(recovery: &Recovery) -> Vec<String> {
     if recovery.quarantined_frames > 0 {
         let places = recovery.quarantined_frames;
         lines.push(format!(
-            "put {places} damaged places at the ends of streams into quarantine"
+            "put {places} damaged places in the newest segments into quarantine"
         ));
     }
     if recovery.records_missing > 0 {

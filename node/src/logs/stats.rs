@@ -56,13 +56,14 @@ fn in_words(figures: &StreamFigures) -> String {
         "offsets",
         format!("first {}, next {}", summary.tail, summary.head),
     );
-    let mean = records_per_frame(figures).map_or_else(String::new, |mean| {
+    let mean = records_per_frame(figures).filter(|mean| *mean > 0.0);
+    let mean = mean.map_or_else(String::new, |mean| {
         format!(" in {} frames, {mean:.1} a frame", figures.frames)
     });
     line("records", format!("{}{mean}", figures.records));
     let ratio = compression_ratio(figures).map_or_else(String::new, |ratio| {
         let bytes = ByteSize::b(figures.body_bytes);
-        format!("; {bytes} of content, compressed {ratio:.1} times")
+        format!("; {bytes} of content, compressed {ratio:.1} to 1")
     });
     let bytes = ByteSize::b(summary.bytes);
     line(
