@@ -254,9 +254,11 @@ async fn a_scrub_that_nobody_waits_for_ends() {
     let directory = scratch();
     filled(directory.path()).await;
     let (log, _) = Log::open(options(directory.path())).unwrap();
-    drop(Box::pin(log.scrub()));
-    let started = tokio::time::timeout(std::time::Duration::ZERO, log.scrub()).await;
-    assert!(started.is_err(), "a commit takes longer than nothing");
+    for micros in [0, 300, 1_000, 3_000] {
+        // Given up on at some point of its work, or at its end.
+        let patience = std::time::Duration::from_micros(micros);
+        let _ = tokio::time::timeout(patience, log.scrub()).await;
+    }
     log.close().await.unwrap();
     let (log, _) = Log::open(options(directory.path())).unwrap();
     assert_eq!(log.scrub().await.unwrap().places, []);
