@@ -5,14 +5,16 @@
     reason = "a test that panics is a test that fails"
 )]
 
+mod common;
+
+use common::{config, free_port, node_on};
 use serde_json::Value;
 use skerry_store::{Append, Kind, Log, Offset, Options, Record, StreamName, StreamOptions};
 use skerry_store::{WallNanos, inspect};
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -379,85 +381,23 @@ async fn a_repair_without_the_config_drops_nothing_and_with_it_finds_the_directo
     assert_eq!(ran.json()["scrub"]["records"], 100);
     assert_eq!(ran.json()["recovery"]["clean_stop"], true);
     let after = inspect::streams(directory.path()).unwrap();
-    let held = |streams: &[inspect::StreamSummary]| {
+    let held = |streams: &[inspect::StreamSummary]| -> Vec<_> {
         let streams = streams.iter();
-        let held: Vec<_> = streams.map(|s| (s.name.clone(), s.tail, s.head)).collect();
-        held
+        streams.map(|s| (s.name.clone(), s.tail, s.head)).collect()
     };
     assert_eq!(held(&before), held(&after));
 
     let file = directory.path().join("skerry.toml");
     std::fs::write(&file, config(directory.path(), free_port())).unwrap();
-    let skerry = Command::new(env!("CARGO_BIN_EXE_skerry"))
-        .args(["log", "repair", "--config"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    let out = String::from_utf8(skerry.stdout).unwrap();
+    let repair = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skerry"));
+        command.args(["log", "repair", "--config"]).arg(&file);
+        command.output().unwrap()
+    };
+    let out = String::from_utf8(repair().stdout).unwrap();
     assert!(out.contains("read 100 records"), "{out}");
     std::fs::write(&file, "nonsense").unwrap();
-    let skerry = Command::new(env!("CARGO_BIN_EXE_skerry"))
-        .args(["log", "repair", "--config"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    assert_eq!(skerry.status.code(), Some(2));
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn config(directory: &Path, port: u16) -> String {
-    let directory = directory.display();
-    format!(
-        "[node]\nname = \"test\"\ndata_dir = \"{directory}\"\nallow_volatile = true\n\
-         [http]\nlisten = \"127.0.0.1:{port}\"\n\
-         [mqtt]\nlisten = \"127.0.0.1:0\"\n"
-    )
-}
-
-struct Node {
-    process: Child,
-    address: String,
-    _config: tempfile::TempDir,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn node_on(directory: &Path) -> Node {
-    let (place, port) = (tempfile::tempdir().unwrap(), free_port());
-    let file = place.path().join("skerry.toml");
-    std::fs::write(&file, config(directory, port)).unwrap();
-    let process = Command::new(env!("CARGO_BIN_EXE_skerry"))
-        .arg("run")
-        .arg(&file)
-        .env("SKERRY_LOG", "off")
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    let node = Node {
-        process,
-        address: format!("127.0.0.1:{port}"),
-        _config: place,
-    };
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !ready(&node.address) {
-        assert!(Instant::now() < deadline, "the node does not start");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    node
-}
-
-fn ready(address: &str) -> bool {
-    let answer = ureq::get(format!("http://{address}/readyz")).call();
-    answer.is_ok_and(|answer| answer.status() == 200)
+    assert_eq!(repair().status.code(), Some(2));
 }
 
 #[tokio::test]
