@@ -1,6 +1,8 @@
 //! The command line: what an operator types, and what `--help` tells a newcomer.
 
-use clap::{Args, Parser, Subcommand};
+use chrono::DateTime;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use skerry_store::WallNanos;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,10 +109,16 @@ pub enum LogCommand {
     Ls(LogDirectory),
     /// Print the newest records of a stream; --follow goes on as they arrive
     Tail(Tail),
-    /// Print records of a stream from an offset on
+    /// Print records of a stream, from an offset or a time on
     Cat(Cat),
+    /// Write records of a stream as JSON lines or CSV, to a file or a pipe
+    Export(Export),
+    /// Tell what a stream is made of: kinds, sources, times, gaps, compression
+    Stats(Stats),
     /// Read every frame and check it: checksums, contiguous offsets
     Verify(LogDirectory),
+    /// Find all damage now and have it noted in gap records; mend what can be mended
+    Repair(Repair),
     /// Make a key file for a log that is to be encrypted (store.encryption_key_file)
     NewKey(NewKey),
 }
@@ -148,16 +156,98 @@ pub struct Tail {
     pub log: LogDirectory,
 }
 
+/// What --since and --until mean, for whoever has machines with clocks of their own.
+const TIMES: &str = "\
+Times:
+  A record's time is its event time: the source's own, else the OPC-UA server's, else the time at
+  which this node took it in. Records are in the order they came in, and sources may be late or
+  their clocks wrong: each record is looked at by its own time, wherever in the log it is.
+  TIME is a moment such as 2026-03-01T14:00:00Z or 2026-03-01T15:00:00+01:00, or how long ago:
+  30s, 15m, 2h, 7days.";
+
 #[derive(Debug, Args)]
+#[command(after_help = TIMES)]
 pub struct Cat {
     /// The stream's name, as in `skerry log ls`
     pub stream: String,
+    #[command(flatten)]
+    pub range: Range,
+    #[command(flatten)]
+    pub log: LogDirectory,
+}
+
+/// Which records of a stream.
+#[derive(Debug, Args)]
+pub struct Range {
     /// First offset; the oldest record still held if not given
     #[arg(long, value_name = "OFFSET")]
     pub from: Option<u64>,
+    /// Only records of this time or later
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<WallNanos>,
+    /// Only records from before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<WallNanos>,
     /// At most this many records
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<u64>,
+}
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One JSON object a line, as `skerry log cat --json`
+    Jsonl,
+    /// A line of column names, then a line each; a payload that is no text is in base64
+    Csv,
+}
+
+/// What the last line of an export says.
+const ACCOUNT: &str = "\
+Account:
+  The last line on standard error (JSON with --json) accounts for every offset that was read:
+  exported, outside the times asked for, no longer held (confirmed, too old or given up), or
+  damaged; the damaged places are named above it, and the exit code is 1 if there is one.";
+
+#[derive(Debug, Args)]
+#[command(after_help = format!("{TIMES}\n\n{ACCOUNT}"))]
+pub struct Export {
+    /// The stream's name, as in `skerry log ls`
+    pub stream: String,
+    #[command(flatten)]
+    pub range: Range,
+    /// How records are written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Jsonl)]
+    pub format: Format,
+    /// Write to this file, which is there only once it is whole; to standard output if not given
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long, requires = "output")]
+    pub force: bool,
+    #[command(flatten)]
+    pub log: LogDirectory,
+}
+
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// One stream only
+    pub stream: Option<String>,
+    #[command(flatten)]
+    pub log: LogDirectory,
+}
+
+#[derive(Debug, Args)]
+pub struct Repair {
+    /// Only tell what would be done; writes nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The node's config file: names the data directory, and the limits its streams are opened with
+    #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
+    pub config: Option<PathBuf>,
+    /// Where the node answers, if it runs: its [http] listen address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub node: Option<String>,
     #[command(flatten)]
     pub log: LogDirectory,
 }
@@ -185,4 +275,50 @@ pub struct Browse {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|why| format!("not a duration such as 10s: {why}"))
+}
+
+/// A moment, be it named or so long ago.
+fn moment(text: &str) -> Result<WallNanos, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        let ago = i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX);
+        return Ok(WallNanos(WallNanos::now().0.saturating_sub(ago)));
+    }
+    let named = DateTime::parse_from_rfc3339(text).map_err(|_| {
+        "neither a moment such as 2026-03-01T14:00:00Z nor how long ago, such as 2h".to_owned()
+    })?;
+    let nanos = named.timestamp_nanos_opt();
+    nanos
+        .map(WallNanos)
+        .ok_or_else(|| "years from 1678 to 2262 only".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_named_in_any_time_zone_or_by_how_long_ago_they_were() {
+        let noon = Ok(WallNanos(1_772_366_400_000_000_000));
+        assert_eq!(moment("2026-03-01T12:00:00Z"), noon);
+        assert_eq!(moment("2026-03-01T14:00:00+02:00"), noon);
+        assert_eq!(
+            moment("1969-12-31T23:59:59.5Z"),
+            Ok(WallNanos(-500_000_000))
+        );
+        let before = WallNanos::now().0 - 7_200_000_000_000;
+        let ago = moment("2h").expect("a duration").0;
+        assert!((before..before + 60_000_000_000).contains(&ago));
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-03-01",
+            "12:00",
+            "2026-03-01T12:00:00",
+            "5",
+        ] {
+            let why = moment(wrong).expect_err(wrong);
+            assert!(why.contains("2h"), "{why}");
+        }
+        assert!(moment("9999-01-01T00:00:00Z").is_err());
+    }
 }

@@ -1,11 +1,20 @@
 //! `skerry log …`: looking into the durable log, beside a running node or without one.
 
-use crate::cli::{Cat, LogCommand, LogDirectory, NewKey, Tail};
+mod export;
+mod repair;
+mod stats;
+
+pub use repair::Answer;
+
+use crate::cli::{Cat, LogCommand, LogDirectory, NewKey, Range, Tail};
 use crate::exit::Exit;
+use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
+use skerry_store::inspect::{Fault, Records, Times};
 use skerry_store::{Error, Keys, Offset, Record, StreamName, WallNanos, inspect};
 use std::io::{self, Write};
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How often a followed stream is looked at: a person does not notice less.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
@@ -14,27 +23,14 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 const PAYLOAD_SHOWN: usize = 120;
 
 pub fn run(command: &LogCommand) -> Exit {
-    let directory = match command {
-        LogCommand::Ls(log) | LogCommand::Verify(log) => Some(&log.data_dir),
-        LogCommand::Tail(args) => Some(&args.log.data_dir),
-        LogCommand::Cat(args) => Some(&args.log.data_dir),
-        LogCommand::NewKey(_) => None,
-    };
-    if let Some(directory) = directory
-        && !directory.join("streams").is_dir()
-    {
-        let directory = directory.display();
-        eprintln!(
-            "skerry: {directory} holds no log; name the node's data_dir with --data-dir (and may \
-             this user read it?)"
-        );
-        return Exit::Failed;
-    }
     let done = match command {
-        LogCommand::Ls(log) => ls(log),
-        LogCommand::Tail(args) => tail(args),
-        LogCommand::Cat(args) => cat(args),
-        LogCommand::Verify(log) => verify(log),
+        LogCommand::Ls(log) => looked_for(&log.data_dir).and_then(|()| ls(log)),
+        LogCommand::Tail(args) => looked_for(&args.log.data_dir).and_then(|()| tail(args)),
+        LogCommand::Cat(args) => looked_for(&args.log.data_dir).and_then(|()| cat(args)),
+        LogCommand::Export(args) => looked_for(&args.log.data_dir).and_then(|()| export::run(args)),
+        LogCommand::Stats(args) => looked_for(&args.log.data_dir).and_then(|()| stats::run(args)),
+        LogCommand::Verify(log) => looked_for(&log.data_dir).and_then(|()| verify(log)),
+        LogCommand::Repair(args) => repair::run(args),
         LogCommand::NewKey(args) => new_key(args),
     };
     match done {
@@ -43,34 +39,41 @@ pub fn run(command: &LogCommand) -> Exit {
             eprintln!("skerry: the log has no stream `{name}`; `skerry log ls` lists them");
             Exit::Failed
         }
-        Err(Failure::Log(error)) => {
-            eprintln!("skerry: {error}");
-            Exit::Failed
-        }
         // `skerry log cat … | head` is no failure.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
-        Err(Failure::Output(error)) => {
-            eprintln!("skerry: cannot print: {error}");
+        Err(Failure::Config(why)) => {
+            eprintln!("{why}");
+            Exit::Usage
+        }
+        Err(failure) => {
+            eprintln!("skerry: {failure}");
             Exit::Failed
         }
     }
 }
 
+fn looked_for(directory: &Path) -> Result<(), Failure> {
+    match directory.join("streams").is_dir() {
+        true => Ok(()),
+        false => Err(Failure::NoLog(directory.to_owned())),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
 enum Failure {
-    Log(Error),
-    Output(io::Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
+    #[error(
+        "{} holds no log; name the node's data_dir with --data-dir (and may this user read it?)",
+        .0.display()
+    )]
+    NoLog(PathBuf),
+    #[error(transparent)]
+    Log(#[from] Error),
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    #[error("cannot print: {0}")]
+    Output(#[from] io::Error),
+    #[error("{0}")]
+    Told(String),
 }
 
 fn keys(log: &LogDirectory) -> Result<Option<Keys>, Error> {
@@ -126,7 +129,8 @@ fn tail(args: &Tail) -> Result<Exit, Failure> {
     let head = summary.map_or(0, |summary| summary.head.0);
     let mut next = Offset(head.saturating_sub(args.lines));
     loop {
-        next = print_from(&args.log, keys.as_ref(), &stream, next, None)?;
+        let mut records = inspect::records(&args.log.data_dir, &stream, next, keys.as_ref())?;
+        next = print(&mut records, None, args.log.json)?;
         if !args.follow {
             return Ok(Exit::Clean);
         }
@@ -136,35 +140,76 @@ fn tail(args: &Tail) -> Result<Exit, Failure> {
 
 fn cat(args: &Cat) -> Result<Exit, Failure> {
     let stream = StreamName::new(&args.stream)?;
-    let from = Offset(args.from.unwrap_or(0));
-    let keys = keys(&args.log)?;
-    print_from(&args.log, keys.as_ref(), &stream, from, args.lines)?;
+    let mut records = select(&args.log, &stream, &args.range)?;
+    print(&mut records, args.range.lines, args.log.json)?;
     Ok(Exit::Clean)
 }
 
-/// Prints records from `from` on and returns where to go on.
-fn print_from(
-    log: &LogDirectory,
-    keys: Option<&Keys>,
-    stream: &StreamName,
-    from: Offset,
-    lines: Option<u64>,
-) -> Result<Offset, Failure> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut next = from;
-    let limit = lines.map_or(usize::MAX, |lines| {
-        usize::try_from(lines).unwrap_or(usize::MAX)
-    });
-    for entry in inspect::records(&log.data_dir, stream, from, keys)?.take(limit) {
-        let (offset, record) = entry?;
-        match log.json {
-            true => writeln!(out, "{}", in_json(offset, &record))?,
-            false => writeln!(out, "{}", in_words(offset, &record))?,
+/// The records that are asked for, but for how many.
+fn select(log: &LogDirectory, stream: &StreamName, range: &Range) -> Result<Records, Failure> {
+    let (directory, keys) = (&log.data_dir, keys(log)?);
+    let from = match range.from {
+        Some(from) => Offset(from),
+        None => {
+            let streams = inspect::streams(directory)?;
+            let summary = streams.iter().find(|found| found.name == stream.as_str());
+            summary.map_or(Offset::ZERO, |summary| summary.tail)
         }
-        next = offset.plus(1);
-    }
+    };
+    let from = match range.since {
+        Some(since) => from.max(inspect::offset_at(directory, stream, since, keys.as_ref())?),
+        None => from,
+    };
+    let times = Times {
+        since: range.since,
+        until: range.until,
+    };
+    Ok(inspect::records(directory, stream, from, keys.as_ref())?.within(times))
+}
+
+/// Prints records and returns where to go on.
+fn print(records: &mut Records, lines: Option<u64>, as_json: bool) -> Result<Offset, Failure> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for_each(records, lines, |offset, record| match as_json {
+        true => writeln!(out, "{}", in_json(offset, record)),
+        false => writeln!(out, "{}", in_words(offset, record)),
+    })?;
     out.flush()?;
-    Ok(next)
+    Ok(records.account().next)
+}
+
+/// Hands over records, as many as are asked for, and names the damage that is passed.
+fn for_each(
+    records: &mut Records,
+    lines: Option<u64>,
+    mut each: impl FnMut(Offset, &Record) -> io::Result<()>,
+) -> Result<(), Failure> {
+    for _ in 0..lines.unwrap_or(u64::MAX) {
+        let entry = records.next();
+        for fault in records.take_faults() {
+            eprintln!("skerry: passed over {}", place(&fault));
+        }
+        match entry.transpose()? {
+            Some((offset, record)) => each(offset, &record)?,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// Where something is wrong, what, and what is missing because of it.
+fn place(fault: &Fault) -> String {
+    let (file, position) = (fault.file.display(), fault.position);
+    let lost = offsets_lost(fault.missing);
+    format!("{file} at byte {position}: {}{lost}", fault.what)
+}
+
+fn offsets_lost(missing: Option<(Offset, Offset)>) -> String {
+    match missing {
+        Some((first, next)) if first.plus(1) == next => format!("; offset {first} does not read"),
+        Some((first, next)) => format!("; offsets {first} to {} do not read", next.0 - 1),
+        None => String::new(),
+    }
 }
 
 fn in_json(offset: Offset, record: &Record) -> Value {
@@ -222,13 +267,7 @@ fn printable(text: &str) -> String {
 }
 
 fn time(at: WallNanos) -> String {
-    match u64::try_from(at.0) {
-        Ok(nanos) => {
-            let time = UNIX_EPOCH + Duration::from_nanos(nanos);
-            humantime::format_rfc3339_millis(time).to_string()
-        }
-        Err(_) => format!("{} ns before 1970", at.0.unsigned_abs()),
-    }
+    DateTime::from_timestamp_nanos(at.0).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn verify(log: &LogDirectory) -> Result<Exit, Failure> {
@@ -267,32 +306,30 @@ fn verify(log: &LogDirectory) -> Result<Exit, Failure> {
         )?;
     }
     for fault in &report.faults {
-        write!(
-            out,
-            "{} at byte {}: {}",
-            fault.file.display(),
-            fault.position,
-            fault.what
-        )?;
-        match fault.missing {
-            Some((first, next)) => {
-                writeln!(out, "; offsets {first} to {} do not read", next.0 - 1)?
-            }
-            None => writeln!(out)?,
-        }
+        let told = match fault.told {
+            true => " (a gap record tells so)",
+            false => "",
+        };
+        writeln!(out, "{}{told}", place(fault))?;
     }
-    match report.faults.len() {
-        0 if report.locked_frames > 0 => writeln!(
+    let (faults, open) = (report.faults.len(), report.open_faults().count());
+    match (faults, open) {
+        (0, _) if report.locked_frames > 0 => writeln!(
             out,
             "sound on the outside: offsets are contiguous, the hash chain holds"
         )?,
-        0 => writeln!(
+        (0, _) => writeln!(
             out,
             "sound: every frame reads, offsets are contiguous, the hash chain holds"
         )?,
-        count => writeln!(
+        (_, 0) => writeln!(
             out,
-            "{count} faults; the node starts all the same, and notes the loss in gap records"
+            "{faults} faults; all that is missing is told by gap records"
+        )?,
+        _ => writeln!(
+            out,
+            "{faults} faults, {open} of them not yet noted in gap records: the node does so when \
+             it comes upon them, `skerry log repair` does so now"
         )?,
     }
     Ok(exit)

@@ -12,15 +12,23 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// When nobody answers, or with the body of an answer that is not 200.
 pub fn fetch(address: &str, path: &str) -> Result<String, String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(ANSWER_WITHIN))
-        .http_status_as_error(false)
-        .build()
-        .into();
-    let mut answer = agent
-        .get(format!("http://{address}{path}"))
-        .call()
-        .map_err(|error| error.to_string())?;
+    let agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER_WITHIN));
+    let agent = ureq::Agent::from(agent.http_status_as_error(false).build());
+    body(agent.get(format!("http://{address}{path}")).call())
+}
+
+/// Has a node do something, which may take as long as it takes.
+///
+/// # Errors
+/// When nobody takes the call, or with the body of an answer that is not 200.
+pub fn post(address: &str, path: &str) -> Result<String, String> {
+    let agent = ureq::Agent::config_builder().timeout_connect(Some(ANSWER_WITHIN));
+    let agent = ureq::Agent::from(agent.http_status_as_error(false).build());
+    body(agent.post(format!("http://{address}{path}")).send_empty())
+}
+
+fn body(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<String, String> {
+    let mut answer = answer.map_err(|error| error.to_string())?;
     let body = answer
         .body_mut()
         .read_to_string()

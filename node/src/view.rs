@@ -18,6 +18,8 @@ pub struct View {
     pub opcua: Vec<Arc<opcua::Status>>,
     pub inference: Arc<skerry_inference::Status>,
     pub uplink: Option<Arc<uplink::Status>>,
+    /// Held while the log is read for damage: once at a time is enough for any disk.
+    pub scrubbing: tokio::sync::Mutex<()>,
     parts: Mutex<Vec<Arc<Part>>>,
     progress: Mutex<Progress>,
     serving: AtomicBool,
@@ -43,6 +45,7 @@ impl View {
             opcua,
             inference,
             uplink,
+            scrubbing: tokio::sync::Mutex::default(),
             parts: Mutex::default(),
             progress: Mutex::new(Progress::new(now)),
             serving: AtomicBool::new(false),

@@ -80,6 +80,16 @@ impl Append {
     }
 }
 
+/// A change that changes nothing: a commit that carries it shows whether the disk takes one, and
+/// what came before it is done once it is.
+pub(crate) fn nothing() -> Encoded {
+    let nothing = Change::Delete {
+        bucket: OWN_BUCKET.to_owned(),
+        key: b"probe"[..].into(),
+    };
+    Encoded::new(&[], vec![nothing])
+}
+
 fn check(change: &Change) -> Result<(), Error> {
     let name = |what: &str, name: &str| {
         if (1..=NAME_BYTES_MAX).contains(&name.len()) {

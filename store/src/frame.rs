@@ -102,6 +102,8 @@ pub(crate) enum Flaw {
     /// No damage: somebody has to give the key.
     #[error("payload is encrypted, and no key was given")]
     Locked,
+    #[error("frames are missing")]
+    Absent,
 }
 
 impl Header {

@@ -6,15 +6,15 @@
 //!                   └────────────────────────────┴─► refuse what has no reserve, write the rest
 //! ```
 
-use crate::append::OWN_BUCKET;
+use crate::append;
 use crate::directory;
-use crate::frame::{self, Encoded};
+use crate::frame;
 use crate::give_up::Reason;
 use crate::queue::Queued;
 use crate::retention::Claim;
 use crate::stats::Storage;
 use crate::writer::{Note, Writer};
-use crate::{Change, Error, reserve, retention};
+use crate::{Error, reserve, retention};
 use std::collections::BTreeMap;
 
 /// What a commit takes besides its appends: frame and segment headers, blocks that are begun.
@@ -52,11 +52,7 @@ impl Writer {
         if !failed || self.disk_full.is_some() {
             return Vec::new();
         }
-        let nothing = Change::Delete {
-            bucket: OWN_BUCKET.to_owned(),
-            key: b"probe"[..].into(),
-        };
-        vec![(self.shared.journal, Encoded::new(&[], vec![nothing]))]
+        vec![(self.shared.journal, append::nothing())]
     }
 
     /// Whether the disk has space for more than has to be: the reserve is whole.

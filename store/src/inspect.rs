@@ -3,15 +3,21 @@
 //! Nothing here writes, takes the lock, or needs the catalog. Beside a live node the last bytes
 //! of a stream's newest segment may be a commit under way; they show as `unfinished_bytes`.
 
+mod figures;
+mod records;
+
+pub use figures::{GapFigures, SourceFigures, StreamFigures, figures};
+pub use records::{Account, Records, Times};
+
 use crate::cipher::Cipher;
 use crate::digest::Digest;
-use crate::directory;
-use crate::frame::{Flaw, Header};
-use crate::keys;
+use crate::frame::{Body, Flaw, Header, flags};
+use crate::ranges::{self, Range, between};
 use crate::segment::{self, Check, HEADER_BYTES, Name, Preface, Segment, Step, Walk};
-use crate::{Error, Keys, Offset, Record, StreamName};
+use crate::{
+    Error, Gap, Keys, Kind, Offset, RecordView, StreamName, WallNanos, directory, event_time, keys,
+};
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,6 +53,13 @@ impl Report {
     pub fn is_sound(&self) -> bool {
         self.faults.is_empty()
     }
+
+    /// The faults that [`Log::scrub`] would do something about.
+    ///
+    /// [`Log::scrub`]: crate::Log::scrub
+    pub fn open_faults(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().filter(|fault| fault.is_open())
+    }
 }
 
 /// A place where the log is not what it should be.
@@ -60,6 +73,24 @@ pub struct Fault {
     pub what: String,
     /// The offsets that do not read because of it: first, one past last.
     pub missing: Option<(Offset, Offset)>,
+    /// Whether gap records in the stream tell of all of these.
+    pub told: bool,
+}
+
+impl Fault {
+    /// Whether something is to be done about it: a loss that no gap record tells of, or damage in
+    /// the journal, which can be written anew. A damaged segment header costs nothing, and a
+    /// broken chain is for people to look into.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let in_journal = self.stream == StreamName::catalog().as_str();
+        use FaultKind::{Chain, Damage, Missing, Seal};
+        match self.kind {
+            Damage | Seal if in_journal => self.position >= HEADER_BYTES as u64,
+            Damage | Seal | Missing => self.missing.is_some() && !self.told,
+            Chain => false,
+        }
+    }
 }
 
 /// What a [`Fault`] suggests to have happened.
@@ -81,122 +112,84 @@ pub enum FaultKind {
 pub fn streams(data_directory: &Path) -> Result<Vec<StreamSummary>, Error> {
     let epoch = epoch(data_directory)?;
     let names = directory::list(data_directory)?;
-    let summary = |name: StreamName| {
-        let segments = segments(data_directory, &name, epoch, None)?;
-        let mut head = Offset::ZERO;
-        // Only the newest tells where the stream ends, unless nothing is in it yet.
-        if let Some(newest) = segments.last() {
-            head = newest.name.base;
-            let mut walk = newest.walk(HEADER_BYTES as u64)?.beside_writer();
-            while let Some((_, header)) = next_frame(&mut walk, Check::Header)? {
-                head = header.next();
-            }
-        }
-        Ok(StreamSummary {
-            tail: segments.first().map_or(head, |first| first.name.base),
-            head,
-            bytes: segments.iter().map(Segment::bytes).sum(),
-            segments: segments.len(),
-            name: name.to_string(),
-        })
-    };
+    let summary = |name: StreamName| summary(data_directory, &name, epoch);
     names.into_iter().map(summary).collect()
 }
 
+fn summary(data_directory: &Path, name: &StreamName, epoch: u64) -> Result<StreamSummary, Error> {
+    let segments = segments(data_directory, name, epoch, None)?;
+    let mut head = Offset::ZERO;
+    // Only the newest tells where the stream ends, unless nothing is in it yet.
+    if let Some(newest) = segments.last() {
+        head = newest.name.base;
+        let mut walk = newest.walk(HEADER_BYTES as u64)?.beside_writer();
+        while let Some((_, header)) = next_frame(&mut walk, Check::Header)? {
+            head = header.next();
+        }
+    }
+    Ok(StreamSummary {
+        tail: segments.first().map_or(head, |first| first.name.base),
+        head,
+        bytes: segments.iter().map(Segment::bytes).sum(),
+        segments: segments.len(),
+        name: name.to_string(),
+    })
+}
+
 /// The records of a stream from `from` on, to the end there is now. What does not read is
-/// passed over; [`verify`] names it. [`Error::Key`] where they are encrypted with no key of `keys`.
+/// passed over, and told by [`Records::take_faults`]. [`Error::Key`] where they are encrypted with
+/// no key of `keys`.
 pub fn records(
     data_directory: &Path,
     stream: &StreamName,
     from: Offset,
     keys: Option<&Keys>,
 ) -> Result<Records, Error> {
+    let segments = readable(data_directory, stream, from, keys)?;
+    Ok(Records::new(stream, segments, from))
+}
+
+/// The segments of a stream that hold `from` or anything after it, which the keys open.
+fn readable(
+    data_directory: &Path,
+    stream: &StreamName,
+    from: Offset,
+    keys: Option<&Keys>,
+) -> Result<Vec<Segment>, Error> {
     let cipher = cipher(keys)?;
     let epoch = epoch(data_directory)?;
-    if !directory::list(data_directory)?.contains(stream) {
-        return Err(Error::UnknownStream {
-            name: stream.to_string(),
-        });
-    }
-    let segments = segments(data_directory, stream, epoch, cipher.as_ref())?;
-    let mut segments: VecDeque<_> = segments.into();
-    while segments.get(1).is_some_and(|next| next.name.base <= from) {
-        segments.pop_front();
-    }
+    exists(data_directory, stream)?;
+    let mut segments = segments(data_directory, stream, epoch, cipher.as_ref())?;
+    let after = segments.partition_point(|segment| segment.name.base <= from);
+    segments.drain(..after.saturating_sub(1));
     let paths = segments.iter().map(|segment| segment.path.clone());
     keys::check_segments(paths, cipher.as_deref())?;
-    Ok(Records {
-        segments,
-        walk: None,
-        from,
-        body: Vec::new(),
-        ahead: VecDeque::new(),
+    Ok(segments)
+}
+
+/// The first record held whose event time is `time` or later, the head if there is none: as
+/// [`Log::offset_at`], which see. Reads the headers of all frames up to there.
+///
+/// [`Log::offset_at`]: crate::Log::offset_at
+pub fn offset_at(
+    data_directory: &Path,
+    stream: &StreamName,
+    time: WallNanos,
+    keys: Option<&Keys>,
+) -> Result<Offset, Error> {
+    let segments = readable(data_directory, stream, Offset::ZERO, keys)?;
+    let head = summary(data_directory, stream, epoch(data_directory)?)?.head;
+    let found = event_time::first_since(segments, time, Offset::ZERO)?;
+    Ok(found.unwrap_or(head))
+}
+
+fn exists(data_directory: &Path, stream: &StreamName) -> Result<(), Error> {
+    if directory::list(data_directory)?.contains(stream) {
+        return Ok(());
+    }
+    Err(Error::UnknownStream {
+        name: stream.to_string(),
     })
-}
-
-/// Records in order; holds one frame at a time.
-#[derive(Debug)]
-pub struct Records {
-    segments: VecDeque<Segment>,
-    walk: Option<Walk>,
-    from: Offset,
-    /// The body of the frame read last.
-    body: Vec<u8>,
-    ahead: VecDeque<(Offset, Record)>,
-}
-
-impl Iterator for Records {
-    type Item = Result<(Offset, Record), Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.ahead.is_empty() {
-            match self.load() {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(error) => {
-                    self.walk = None;
-                    return Some(Err(error));
-                }
-            }
-        }
-        self.ahead.pop_front().map(Ok)
-    }
-}
-
-impl Records {
-    fn load(&mut self) -> Result<bool, Error> {
-        let Some(walk) = &mut self.walk else {
-            let Some(segment) = self.segments.pop_front() else {
-                return Ok(false);
-            };
-            self.walk = match segment.walk(HEADER_BYTES as u64) {
-                Ok(walk) => Some(walk.beside_writer()),
-                // Retired by the live node since we listed it.
-                Err(_) if !segment.path.exists() => None,
-                Err(error) => return Err(error),
-            };
-            return Ok(true);
-        };
-        let Some((at, header)) = next_frame(walk, Check::Header)? else {
-            self.walk = None;
-            return Ok(true);
-        };
-        if header.next() <= self.from {
-            return Ok(true);
-        }
-        let seed = walk.seed();
-        match header.open(walk.payload(at, &header)?, &seed, &mut self.body) {
-            Ok(body) => {
-                let wanted = body.records.filter(|(at, _)| *at >= self.from);
-                self.ahead
-                    .extend(wanted.map(|(at, record)| (at, record.to_record())));
-            }
-            // Begun since we looked, by a node that was given a key since.
-            Err(Flaw::Locked) => return Err(walk.locked()),
-            Err(_) => {}
-        }
-        Ok(true)
-    }
 }
 
 /// Reads every byte of every segment: headers, checksums, whether records decode, whether
@@ -208,27 +201,47 @@ pub fn verify(data_directory: &Path, keys: Option<&Keys>) -> Result<Report, Erro
     let epoch = epoch(data_directory)?;
     let mut report = Report::default();
     for name in directory::list(data_directory)? {
-        report.streams += 1;
         let segments = segments(data_directory, &name, epoch, cipher.as_ref())?;
-        // What a segment is to follow: where its offsets begin, and what its header names.
-        let mut before = (None, None);
-        for (index, segment) in segments.iter().enumerate() {
-            let mut check = Verification {
-                stream: name.as_str(),
-                segment,
-                newest: index + 1 == segments.len(),
-                locked: false,
-                report: &mut report,
-            };
-            before = match check.run(epoch, before) {
-                Ok(followed) => followed,
-                // Retired by the live node since we listed it, and so were those before it.
-                Err(_) if !segment.path.exists() => (None, None),
-                Err(error) => return Err(error),
-            };
-        }
+        read_stream(&name, &segments, epoch, &mut report, &mut |_, _| {})?;
     }
     Ok(report)
+}
+
+/// Checks one stream, and shows each intact frame to `visit`.
+fn read_stream(
+    name: &StreamName,
+    segments: &[Segment],
+    epoch: u64,
+    report: &mut Report,
+    visit: &mut dyn FnMut(&Header, &Body<'_>),
+) -> Result<(), Error> {
+    report.streams += 1;
+    let faults_before = report.faults.len();
+    let mut told = Vec::new();
+    // What a segment is to follow: where its offsets begin, and what its header names.
+    let mut before = (None, None);
+    for (index, segment) in segments.iter().enumerate() {
+        let mut check = Verification {
+            stream: name.as_str(),
+            segment,
+            newest: index + 1 == segments.len(),
+            locked: false,
+            report,
+            told: &mut told,
+            visit,
+        };
+        before = match check.run(epoch, before) {
+            Ok(followed) => followed,
+            // Retired by the live node since we listed it, and so were those before it.
+            Err(_) if !segment.path.exists() => (None, None),
+            Err(error) => return Err(error),
+        };
+    }
+    for fault in &mut report.faults[faults_before..] {
+        let all_told = |lost| ranges::without(lost, &told).is_empty();
+        fault.told = fault.missing.is_some_and(all_told);
+    }
+    Ok(())
 }
 
 /// What a segment's header is compared with: the newest one before it that has a frame. Those
@@ -255,6 +268,9 @@ struct Verification<'a> {
     /// Its header names a key that was not given.
     locked: bool,
     report: &'a mut Report,
+    /// Offsets of this stream that gap records in it tell of.
+    told: &'a mut Vec<Range>,
+    visit: &'a mut dyn FnMut(&Header, &Body<'_>),
 }
 
 impl Verification<'_> {
@@ -312,7 +328,7 @@ impl Verification<'_> {
                 Missing,
                 0,
                 "the segment does not follow the one before",
-                missing(expected, base),
+                between(expected, base),
             );
         }
         let mut found = Frames {
@@ -320,22 +336,21 @@ impl Verification<'_> {
             end: HEADER_BYTES as u64,
             next: base,
         };
-        let mut broken: Option<(u64, Flaw)> = None;
+        let (mut broken, mut bytes): (Option<(u64, Flaw)>, _) = (None, Vec::new());
         let mut walk = self.segment.walk(HEADER_BYTES as u64)?.beside_writer();
-        let mut body = Vec::new();
         loop {
             match walk.step(Check::Payload)? {
                 Step::Frame { at, header } => {
-                    let gone = missing(found.next, header.base);
+                    let gone = between(found.next, header.base);
                     if let Some((at, flaw)) = broken.take() {
                         self.fault(Damage, at, &flaw.to_string(), gone);
                     } else if header.base != found.next {
                         self.fault(Missing, at, "records are missing", gone);
                     }
                     let seed = walk.seed();
-                    let gone = missing(header.base, header.next());
-                    match header.open(walk.payload(at, &header)?, &seed, &mut body) {
-                        Ok(_) => {}
+                    let gone = between(header.base, header.next());
+                    match header.open(walk.payload(at, &header)?, &seed, &mut bytes) {
+                        Ok(body) => self.intact(&header, &body),
                         Err(Flaw::Locked) => self.report.locked_frames += 1,
                         Err(Flaw::Seal) if self.locked => self.report.locked_frames += 1,
                         Err(Flaw::Seal) => self.fault(Seal, at, &Flaw::Seal.to_string(), gone),
@@ -361,6 +376,15 @@ impl Verification<'_> {
         }
     }
 
+    fn intact(&mut self, header: &Header, body: &Body<'_>) {
+        if header.has(flags::GAPS) {
+            let told = body.records;
+            let told = told.filter_map(|(_, record)| told_offsets(&record, self.stream));
+            self.told.extend(told);
+        }
+        (self.visit)(header, body);
+    }
+
     fn fault(
         &mut self,
         kind: FaultKind,
@@ -375,12 +399,19 @@ impl Verification<'_> {
             kind,
             what: what.to_owned(),
             missing,
+            told: false,
         });
     }
 }
 
-fn missing(first: Offset, next: Offset) -> Option<(Offset, Offset)> {
-    (first < next).then_some((first, next))
+/// The offsets of `stream` that a gap record in it says are missing, where it is all of them.
+fn told_offsets(record: &RecordView<'_>, stream: &str) -> Option<Range> {
+    if record.kind != Kind::Gap || record.source != stream {
+        return None;
+    }
+    let gap: Gap = serde_json::from_slice(record.payload).ok()?;
+    let all = |lost: &Range| gap.count == Some(ranges::count(*lost));
+    gap.offsets.filter(all)
 }
 
 fn next_frame(walk: &mut Walk, check: Check) -> Result<Option<(u64, Header)>, Error> {
@@ -393,7 +424,8 @@ fn next_frame(walk: &mut Walk, check: Check) -> Result<Option<(u64, Header)>, Er
     }
 }
 
-fn epoch(data_directory: &Path) -> Result<u64, Error> {
+/// The random id of a data directory, which tells it from all others.
+pub fn epoch(data_directory: &Path) -> Result<u64, Error> {
     let epoch = directory::epoch(data_directory)?;
     epoch.ok_or_else(|| {
         let shown = data_directory.display();

@@ -22,12 +22,13 @@
 //!
 //! # What it is not
 //!
-//! Not a database: no index by time or source, one bucket scan reads all it finds into memory.
+//! Not a database: no index by source, none by time but what [`Log::offset_at`] learns, and one
+//! bucket scan reads all it finds into memory.
 //! Not replicated. Encrypted only with keys ([`Options::keys`]), and then not all of it: see below.
 //! Two limits no checksum lifts: an acknowledged frame that a lying disk loses from the very end
 //! of the newest segment looks like a write that never finished, and is noted only where a
 //! cursor, the clean-stop marker or the catalog remembers it; and damage in older segments is
-//! noticed when it is read (or by [`inspect::verify`]), not at opening.
+//! noticed when it is read (be it by [`Log::scrub`] or [`inspect::verify`]), not at opening.
 //!
 //! # How it works
 //!
@@ -60,6 +61,19 @@
 //! what its last appends changed as well, and their stages do them again. Snapshots are written
 //! when enough log has passed, before a segment is deleted whose changes no snapshot has, and
 //! after damage; then `_catalog` is trimmed.
+//!
+//! **Time.** Records are in the order they were appended, by offset. Each has an event time
+//! ([`Record::event_time`]): the source's, else the server's, else that at which it was taken in.
+//! [`Log::offset_at`] finds the first record held of a time or later. Sources are late and clocks
+//! jump, so older records may come behind it, and nothing can be found by halving: the earliest
+//! and latest time in each frame's header are looked at, in order. What is the latest in a segment
+//! is remembered for as long as the log is open, and segments that end earlier are left out.
+//!
+//! **Damage** is found by whoever reads: a [`Reader`], the opening, or a [`Log::scrub`] of all
+//! there is. The writer then copies the bytes to `quarantine/` and appends a gap record for those
+//! offsets that none tells of yet; damaged frames of `_catalog` make it write a snapshot, which
+//! stands for them. The damaged bytes stay where they are until their segment is retired, as the
+//! hash chain is over them too.
 //!
 //! **Room.** Ahead of the frames of the newest segment there are up to 256 KiB of zeros, so that
 //! small commits overwrite and do not grow the file: a sync then writes the data and nothing of the
@@ -269,6 +283,7 @@ mod disk;
 mod encoding;
 mod entry;
 mod error;
+mod event_time;
 mod frame;
 mod full_disk;
 mod give_up;
@@ -279,6 +294,7 @@ mod log;
 mod options;
 mod plan;
 mod queue;
+mod ranges;
 mod reader;
 mod record;
 mod recovery;
@@ -286,6 +302,7 @@ mod removal;
 mod replay;
 mod reserve;
 mod retention;
+mod scrub;
 mod segment;
 mod stats;
 mod stream;
@@ -305,5 +322,6 @@ pub use queue::Producer;
 pub use reader::{Batch, Reader, Views};
 pub use record::{Gap, Kind, Offset, Record, WallNanos};
 pub use recovery::Recovery;
+pub use scrub::{Outcome, Place, Scrub};
 pub use stats::{Stats, Storage, StreamStats};
 pub use view::{Attributes, RecordView, RecordViews};

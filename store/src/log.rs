@@ -17,7 +17,8 @@ use crate::stream::{Shared, Stream};
 use crate::track::{Origin, Track};
 use crate::writer::{Buffers, Writer, is_full};
 use crate::{
-    Append, Committed, Error, Offset, Options, Reader, Recovery, Stats, StreamName, StreamOptions,
+    Append, Committed, Error, Offset, Options, Reader, Recovery, Scrub, Stats, StreamName,
+    StreamOptions, WallNanos,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -132,6 +133,27 @@ impl Log {
     /// The first record still held.
     pub fn tail(&self, stream: &StreamName) -> Result<Offset, Error> {
         Ok(self.0.shared.stream(stream)?.tail())
+    }
+
+    /// The first record held whose event time ([`Record::event_time`]) is `time` or later, the
+    /// head if there is none: where to begin to read from a time. Everything from that time on is
+    /// behind it, and older records may be among it, as sources are late and clocks jump.
+    ///
+    /// Blocks on the disk. The first question reads the frame headers of the stream, what it
+    /// learns is kept for the next ones. What does not read is passed over.
+    ///
+    /// [`Record::event_time`]: crate::Record::event_time
+    pub fn offset_at(&self, stream: &StreamName, time: WallNanos) -> Result<Offset, Error> {
+        self.0.shared.offset_at(stream, time)
+    }
+
+    /// Reads every frame there is, beside readers and writer. Damage is put into quarantine and
+    /// noted as gap records, as if a reader had come upon it; the answer comes once they are
+    /// durable. A second scrub finds the same places, and that all of them are known.
+    ///
+    /// Holds one frame of memory. Cancelling ends it between two segments.
+    pub async fn scrub(&self) -> Result<Scrub, Error> {
+        self.0.shared.scrub().await
     }
 
     /// Where the named reader goes on; `None` if it never advanced.

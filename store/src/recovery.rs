@@ -9,13 +9,14 @@ use crate::cipher::Cipher;
 use crate::digest::Digest;
 use crate::disk::Disk;
 use crate::frame::{Encoded, Flaw, flags};
+use crate::ranges::{self, Range};
 use crate::segment::{Check, HEADER_BYTES, Name, Preface, Segment, Step};
 use crate::{Change, Durability, Error, Gap, Offset, WallNanos};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const POWER_CUT: &str = "the power failed; what was acknowledged within the stream's sync \
@@ -181,9 +182,10 @@ enum Look {
 }
 
 /// One segment, read in full.
-struct Survey {
-    damage: Vec<Damage>,
-    frames: u64,
+pub(crate) struct Survey {
+    pub(crate) damage: Vec<Damage>,
+    pub(crate) frames: u64,
+    pub(crate) records: u64,
     last_sequence: u64,
     /// Where the last intact frame ends, and one past its last record.
     end: u64,
@@ -199,6 +201,7 @@ impl Survey {
         let mut survey = Self {
             damage: Vec::new(),
             frames: 0,
+            records: 0,
             last_sequence: 0,
             end: segment.bytes().min(HEADER_BYTES as u64),
             next: segment.name.base,
@@ -221,9 +224,12 @@ impl Survey {
                     }
                     if let Some(flaw) = broken.take() {
                         survey.damaged(segment, at, header.base, flaw);
+                    } else if header.base > survey.next {
+                        survey.damaged(segment, at, header.base, Flaw::Absent);
                     }
                     segment.mark(header.base, at);
                     survey.frames += 1;
+                    survey.records += u64::from(header.count);
                     survey.last_sequence = header.sequence;
                     survey.end = at + header.frame_bytes();
                     survey.next = header.next();
@@ -244,6 +250,18 @@ impl Survey {
         }
     }
 
+    /// The same for a segment whose records are known to end at `end`: so what is torn there was
+    /// written once, and what is not there was too.
+    pub(crate) fn up_to(segment: &Arc<Segment>, end: Offset) -> Result<Self, Error> {
+        let mut survey = Self::of(segment, Look::Inside)?;
+        if let Some((flaw, _)) = survey.torn {
+            survey.damaged(segment, segment.bytes(), end, flaw);
+        } else if survey.next < end {
+            survey.damaged(segment, survey.end, end, Flaw::Absent);
+        }
+        Ok(survey)
+    }
+
     /// From the last intact frame to `until`, where the record `next` is, nothing reads.
     fn damaged(&mut self, segment: &Arc<Segment>, until: u64, next: Offset, flaw: Flaw) {
         self.damage.push(Damage {
@@ -259,16 +277,12 @@ impl Survey {
 
 /// The damage in a segment that a reader came upon, and that is known to end at `end`.
 pub(crate) fn survey(segment: &Arc<Segment>, end: Offset) -> Result<Vec<Damage>, Error> {
-    let mut survey = Survey::of(segment, Look::Inside)?;
-    if let Some((flaw, _)) = survey.torn {
-        survey.damaged(segment, segment.bytes(), end, flaw);
-    }
-    Ok(survey.damage)
+    Survey::up_to(segment, end).map(|survey| survey.damage)
 }
 
 impl Damage {
-    /// Makes the damage known: the bytes to quarantine, and a gap record to be appended if
-    /// records went with them. `None` if that was done before.
+    /// Makes the damage known: the bytes to quarantine, and gap records to be appended for the
+    /// records that went with them, if there were any. `None` if all of it was known before.
     pub(crate) fn note(
         &self,
         catalog: &Catalog,
@@ -276,30 +290,45 @@ impl Damage {
         stream: &str,
     ) -> Option<Encoded> {
         let path = self.segment.path.display();
-        let reason = format!("damaged in {path}: {}", self.flaw);
-        let note = loss(catalog, stream, (self.first, self.next), reason)?;
+        let note = if self.records() > 0 {
+            let reason = format!("damaged in {path}: {}", self.flaw);
+            loss(catalog, stream, (self.first, self.next), reason)?
+        } else {
+            Encoded::new(&[], Vec::new())
+        };
         tracing::error!(
             stream, %path, at = self.at, first = %self.first, next = %self.next,
             flaw = %self.flaw, "a damaged place was put into quarantine"
         );
-        if let Err(error) = self.quarantine(&data_directory.join("quarantine"), stream) {
+        if let Err(error) = self.quarantine(data_directory, stream) {
             tracing::warn!(%error, "cannot copy damaged bytes to quarantine");
         }
         Some(note)
     }
 
     pub(crate) const fn records(&self) -> u64 {
-        self.next.0.saturating_sub(self.first.0)
+        ranges::count((self.first, self.next))
     }
 
-    /// Copies the damaged bytes to where a person can look at them.
-    fn quarantine(&self, directory: &Path, stream: &str) -> Result<(), Error> {
-        std::fs::create_dir_all(directory).map_err(Error::storage("create", directory))?;
+    /// Where the damaged bytes are copied to.
+    pub(crate) fn quarantine_path(&self, data_directory: &Path, stream: &str) -> PathBuf {
         let file = format!("{stream}-{}-{}.bin", self.segment.name.file(), self.at);
-        let target = directory.join(file);
+        data_directory.join("quarantine").join(file)
+    }
+
+    /// Copies the damaged bytes to where a person can look at them. Where the file ends too early
+    /// there are none.
+    fn quarantine(&self, data_directory: &Path, stream: &str) -> Result<(), Error> {
+        let target = self.quarantine_path(data_directory, stream);
+        let length = self.until.saturating_sub(self.at);
+        if length == 0 {
+            return Ok(());
+        }
+        let directory = target.parent().expect("a file in a directory");
+        std::fs::create_dir_all(directory).map_err(Error::storage("create", directory))?;
         let source =
             File::open(&self.segment.path).map_err(Error::storage("open", &self.segment.path))?;
-        let mut bytes = vec![0; usize::try_from(self.until - self.at).unwrap_or(usize::MAX)];
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         source
             .read_exact_at(&mut bytes, self.at)
             .map_err(Error::storage("read", &self.segment.path))?;
@@ -307,32 +336,49 @@ impl Damage {
     }
 }
 
-/// A gap record for offsets that do not read, with a note in the catalog that it was written.
-/// `None` if it was noted before.
+/// Gap records for those of the offsets that no gap record told of before, with notes in the
+/// catalog that they were written. `None` if all were told of.
 pub(crate) fn loss(
     catalog: &Catalog,
     stream: &str,
-    (first, next): (Offset, Offset),
+    lost: Range,
     reason: String,
 ) -> Option<Encoded> {
-    let key = format!("damage/{stream}/{first}");
-    if matches!(catalog.get(OWN_BUCKET, key.as_bytes()), Ok(Some(_))) {
-        return None;
+    let (mut gaps, mut notes) = (Vec::new(), Vec::new());
+    for (first, next) in unnoted(catalog, stream, lost) {
+        let gap = Gap {
+            subject: stream.to_owned(),
+            offsets: Some((first, next)),
+            from: None,
+            to: None,
+            count: Some(next.0 - first.0),
+            reason: reason.clone(),
+        };
+        gaps.push(gap.into_record());
+        notes.push(Change::Put {
+            bucket: OWN_BUCKET.to_owned(),
+            key: format!("damage/{stream}/{first}").into_bytes().into(),
+            value: next.0.to_le_bytes().to_vec().into(),
+        });
     }
-    let gap = Gap {
-        subject: stream.to_owned(),
-        offsets: Some((first, next)),
-        from: None,
-        to: None,
-        count: Some(next.0 - first.0),
-        reason,
-    };
-    let note = Change::Put {
-        bucket: OWN_BUCKET.to_owned(),
-        key: key.into_bytes().into(),
-        value: next.0.to_le_bytes().to_vec().into(),
-    };
-    Some(Encoded::new(&[gap.into_record()], vec![note]))
+    (!gaps.is_empty()).then(|| Encoded::new(&gaps, notes))
+}
+
+/// Those of the offsets that no gap record tells of, as far as the catalog knows: damage may grow
+/// beside what was noted already. A catalog that does not read knows of none, since a loss that is
+/// told twice is better than one that is never told.
+pub(crate) fn unnoted(catalog: &Catalog, stream: &str, lost: Range) -> Vec<Range> {
+    let prefix = format!("damage/{stream}/");
+    let noted = catalog.scan(OWN_BUCKET, prefix.as_bytes());
+    let noted = noted.unwrap_or_default().into_iter();
+    let noted: Vec<Range> = noted
+        .filter_map(|(key, value)| {
+            let first = std::str::from_utf8(key.get(prefix.len()..)?).ok()?;
+            let next = u64::from_le_bytes(value[..].try_into().ok()?);
+            Some((Offset(first.parse().ok()?), Offset(next)))
+        })
+        .collect();
+    ranges::without(lost, &noted)
 }
 
 /// The clean-stop marker: there from an orderly stop to the next opening, and never else.

@@ -2,6 +2,7 @@
 
 use crate::cipher::Cipher;
 use crate::digest::Digest;
+use crate::event_time::Latest;
 use crate::frame::{self, Flaw, Header, Seed};
 use crate::keys::{self, KeyId};
 use crate::retention::Held;
@@ -26,6 +27,9 @@ const INTERVAL: u8 = 2;
 const MARK_BYTES: u64 = 256 * 1024;
 /// How much of a file a walk holds at a time, besides a frame that is larger.
 const WINDOW_BYTES: usize = 128 * 1024;
+/// The same for a walk from header to header: where frames are large it leaves out most of the
+/// file, and where they are small it reads one page after the other, which the kernel foresees.
+const HEADERS_WINDOW_BYTES: usize = 4 * 1024;
 
 /// What a segment's file name says: enough to put segments in order without opening them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,6 +166,8 @@ pub(crate) struct Segment {
     next: AtomicU64,
     /// Sparse index: offset of a frame's first record, and where the frame starts.
     marks: Mutex<Vec<(Offset, u64)>>,
+    /// Event times, as far as somebody asked for them.
+    pub(crate) latest: Mutex<Latest>,
     /// Damage in it was reported to the writer.
     reported: AtomicBool,
 }
@@ -175,6 +181,7 @@ impl Segment {
             durable_bytes: AtomicU64::new(bytes),
             next: AtomicU64::new(next.0),
             marks: Mutex::default(),
+            latest: Mutex::default(),
             reported: AtomicBool::new(false),
         }
     }
@@ -278,6 +285,8 @@ pub(crate) struct Walk {
     end: u64,
     window: Vec<u8>,
     window_at: u64,
+    /// How much is read at a time, at least.
+    window_bytes: usize,
     /// The file may lose the room behind its frames meanwhile.
     beside_writer: bool,
 }
@@ -293,6 +302,7 @@ impl Walk {
             end,
             window: Vec::new(),
             window_at: 0,
+            window_bytes: WINDOW_BYTES,
             beside_writer: false,
         })
     }
@@ -300,6 +310,12 @@ impl Walk {
     /// Takes the file to end earlier, should the node that writes it cut off its unused room.
     pub(crate) const fn beside_writer(mut self) -> Self {
         self.beside_writer = true;
+        self
+    }
+
+    /// Leaves out payloads that nobody asks for.
+    pub(crate) const fn headers_only(mut self) -> Self {
+        self.window_bytes = HEADERS_WINDOW_BYTES;
         self
     }
 
@@ -321,6 +337,14 @@ impl Walk {
             Err(flaw) => flaw,
         };
         if let Some(until) = self.find_frame(at + 1)? {
+            if self.beside_writer {
+                // Written since its bytes were read ahead, and so was what follows.
+                self.window.clear();
+                if let Ok(header) = self.frame(at, check)? {
+                    self.at += header.frame_bytes();
+                    return Ok(Step::Frame { at, header });
+                }
+            }
             self.at = until;
             return Ok(Step::Damage { at, until, flaw });
         }
@@ -413,7 +437,7 @@ impl Walk {
         }
         let held = self.window_at..self.window_at + self.window.len() as u64;
         if at < held.start || at + length as u64 > held.end {
-            let wanted = length.max(WINDOW_BYTES.min((self.end - at) as usize));
+            let wanted = length.max(self.window_bytes.min((self.end - at) as usize));
             self.window.resize(wanted, 0);
             self.window_at = at;
             if let Err(error) = self.file.read_exact_at(&mut self.window, at) {
@@ -460,5 +484,43 @@ mod tests {
             );
             assert!(strict.step(Check::Payload).is_err());
         }
+    }
+
+    #[test]
+    fn frames_that_are_written_beside_a_walk_are_no_damage() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name = Name {
+            base: Offset(0),
+            sequence: 1,
+        };
+        let room = 4 * WINDOW_BYTES as u64;
+        let segment = Segment::new(directory.path(), 1, name, room, name.base);
+        let file = File::create(&segment.path).expect("created");
+        file.set_len(room).expect("room");
+        let mut end = HEADER_BYTES as u64;
+        let mut write = |records: u64| {
+            let record = crate::Record::new(crate::Kind::Mqtt, "a", "b");
+            let append = frame::Encoded::new(&[record], Vec::new());
+            for number in 0..records {
+                let mut builder = frame::Builder::new(Offset(number));
+                builder.push(&append);
+                let (mut body, mut bytes) = (Vec::new(), Vec::new());
+                let codec = crate::Codec::None;
+                builder.finish(number, &segment.seed, codec, &mut body, &mut bytes);
+                file.write_all_at(&bytes, end).expect("written");
+                end += bytes.len() as u64;
+            }
+        };
+        write(1);
+        let mut walk = segment.walk(HEADER_BYTES as u64).expect("a walk");
+        walk.beside_writer = true;
+        let mut frames = 0;
+        while let Step::Frame { .. } = walk.step(Check::Payload).expect("it reads") {
+            frames += 1;
+            if frames == 1 {
+                write(3);
+            }
+        }
+        assert_eq!(frames, 4);
     }
 }

@@ -38,6 +38,14 @@ impl<'a> RecordView<'a> {
         }
     }
 
+    /// See [`Record::event_time`].
+    #[must_use]
+    pub fn event_time(&self) -> WallNanos {
+        self.source_time
+            .or(self.server_time)
+            .unwrap_or(self.ingest_time)
+    }
+
     fn decode(cursor: &mut Cursor<'a>) -> Option<Self> {
         Some(Self {
             kind: *Kind::ALL.get(cursor.varint(u32::BITS)? as usize)?,

@@ -223,9 +223,10 @@ impl Writer {
         self.snapshots.wanted |= !damaged.is_empty();
         for (stream, segment, end) in damaged {
             let places = recovery::survey(&segment, end).unwrap_or_default();
-            for damage in places.iter().filter(|damage| damage.records() > 0) {
+            for damage in &places {
                 let shared = &self.shared;
                 let note = damage.note(&shared.catalog, &shared.directory, self.name(stream));
+                let note = note.filter(|note| note.count > 0);
                 self.untold.extend(note.map(|note| (stream, note)));
             }
         }
