@@ -33,7 +33,7 @@ pub(crate) struct Origin {
 const ROOM_BYTES: u64 = 256 * 1024;
 /// Writes of at least this much go without: for them the zeros, which the device gets as well,
 /// cost more than those 13 KiB.
-const ROOM_WRITE_BYTES_MAX: usize = 16 * 1024;
+const ROOM_WRITE_BYTES_MAX: usize = 12 * 1024;
 /// However long its interval, a stream is synced when this much waits for it: half of what a
 /// burst may put into the queue, so that the sync that follows is no stall.
 const UNSYNCED_BYTES_MAX: u64 = 4 * 1024 * 1024;

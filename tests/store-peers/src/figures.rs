@@ -139,8 +139,7 @@ pub(crate) fn reading(folder: &Path, scale: Scale) -> Result<()> {
         PER_APPEND,
     ))?;
     let head = *log.head(&ours::stream())?.borrow();
-    // What a frame is made of: blocks of a quarter of a MiB. No two are alike: a block that is
-    // unpacked again and again takes half the time, because the processor knows it by heart.
+    // What a frame is made of: blocks of a quarter of a MiB, of the same records.
     let mut load = Telemetry::new();
     let mut load = load.of_bytes(bytes).peekable();
     let mut blocks = Vec::new();
