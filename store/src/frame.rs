@@ -38,7 +38,7 @@ impl Seed {
         Self(crc32c::crc32c_append(crc, &sequence.to_le_bytes()))
     }
 
-    fn checksum(self, bytes: &[u8]) -> u32 {
+    pub(crate) fn checksum(self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(self.0, bytes)
     }
 }
@@ -88,7 +88,7 @@ impl Header {
         self.flags & flag != 0
     }
 
-    fn encode(&self, seed: Seed) -> [u8; HEADER_BYTES] {
+    pub(crate) fn encode(&self, seed: Seed) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&MARKER);
         bytes[4..8].copy_from_slice(&self.payload_bytes.to_le_bytes());
@@ -169,7 +169,7 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
         encoding::decode(bytes)
             .map(|(records, changes)| Self { records, changes })
             .ok_or(Flaw::Payload)

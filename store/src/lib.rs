@@ -208,6 +208,8 @@ mod encoding;
 mod error;
 mod frame;
 mod full_disk;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod give_up;
 mod housekeeping;
 pub mod inspect;
