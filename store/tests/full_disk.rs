@@ -310,6 +310,55 @@ async fn a_disk_that_becomes_read_only_is_noticed_while_nobody_writes() {
     }
 }
 
+/// A disk that keeps the files it is told to remove.
+struct KeepsFiles;
+
+impl Fault for KeepsFiles {
+    fn before(&self, operation: Operation, _: &Path) -> io::Result<()> {
+        match operation {
+            Operation::Remove => Err(io::Error::other("injected")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Opened without its catalog, the log does not know what was given up and is still there.
+#[tokio::test]
+async fn what_was_given_up_goes_once_the_catalog_is_back_to_tell() {
+    if !may_mount("what_was_given_up_goes_once_the_catalog_is_back_to_tell") {
+        return;
+    }
+    let small = Small::new();
+    let mut options = small.options();
+    options.streams[0].bytes_max = 2 * MIB;
+    options.streams[0].when_full = WhenFull::DropOldest;
+    let disk = Disk::failing(Arc::new(KeepsFiles));
+    let (log, _) = Log::open_on(options.clone(), disk).unwrap();
+    let (head, _) = write(&log, "one", 300).await;
+    let tail = log.tail(&name("one")).unwrap();
+    assert!(tail > Offset(50), "{tail}");
+    drop(log);
+    let files = segments(&options.directory, "one").len();
+    std::fs::remove_dir_all(options.directory.join("catalog")).unwrap();
+    std::fs::remove_file(options.directory.join("reserve")).unwrap();
+    small.fill();
+
+    let (log, _) = Log::open(options.clone()).unwrap();
+    assert!(!log.stats().catalog_in_order);
+    assert_eq!(log.tail(&name("one")).unwrap(), Offset::ZERO);
+    assert_eq!(segments(&options.directory, "one").len(), files);
+
+    small.empty();
+    wait_until("the catalog is back", || log.stats().catalog_in_order).await;
+    wait_until("what was given up goes", || {
+        segments(&options.directory, "one").len() < files
+    })
+    .await;
+    assert_eq!(log.tail(&name("one")).unwrap(), tail);
+    let (delivered, told) = accounts(&log, "one");
+    assert_eq!((delivered + told, told), (head, tail.0));
+}
+
 /// Time passes as the test says.
 #[derive(Default)]
 struct Time(AtomicU64);
