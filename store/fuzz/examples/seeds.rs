@@ -237,6 +237,6 @@ fn small() {
     save(
         "preface",
         "name-longer-than-its-field",
-        &[&[1], b"SKRY\x01\0", &[0; 90], &[100], &[b'a'; 100]],
+        &[&[1], b"SKRY\x01\0", &[0; 90], &[157], &[b'a'; 157]],
     );
 }
