@@ -61,7 +61,7 @@ impl Seed {
         }
     }
 
-    fn checksum(&self, bytes: &[u8]) -> u32 {
+    pub(crate) fn checksum(&self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(self.checksum, bytes)
     }
 }
@@ -78,7 +78,7 @@ pub(crate) struct Header {
     pub(crate) codec: Codec,
     pub(crate) flags: u8,
     /// Part of the nonce of a sealed payload.
-    salt: Salt,
+    pub(crate) salt: Salt,
     pub(crate) payload_checksum: u32,
 }
 
@@ -120,7 +120,7 @@ impl Header {
         self.flags & flag != 0
     }
 
-    fn encode(&self, seed: &Seed) -> [u8; HEADER_BYTES] {
+    pub(crate) fn encode(&self, seed: &Seed) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..FIELDS_BYTES].copy_from_slice(&self.fields());
         bytes[56..60].copy_from_slice(&self.payload_checksum.to_le_bytes());
@@ -259,7 +259,7 @@ pub(crate) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn decode(bytes: &'a [u8], base: Offset) -> Option<Self> {
+    pub(crate) fn decode(bytes: &'a [u8], base: Offset) -> Option<Self> {
         let (records, changes) = RecordViews::of_body(bytes, base)?;
         let changes = encoding::decode(changes)?;
         Some(Self { records, changes })

@@ -140,7 +140,7 @@ impl Found {
 
 /// The gap that a record tells of; what is inside a gap record of somebody else's making is kept
 /// as its reason.
-fn read_gap(record: Record) -> Option<Gap> {
+pub(crate) fn read_gap(record: Record) -> Option<Gap> {
     if record.kind != Kind::Gap {
         return None;
     }
@@ -158,7 +158,7 @@ fn read_gap(record: Record) -> Option<Gap> {
 
 /// One gap for all with the same subject and reason. A gap whose offsets span more than its count
 /// lacks only some of them.
-fn fold(stream: &str, gaps: Vec<Gap>) -> Vec<Gap> {
+pub(crate) fn fold(stream: &str, gaps: Vec<Gap>) -> Vec<Gap> {
     let mut folded: BTreeMap<(String, String), Gap> = BTreeMap::new();
     for gap in gaps {
         let mut key = (gap.subject.clone(), gap.reason.clone());

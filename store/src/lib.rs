@@ -286,6 +286,8 @@ mod error;
 mod event_time;
 mod frame;
 mod full_disk;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod give_up;
 mod housekeeping;
 pub mod inspect;

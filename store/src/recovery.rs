@@ -382,7 +382,7 @@ pub(crate) fn unnoted(catalog: &Catalog, stream: &str, lost: Range) -> Vec<Range
 }
 
 /// The clean-stop marker: there from an orderly stop to the next opening, and never else.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
     pub(crate) last_sequence: u64,
     pub(crate) heads: BTreeMap<String, Offset>,
@@ -410,11 +410,10 @@ impl Marker {
 
     pub(crate) fn write(&self, disk: &Disk, directory: &Path) -> Result<(), Error> {
         let path = directory.join(Self::FILE);
-        let bytes = serde_json::to_vec(self).expect("string keys only");
         let file = disk
             .create(&path)
             .map_err(Error::storage("create", &path))?;
-        disk.write(&file, &path, &bytes, 0)
+        disk.write(&file, &path, &self.to_json(), 0)
             .and_then(|()| disk.sync(&file, &path))
             .and_then(|()| disk.sync_directory(directory))
             .map_err(Error::storage("write", &path))
@@ -430,7 +429,16 @@ impl Marker {
         disk.remove(&path)
             .and_then(|()| disk.sync_directory(directory))
             .map_err(Error::storage("remove", &path))?;
-        let marker: Option<Self> = serde_json::from_slice(&bytes).ok();
-        Ok(marker.filter(|marker| marker.checksum == marker.sum()))
+        Ok(Self::parse(&bytes))
+    }
+
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("string keys only")
+    }
+
+    /// The marker that was written; `None` if it is another by now.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let marker: Option<Self> = serde_json::from_slice(bytes).ok();
+        marker.filter(|marker| marker.checksum == marker.sum())
     }
 }

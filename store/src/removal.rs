@@ -145,11 +145,13 @@ impl Writer {
         Ok(notes)
     }
 
-    /// The segments of a stream that the commit under way leaves, oldest first.
+    /// The segments of a stream that the commit under way leaves, oldest first. The journal's hold
+    /// no records that could be given up, so it leaves them all.
     pub(crate) fn kept(&self, index: usize) -> Vec<Arc<Segment>> {
         let track = &self.tracks[index];
         let mut segments = track.stream.segments();
-        segments.retain(|segment| segment.next() > track.kept_from());
+        let all = index == self.shared.journal;
+        segments.retain(|segment| all || segment.next() > track.kept_from());
         segments
     }
 

@@ -6,7 +6,7 @@ use crate::event_time::Latest;
 use crate::frame::{self, Flaw, Header, Seed};
 use crate::keys::{self, KeyId};
 use crate::retention::Held;
-use crate::{Error, Offset, WallNanos};
+use crate::{Error, Offset, StreamName, WallNanos};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -25,11 +25,12 @@ const SEALED: u8 = 1;
 const INTERVAL: u8 = 2;
 /// One entry of the sparse index stands for at least this many bytes.
 const MARK_BYTES: u64 = 256 * 1024;
-/// How much of a file a walk holds at a time, besides a frame that is larger.
-const WINDOW_BYTES: usize = 128 * 1024;
+/// How much of a file a walk holds at a time, besides a frame that is larger. A fuzzer's files are
+/// small, and are to lie across its edges.
+pub(crate) const WINDOW_BYTES: usize = if cfg!(fuzzing) { 4 * 1024 } else { 128 * 1024 };
 /// The same for a walk from header to header: where frames are large it leaves out most of the
 /// file, and where they are small it reads one page after the other, which the kernel foresees.
-const HEADERS_WINDOW_BYTES: usize = 4 * 1024;
+const HEADERS_WINDOW_BYTES: usize = if cfg!(fuzzing) { 512 } else { 4 * 1024 };
 
 /// What a segment's file name says: enough to put segments in order without opening them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,8 +126,8 @@ impl Preface {
                 known: VERSION,
             });
         }
-        let stream = bytes
-            .get(97..97 + usize::from(bytes[96]))
+        let stream = bytes[97..97 + StreamName::BYTES_MAX]
+            .get(..bytes[96].into())
             .and_then(|name| std::str::from_utf8(name).ok());
         Ok(stream.map(|stream| Self {
             epoch: u64_at(8),

@@ -10,9 +10,11 @@ mod common;
 use common::*;
 use skerry_store::{Class, Error, Gap, Log, Offset, Options, WhenFull};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const QUOTA: u64 = 60_000;
 const JOURNAL_RESERVE: u64 = 10_000;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn quota(directory: &Path, when_full: WhenFull) -> Options {
     let mut options = options(directory);
@@ -138,4 +140,48 @@ async fn a_reserve_stays_writable_and_cursors_move_when_the_quota_is_full() {
     assert!(tail(&log, "one") > 0);
     log.append(append("one", [1])).await.unwrap();
     assert!(log.stats().storage == skerry_store::Storage::Ok);
+}
+
+/// Grows the log's own stream by entries that a snapshot would have as well.
+async fn put_entries(log: &Log, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        let entry = put(&number.to_string(), noise(number, 1_000));
+        log.append(change(entry)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_the_journal_holds_beyond_its_reserve_counts_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(quota(directory.path(), WhenFull::Block)).unwrap();
+    put_entries(&log, 0..25).await;
+    let full = fill(&log, "one", QUOTA).await.unwrap_err();
+    assert!(matches!(full, Error::QuotaFull { .. }), "{full}");
+    let journal = bytes(&log, "_catalog");
+    assert!(journal > 2 * JOURNAL_RESERVE, "{journal}");
+    let held = bytes(&log, "one") + journal;
+    assert!((QUOTA - 1_000..=QUOTA).contains(&held), "{held}");
+    assert_eq!(log.stats().quota_bytes, held);
+}
+
+#[tokio::test]
+async fn the_journal_is_let_in_over_the_quota_and_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = Log::open(quota(directory.path(), WhenFull::Block)).unwrap();
+    fill(&log, "one", QUOTA).await.unwrap_err();
+    put_entries(&log, 0..25).await;
+    assert!(log.stats().quota_bytes > QUOTA + JOURNAL_RESERVE);
+    for stream in ["one", "two"] {
+        let full = log.append(append(stream, [1])).await.unwrap_err();
+        assert!(matches!(full, Error::QuotaFull { .. }), "{full}");
+    }
+    // For this above all: what is confirmed makes room for all that is over.
+    confirm(&log, "one").await;
+    log.append(append("two", [1])).await.unwrap();
+    let begun = Instant::now();
+    while log.stats().quota_bytes > QUOTA {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", log.stats());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(log.stats().gap_records_total, 0);
 }

@@ -78,9 +78,24 @@ impl Mounted {
         })
     }
 
+    pub(crate) fn is_ext4(&self) -> bool {
+        const EXT4: i64 = 0xEF53;
+        rustix::fs::statfs(&self.path).unwrap().f_type as i64 == EXT4
+    }
+
     pub(crate) fn free_bytes(&self) -> u64 {
         let found = rustix::fs::statvfs(&self.path).unwrap();
         found.f_bfree * found.f_frsize
+    }
+
+    /// Read-only for who opens a file in it from now on, as it is after an error of the disk; for
+    /// as long as what is returned lives. What is open for writing stays so, and forbids to
+    /// remount the file system itself.
+    pub(crate) fn read_only(&self) -> ReadOnly {
+        assert!(succeeds("mount", &["--bind"], &[&self.path, &self.path]));
+        let made = ReadOnly(self.path.clone());
+        self.remount("ro,bind");
+        made
     }
 
     pub(crate) fn remount(&self, options: &str) {
@@ -92,6 +107,15 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         succeeds("umount", &["-l"], &[&self.path]);
+    }
+}
+
+/// Lies over a file system.
+pub(crate) struct ReadOnly(PathBuf);
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        assert!(succeeds("umount", &[], &[&self.0]), "no longer read-only");
     }
 }
 
