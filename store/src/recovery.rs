@@ -175,6 +175,7 @@ fn mend(disk: &Disk, segment: &Arc<Segment>, found: &mut Found) -> Result<bool, 
 /// How closely a survey looks at frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
+    /// A header that was altered may say anything.
     AtChecksums,
     /// Also at what the payload holds. For what is already known to be damaged: a frame that
     /// passes its checksum and does not open was never torn, and is nothing to cut off.
@@ -224,7 +225,7 @@ impl Survey {
                     }
                     if let Some(flaw) = broken.take() {
                         survey.damaged(segment, at, header.base, flaw);
-                    } else if header.base > survey.next {
+                    } else if look == Look::Inside && header.base > survey.next {
                         survey.damaged(segment, at, header.base, Flaw::Absent);
                     }
                     segment.mark(header.base, at);

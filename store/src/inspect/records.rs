@@ -155,6 +155,11 @@ impl Records {
             }
             // Begun since we looked, by a node that was given a key since.
             Err(Flaw::Locked) => return Err(walk.locked()),
+            // What its header says is not to be believed: the next frame tells what was here.
+            Err(flaw @ Flaw::Seal) => {
+                let path = segment.path.clone();
+                self.broken = Some((path, at, FaultKind::Seal, flaw.to_string()));
+            }
             Err(flaw) => {
                 let path = segment.path.clone();
                 self.reach(header.base, at);
@@ -168,6 +173,7 @@ impl Records {
 
     fn open_next(&mut self) -> Result<bool, Error> {
         let Some(segment) = self.segments.pop_front() else {
+            self.end();
             return Ok(false);
         };
         match segment.walk(HEADER_BYTES as u64) {
@@ -187,6 +193,23 @@ impl Records {
             Err(error) => return Err(error),
         }
         Ok(true)
+    }
+
+    /// Nothing follows that could tell how many records were in an altered frame. What is torn here
+    /// is a commit under way, or one that never finished.
+    fn end(&mut self) {
+        let broken = self.broken.take();
+        if let Some((file, position, kind @ FaultKind::Seal, what)) = broken {
+            self.faults.push(Fault {
+                stream: self.stream.clone(),
+                file,
+                position,
+                kind,
+                what,
+                missing: None,
+                told: false,
+            });
+        }
     }
 
     /// The log goes on with `base`, at byte `at` of the open segment: what is missing before it
