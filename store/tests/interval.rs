@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Watch {
     syncs: AtomicU64,
+    /// How many there had been when the journal was next written to; 0 until then.
+    syncs_before_journal: AtomicU64,
     failing: AtomicU64,
     boot: AtomicU64,
 }
@@ -43,6 +45,11 @@ impl Fault for Watch {
         match operation {
             Operation::Sync if ours => {
                 self.syncs.fetch_add(1, Ordering::SeqCst);
+            }
+            Operation::Write if path.parent().is_some_and(|s| s.ends_with("_catalog")) => {
+                let order = Ordering::SeqCst;
+                let before = &self.syncs_before_journal;
+                let _ = before.compare_exchange(0, self.syncs(), order, order);
             }
             Operation::Write if ours && self.failing.load(Ordering::SeqCst) > 0 => {
                 return Err(io::Error::from_raw_os_error(5));
@@ -263,4 +270,28 @@ async fn what_tells_of_a_removal_is_synced_before_the_files_go() {
         }
     }
     assert!(tail > 0);
+}
+
+#[tokio::test]
+async fn a_cursor_that_waits_is_synced_before_the_journal_takes_away_what_it_confirms() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path(), FOR_EVER);
+    options.streams[1] = StreamOptions {
+        readers: vec!["uplink".to_owned()],
+        ..StreamOptions::new(name("two"), 8_000)
+    };
+    let (log, watch) = open(options);
+    let mut next = 0;
+    while log.append(append("two", [next])).await.is_ok() {
+        next += 1;
+    }
+    let mut confirms = append("one", [0]);
+    confirms.changes = vec![advance("uplink", "two", next)];
+    log.append(confirms).await.unwrap();
+    let before = watch.syncs();
+    assert_eq!(head(&log, "one"), 0, "it waits");
+    watch.syncs_before_journal.store(0, Ordering::SeqCst);
+    log.append(append("two", [next])).await.unwrap();
+    assert!(log.tail(&name("two")).unwrap() > Offset::ZERO);
+    assert!(watch.syncs_before_journal.load(Ordering::SeqCst) > before);
 }
