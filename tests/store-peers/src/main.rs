@@ -44,11 +44,14 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         [folder] => run(folder.into(), FULL, &FIGURES),
         [folder, "--quick"] => run(folder.into(), QUICK, &FIGURES),
-        [folder, "--quick", name] => match FIGURES.iter().find(|figure| figure.0 == name) {
-            Some(figure) => run(folder.into(), QUICK, std::slice::from_ref(figure)),
-            None => return usage(),
-        },
         ["child", role, folder, bytes] => kept::child(role, Path::new(folder), bytes),
+        [folder, ref rest @ .., name] if matches!(rest, [] | ["--quick"]) => {
+            let scale = if rest.is_empty() { FULL } else { QUICK };
+            match FIGURES.iter().find(|figure| figure.0 == name) {
+                Some(figure) => run(folder.into(), scale, std::slice::from_ref(figure)),
+                None => return usage(),
+            }
+        }
         _ => return usage(),
     };
     match outcome {
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     let names = FIGURES.map(|figure| figure.0).join("|");
-    eprintln!("usage: store-peers FOLDER [--quick [{names}]]");
+    eprintln!("usage: store-peers FOLDER [--quick] [{names}]");
     ExitCode::from(2)
 }
 

@@ -1,7 +1,9 @@
 //! The log under measurement.
 
 use anyhow::{Context, Result};
-use skerry_store::{Append, Change, Error, Kind, Log, Options, Record, StreamName, StreamOptions};
+use skerry_store::{
+    Append, Change, Codec, Error, Kind, Log, Options, Record, StreamName, StreamOptions,
+};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +30,13 @@ pub(crate) fn stream() -> StreamName {
 }
 
 pub(crate) fn open(folder: &Path) -> Result<Log, Error> {
-    Log::open(options(folder, Duration::from_millis(5))).map(|(log, _)| log)
+    open_with(folder, Codec::default())
+}
+
+pub(crate) fn open_with(folder: &Path, codec: Codec) -> Result<Log, Error> {
+    let mut options = options(folder, Duration::from_millis(5));
+    options.streams[0].codec = codec;
+    Log::open(options).map(|(log, _)| log)
 }
 
 pub(crate) fn runtime() -> Result<Runtime> {
