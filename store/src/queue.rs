@@ -125,7 +125,7 @@ impl Drop for Room<'_> {
 pub(crate) enum Taken<'a> {
     /// Commit these.
     Appends(Vec<Queued>, Room<'a>),
-    /// See to what is due: nobody appended until then.
+    /// See to what is due: no commit is until then.
     Nothing,
     /// End: the queue is closed and empty.
     Closed,
@@ -191,14 +191,16 @@ impl Queue {
         loop {
             waiting.wanted = None;
             let now = Instant::now();
+            let due = wake_at.map(|at| at.saturating_duration_since(now));
             let (patience, wanted) = match waiting.appends.len() {
                 0 if waiting.closed => return Taken::Closed,
-                0 => {
-                    let patience = wake_at.map(|at| at.saturating_duration_since(now));
-                    (patience, Wanted::ANY)
-                }
+                0 => (due, Wanted::ANY),
                 appends => match company.patience(appends, waiting.bytes, waiting.since, now) {
-                    Some((patience, wanted)) if !waiting.closed => (Some(patience), wanted),
+                    // What is due is not kept waiting by appends that wait for company.
+                    Some((patience, wanted)) if !waiting.closed => {
+                        let until_due = due.unwrap_or(patience);
+                        (Some(patience.min(until_due)), wanted)
+                    }
                     _ => {
                         let (appends, weight) = waiting.take();
                         let room = Room {

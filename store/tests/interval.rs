@@ -295,3 +295,17 @@ async fn a_cursor_that_waits_is_synced_before_the_journal_takes_away_what_it_con
     assert!(log.tail(&name("two")).unwrap() > Offset::ZERO);
     assert!(watch.syncs_before_journal.load(Ordering::SeqCst) > before);
 }
+
+#[tokio::test]
+async fn commits_that_keep_apart_do_not_keep_a_sync_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(directory.path(), MOMENT);
+    options.commit_interval_min = FOR_EVER;
+    let (log, _) = open(options);
+    log.append(append("one", [0])).await.unwrap();
+    // It waits for the next commit, and is not waited for.
+    let waiting = log.submit(append("two", [0])).await.unwrap();
+    wait_until("what waits is synced", || head(&log, "one") == 1).await;
+    assert_eq!(head(&log, "two"), 0);
+    drop(waiting);
+}

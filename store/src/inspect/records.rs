@@ -2,7 +2,7 @@
 
 use super::{Fault, FaultKind};
 use crate::frame::Flaw;
-use crate::ranges::{self, between};
+use crate::ranges::{self, Range, between};
 use crate::segment::{Check, HEADER_BYTES, Segment, Step, Walk};
 use crate::{Error, Offset, Record, StreamName, WallNanos};
 use serde::Serialize;
@@ -47,6 +47,9 @@ pub struct Account {
     pub lost: u64,
 }
 
+/// A place that does not read: file, byte, and what is wrong there.
+type Broken = (PathBuf, u64, FaultKind, String);
+
 /// Records in order; holds one frame at a time.
 #[derive(Debug)]
 pub struct Records {
@@ -59,7 +62,7 @@ pub struct Records {
     times: Times,
     account: Account,
     /// Where something does not read, until it is known what was there.
-    broken: Option<(PathBuf, u64, FaultKind, String)>,
+    broken: Option<Broken>,
     /// A segment was retired since the list of them was made.
     retired: bool,
     faults: Vec<Fault>,
@@ -195,20 +198,24 @@ impl Records {
         Ok(true)
     }
 
+    fn fault(&mut self, (file, position, kind, what): Broken, missing: Option<Range>) {
+        self.faults.push(Fault {
+            stream: self.stream.clone(),
+            file,
+            position,
+            kind,
+            what,
+            missing,
+            told: false,
+        });
+    }
+
     /// Nothing follows that could tell how many records were in an altered frame. What is torn here
     /// is a commit under way, or one that never finished.
     fn end(&mut self) {
         let broken = self.broken.take();
-        if let Some((file, position, kind @ FaultKind::Seal, what)) = broken {
-            self.faults.push(Fault {
-                stream: self.stream.clone(),
-                file,
-                position,
-                kind,
-                what,
-                missing: None,
-                told: false,
-            });
+        if let Some(altered) = broken.filter(|broken| broken.2 == FaultKind::Seal) {
+            self.fault(altered, None);
         }
     }
 
@@ -236,16 +243,7 @@ impl Records {
                 "records are missing".to_owned(),
             )
         };
-        let (file, position, kind, what) = broken.unwrap_or_else(here);
-        self.faults.push(Fault {
-            stream: self.stream.clone(),
-            file,
-            position,
-            kind,
-            what,
-            missing: Some(missing),
-            told: false,
-        });
+        self.fault(broken.unwrap_or_else(here), Some(missing));
     }
 }
 
