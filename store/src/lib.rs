@@ -294,6 +294,7 @@ pub mod inspect;
 mod keys;
 mod log;
 mod options;
+mod packing;
 mod plan;
 mod queue;
 mod ranges;

@@ -9,13 +9,14 @@ use crate::frame::Encoded;
 use crate::give_up;
 use crate::housekeeping::Snapshots;
 use crate::keys;
+use crate::packing::Packer;
 use crate::queue::{Answer, Company, Producer, Queue};
 use crate::recovery::{self, Found, Marker};
 use crate::replay::{self, Truth};
 use crate::reserve::Reserve;
 use crate::stream::{Shared, Stream};
 use crate::track::{Origin, Track};
-use crate::writer::{Buffers, Writer, is_full};
+use crate::writer::{Writer, is_full};
 use crate::{
     Append, Committed, Error, Offset, Options, Reader, Recovery, Scrub, Stats, StreamName,
     StreamOptions, WallNanos,
@@ -409,7 +410,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         disk_full,
         untold: notes,
         unflushed_bytes: 0,
-        buffers: Buffers::default(),
+        packer: Packer::default(),
         rebuild_after: None,
         lock,
         shared: Arc::new(shared),

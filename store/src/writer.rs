@@ -15,8 +15,9 @@ use crate::age::Ages;
 use crate::catalog::{Mark, Reached};
 use crate::directory::Lock;
 use crate::disk::Disk;
-use crate::frame::{BODY_BYTES_TARGET, Encoded};
+use crate::frame::Encoded;
 use crate::housekeeping::Snapshots;
+use crate::packing::Packer;
 use crate::plan::{Plan, Planned};
 use crate::queue::{Company, Queued, Taken};
 use crate::recovery;
@@ -50,7 +51,7 @@ pub(crate) struct Writer {
     /// Gap records for losses that were found, until a commit carries them.
     pub(crate) untold: Vec<Note>,
     pub(crate) unflushed_bytes: u64,
-    pub(crate) buffers: Buffers,
+    pub(crate) packer: Packer,
     pub(crate) rebuild_after: Option<Instant>,
     /// Held for as long as the files may change.
     pub(crate) lock: Lock,
@@ -59,9 +60,6 @@ pub(crate) struct Writer {
 /// An idle log notices within this that its disk has become read-only, and one that failed that
 /// the disk works again.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
-
-/// Frames of a commit of [`COMMIT_BYTES_MAX`](crate::queue::COMMIT_BYTES_MAX), packed.
-const BUFFER_BYTES_KEPT: usize = 2 * 1024 * 1024;
 
 /// An append that was let in, and the stream whose frame carries it.
 pub(crate) type Note = (usize, Encoded);
@@ -239,7 +237,6 @@ impl Writer {
         }
         let mut written = Written::default();
         let spare = self.has_spare_space();
-        let Buffers { body, bytes } = &mut self.buffers;
         for (stream, frames) in by_stream {
             let track = &mut self.tracks[stream];
             let size = frames
@@ -248,30 +245,26 @@ impl Writer {
                 .sum();
             let sequence = frames[0].sequence();
             let segment = track.segment(&self.disk, self.origin, sequence, size)?;
-            bytes.clear();
-            let mut starts = Vec::new();
-            for frame in &frames {
-                starts.push((frame.builder.base, bytes.len() as u64));
-                let (seed, codec) = (&segment.seed, track.stream.options.codec);
-                frame
-                    .builder
-                    .finish(frame.sequence(), seed, codec, body, bytes);
+            let codec = track.stream.options.codec;
+            for packed in self.packer.pack(&frames, &segment.seed, codec) {
+                let at = track.write(&self.disk, &packed.bytes, spare)?;
+                for (base, start) in &packed.starts {
+                    segment.mark(*base, at + start);
+                }
+                written.bytes += packed.bytes.len() as u64;
+                if stream == self.shared.journal {
+                    written.journal_bytes += packed.bytes.len() as u64;
+                }
+            }
+            for frame in frames {
                 written.next_of(stream, frame.builder.next());
                 if frame.builder.has_changes() {
                     written.changed.insert(stream, frame.sequence());
                 }
             }
-            let at = track.write(&self.disk, bytes, spare)?;
-            for (base, start) in starts {
-                segment.mark(base, at + start);
-            }
-            written.bytes += bytes.len() as u64;
-            if stream == self.shared.journal {
-                written.journal_bytes += bytes.len() as u64;
-            }
         }
         written.last_sequence = frames.last().map_or(0, Planned::sequence);
-        self.buffers.shrink();
+        self.packer.shrink();
         Ok(written)
     }
 
@@ -458,25 +451,6 @@ impl Writer {
     pub(crate) fn figures(&self) -> MutexGuard<'_, crate::stats::Figures> {
         let figures = self.shared.figures.lock();
         figures.unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Memory that one commit leaves to the next.
-#[derive(Debug, Default)]
-pub(crate) struct Buffers {
-    /// Of one frame, before it is packed.
-    body: Vec<u8>,
-    /// Frames of one stream.
-    bytes: Vec<u8>,
-}
-
-impl Buffers {
-    /// What a large commit took is given back, not kept for a rare one like it.
-    fn shrink(&mut self) {
-        self.body.clear();
-        self.body.shrink_to(2 * BODY_BYTES_TARGET);
-        self.bytes.clear();
-        self.bytes.shrink_to(BUFFER_BYTES_KEPT);
     }
 }
 

@@ -10,8 +10,11 @@ mod common;
 mod forge;
 
 use common::*;
-use skerry_store::{Codec, Log, Offset, Options};
+use skerry_store::{Codec, Disk, Fault, Log, Offset, Operation, Options};
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 fn options_with(directory: &Path, codec: Codec) -> Options {
     let mut options = options(directory);
@@ -40,6 +43,56 @@ async fn a_stream_may_change_its_codec_and_reads_all_the_same() {
     assert_eq!(records.len(), 1_500);
     for (offset, payload) in records {
         assert_eq!(payload, (offset % 500).to_string());
+    }
+}
+
+/// Gives what is appended meanwhile the time to become much.
+struct Slow;
+
+impl Fault for Slow {
+    fn before(&self, operation: Operation, _: &Path) -> io::Result<()> {
+        if operation == Operation::Sync {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+}
+
+/// Where a commit holds much, its frames are packed by two threads.
+#[tokio::test]
+async fn the_frames_of_a_large_commit_keep_their_order() {
+    for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let mut options = options_with(directory, codec);
+        options.segment_bytes = 1 << 30;
+        let slow = Disk::failing(Arc::new(Slow));
+        let (log, _) = Log::open_on(options.clone(), slow).unwrap();
+        log.append(append("one", [0])).await.unwrap();
+        let mut pending = Vec::new();
+        for number in 1..80 {
+            let mut append = append("one", [number]);
+            let noise = noise(number, 40_000);
+            append.records[0].payload = [&noise[..], &noise[..]].concat().into();
+            pending.push(log.submit(append).await.unwrap());
+        }
+        for (number, pending) in pending.into_iter().enumerate() {
+            let committed = pending.committed().await.unwrap();
+            assert_eq!(committed.first, Offset(number as u64 + 1));
+        }
+        let commits = log.stats().commits_total;
+        assert!(commits < 10, "no commit was large: {commits}");
+        log.close().await.unwrap();
+        let report = skerry_store::inspect::verify(directory, None).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        let (log, _) = Log::open(options).unwrap();
+        let mut reader = log.reader(&name("one"), Offset(1)).unwrap();
+        for number in 1..80 {
+            let batch = reader.next(1).unwrap();
+            let (offset, record) = &batch.records[0];
+            assert_eq!(*offset, Offset(number));
+            assert_eq!(record.payload[..40_000], noise(number, 40_000));
+        }
     }
 }
 
