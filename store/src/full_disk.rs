@@ -27,10 +27,10 @@ impl Writer {
             return Ok(());
         }
         let target = self.reserve_target();
-        let reserved = |queued: &Queued| self.shared.streams[queued.carrier].reserve_left() > 0;
+        let reserved = batch.iter().all(|queued| self.may_draw(queued.carrier, 1));
         // Nothing is given up for what has a reserve.
         let found = self.reserve.probe(&self.disk, target).is_ok()
-            || match batch.iter().all(reserved) {
+            || match reserved {
                 true => self.reclaim_confirmed()?,
                 false => self.relieve()?,
             };
@@ -105,8 +105,16 @@ impl Writer {
     fn draw(&mut self, bytes: u64) {
         // Where this is not the first try, what the others were given is to come back too.
         self.drawn.get_or_insert(self.reserve.held());
-        self.reserve.give_back(&self.disk, bytes + OVERHEAD_BYTES);
+        let bytes = bytes.saturating_add(OVERHEAD_BYTES);
+        self.reserve.give_back(&self.disk, bytes);
         self.figures().reserve = self.reserve.held();
+    }
+
+    /// Whether a stream has that much left of its reserve. Moving a cursor is what frees space: for
+    /// that the journal may have all there is.
+    fn may_draw(&self, stream: usize, bytes: u64) -> bool {
+        let all = stream == self.shared.journal && self.reserve.held() > 0;
+        all || bytes <= self.shared.streams[stream].reserve_left()
     }
 
     /// On a full disk, after a commit: takes back what it was given and left.
@@ -155,11 +163,10 @@ impl Writer {
     pub(crate) fn draw_on_reserve(&mut self, batch: Vec<Queued>, error: &Error) -> Vec<Queued> {
         let mut needed: BTreeMap<usize, u64> = BTreeMap::new();
         let (urgent, others): (Vec<_>, Vec<_>) = batch.into_iter().partition(|queued| {
-            let stream = &self.shared.streams[queued.carrier];
             let needed = needed.entry(queued.carrier).or_default();
             *needed += (queued.append.bytes() + frame::HEADER_BYTES) as u64;
             // Once one is refused, all later ones are: a stream keeps its order.
-            *needed <= stream.reserve_left()
+            self.may_draw(queued.carrier, *needed)
         });
         self.storage_failed(error, others.len());
         for queued in others {

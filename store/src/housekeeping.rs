@@ -299,13 +299,18 @@ impl Writer {
         if self.shared.catalog.in_order() || !due {
             return;
         }
-        let truth = Truth {
-            streams: &self.shared.streams,
-            journal: self.shared.journal,
-            mark: self.mark(self.next_sequence - 1),
-            heads: &self.heads(),
-        };
-        match replay::rebuild(&self.shared.catalog, truth) {
+        // On a full disk it takes what it needs of the reserve: without a catalog there is no
+        // snapshot, and without that nothing that is confirmed can go.
+        let rebuilt = self.with_reserve(u64::MAX, |writer| {
+            let truth = Truth {
+                streams: &writer.shared.streams,
+                journal: writer.shared.journal,
+                mark: writer.mark(writer.next_sequence - 1),
+                heads: &writer.heads(),
+            };
+            replay::rebuild(&writer.shared.catalog, truth)
+        });
+        match rebuilt {
             Ok(_) => {
                 tracing::info!("the catalog was rebuilt from the log");
                 self.adopt_tails();
