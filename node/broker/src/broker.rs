@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::fanout::{self, Drain};
 use crate::ingest::Ingest;
 use crate::mailbox::MailboxLimits;
+use crate::peer::Peer;
 use crate::qos2;
 use crate::registry::Registry;
 use crate::republish;
@@ -173,8 +174,10 @@ async fn accept(
                         tracing::warn!("connections_max is reached; further clients are closed");
                     }
                 }
-                Ok((socket, _)) => {
-                    connections.spawn(connection::serve(socket, Arc::clone(ingest), stop.clone()));
+                Ok((socket, address)) => {
+                    let peer = Peer { address: Some(address), certificate: None };
+                    let ingest = Arc::clone(ingest);
+                    connections.spawn(connection::serve(socket, peer, ingest, stop.clone()));
                 }
                 Err(error) => {
                     if ingest.status.connections_refused.up("accept") == 0 {

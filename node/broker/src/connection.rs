@@ -15,6 +15,7 @@
 mod delivery;
 mod establish;
 
+use crate::access::Access;
 use crate::backlog::Backlog;
 use crate::codec::{
     Disconnect, Incoming, Outgoing, PacketId, Publish, Qos, RetainHandling, Subscribe, Unsubscribe,
@@ -25,6 +26,7 @@ use crate::end::End;
 use crate::handshake::Agreed;
 use crate::ingest::{Ingest, Prepared, Refusal, is_untold};
 use crate::link::{self, Inlet, Outlet};
+use crate::peer::Peer;
 use crate::qos2;
 use crate::registry::Seat;
 use crate::session::{Session, Step};
@@ -46,12 +48,17 @@ const SHARED_PREFIX: &str = "$share/";
 const FAILURE_V311: u8 = 0x80;
 
 /// Serves one client from its first byte to its last commit.
-pub(crate) async fn serve(socket: TcpStream, ingest: Arc<Ingest>, stop: CancellationToken) {
+pub(crate) async fn serve(
+    socket: TcpStream,
+    peer: Peer,
+    ingest: Arc<Ingest>,
+    stop: CancellationToken,
+) {
     let status = Arc::clone(&ingest.status);
     let (inlet, outlet) = link::split(socket, ingest.config.packet_bytes_max, &status);
     status.connections.up();
     status.connections_total.up();
-    if let Some(mut connection) = establish::establish(inlet, outlet, ingest, &stop).await {
+    if let Some(mut connection) = establish::establish(inlet, outlet, peer, ingest, &stop).await {
         let end = connection.talk(&stop).await;
         connection.part(end).await;
     }
@@ -61,6 +68,7 @@ pub(crate) async fn serve(socket: TcpStream, ingest: Arc<Ingest>, stop: Cancella
 /// `establish.rs` makes it, `delivery.rs` feeds its outbox.
 struct Connection {
     ingest: Arc<Ingest>,
+    access: Access,
     agreed: Agreed,
     seat: Seat,
     session: Session,
@@ -221,7 +229,12 @@ impl Connection {
     fn publish(&mut self, publish: Publish) {
         let (qos, id) = (publish.qos, publish.id);
         self.ingest.status.published(qos);
-        if let Err(refusal) = self.ingest.check(&publish.topic) {
+        let checked = if self.access.may_publish(&publish.topic) {
+            self.ingest.check(&publish.topic)
+        } else {
+            Err(Refusal::NotAllowed)
+        };
+        if let Err(refusal) = checked {
             let stream = self.ingest.config.stream_of(&publish.topic).clone();
             return self.refuse(&stream, qos, id, refusal);
         }
@@ -321,7 +334,11 @@ impl Connection {
             } else if self.seat.subscriptions() >= SUBSCRIPTIONS_MAX {
                 Err(reason::QUOTA_EXCEEDED)
             } else {
-                TopicFilter::new(&text).map_err(|_| reason::FILTER_INVALID)
+                match TopicFilter::new(&text) {
+                    Ok(filter) if self.access.may_subscribe(&filter) => Ok(filter),
+                    Ok(_) => Err(reason::NOT_AUTHORIZED),
+                    Err(_) => Err(reason::FILTER_INVALID),
+                }
             };
             codes.push(match checked {
                 Ok(filter) => {

@@ -29,6 +29,7 @@
 //! fanout      rumqttd's router (only there)       republish, gaps
 //! ```
 
+mod access;
 mod backlog;
 mod broker;
 mod codec;
@@ -44,6 +45,7 @@ mod link;
 mod mailbox;
 mod message;
 mod outbound;
+mod peer;
 mod qos2;
 mod registry;
 mod republish;

@@ -32,6 +32,9 @@ impl Connection {
     }
 
     fn deliver(&mut self, delivery: &Delivery, now: WallNanos) {
+        if !self.access.may_receive(&delivery.message.topic) {
+            return;
+        }
         let lasting = delivery.qos != Qos::AtMostOnce;
         let id = lasting.then(|| self.session.outbound.send(delivery));
         let sent = self.write(delivery, id, false, now);

@@ -1,11 +1,13 @@
 //! From the first byte to CONNACK.
 
 use super::{Connection, FAREWELL};
+use crate::access::Access;
 use crate::backlog::Backlog;
 use crate::codec::{Incoming, Malformed};
 use crate::handshake::{self, Agreed, Refused};
 use crate::ingest::Ingest;
 use crate::link::{Inlet, Outlet};
+use crate::peer::Peer;
 use crate::qos2;
 use crate::registry::Seat;
 use crate::session::Session;
@@ -19,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) async fn establish(
     mut inlet: Inlet,
     mut outlet: Outlet,
+    _peer: Peer,
     ingest: Arc<Ingest>,
     stop: &CancellationToken,
 ) -> Option<Connection> {
@@ -47,7 +50,8 @@ pub(super) async fn establish(
     let version = connect.version;
     let registry = Arc::clone(&ingest.registry);
     let fresh_id = || format!("skerry-{:016x}-{}", ingest.log.epoch(), registry.number());
-    let may_publish = |topic: &str| ingest.check(topic).is_ok();
+    let access = Access;
+    let may_publish = |topic: &str| access.may_publish(topic) && ingest.check(topic).is_ok();
     let joined = match handshake::agree(connect, &ingest.config, may_publish, fresh_id) {
         Err(refused) => Err(refused),
         Ok(agreed) => join(&ingest, agreed, patience).await,
@@ -58,6 +62,7 @@ pub(super) async fn establish(
             let backlog = Backlog::resend(session.outbound.resend());
             Some(Connection {
                 ingest,
+                access,
                 agreed,
                 seat,
                 session,
