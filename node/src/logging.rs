@@ -9,7 +9,7 @@ pub fn init() {
     // The vendors log as errors what is retried here and costs nothing; what matters of it is in
     // our own lines and in the status.
     const QUIET: &str = "info,opcua_client=off,opcua_core=off,opcua_crypto=off,opcua_types=off,\
-                         opcua_server=off,opcua_nodes=off,krafka=off,rumqttd=off,tract=error,sled=error";
+                         opcua_server=off,opcua_nodes=off,krafka=off,tract=error,sled=error";
     let filter = EnvFilter::try_from_env("SKERRY_LOG").unwrap_or_else(|_| EnvFilter::new(QUIET));
     let under_journald = std::env::var_os("JOURNAL_STREAM").is_some();
     let as_json = std::env::var("SKERRY_LOG_FORMAT").is_ok_and(|format| format == "json");

@@ -42,7 +42,6 @@ const VENDORS: [&str; 15] = [
     "lz4_flex",
     "zstd",
     "postcard",
-    "rumqttd",
     "krafka",
     "rdkafka",
     "opcua_client",

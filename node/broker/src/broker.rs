@@ -2,16 +2,17 @@
 
 use crate::config::{Config, PACKET_BYTES_LIMIT};
 use crate::connection;
+use crate::dispatch;
 use crate::error::Error;
-use crate::fanout::{self, Drain};
 use crate::ingest::Ingest;
-use crate::mailbox::MailboxLimits;
 use crate::peer::Peer;
 use crate::qos2;
 use crate::registry::Registry;
 use crate::republish;
 use crate::retained::Retained;
+use crate::saved;
 use crate::status::Status;
+use crate::streams::Streams;
 use skerry_store::Log;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
@@ -20,8 +21,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How often sessions of absent clients are looked at.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often sessions and wills of absent clients are looked at.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// After `accept` failed, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -72,14 +73,16 @@ impl Broker {
     ) -> Result<(), Error> {
         // Ours to cancel as well: a log that failed ends everything.
         let stop = stop.child_token();
-        let (ingest, drain) = prepare(self.config, log, &status, &stop).await?;
+        let ingest = prepare(self.config, log, &status, &stop).await?;
         *status
             .listening
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(self.address);
 
         let mut background = JoinSet::new();
-        background.spawn(dispatch(Arc::clone(&ingest), drain));
+        for index in 0..ingest.streams.len() {
+            background.spawn(dispatch::run(Arc::clone(&ingest), index, stop.clone()));
+        }
         background.spawn(expire(Arc::clone(&ingest)));
         let mut writers = JoinSet::new();
         writers.spawn(record_gaps(Arc::clone(&ingest), stop.clone()));
@@ -121,41 +124,44 @@ pub async fn run(
     Broker::bind(config).await?.run(log, status, stop).await
 }
 
+/// Takes up what the log has: sessions, their subscriptions, retained messages.
 async fn prepare(
     config: Config,
     log: Log,
     status: &Arc<Status>,
     stop: &CancellationToken,
-) -> Result<(Arc<Ingest>, Drain), Error> {
-    let limits = MailboxLimits {
-        messages_max: config.mailbox_messages_max,
-        bytes_max: config.mailbox_bytes_max,
-    };
-    let registry = Arc::new(Registry::new(
-        limits,
-        config.sessions_max,
-        Arc::clone(status),
-    ));
-    let (reader, topics_max) = (log.clone(), config.retained_max);
+) -> Result<Arc<Ingest>, Error> {
+    let (status, stop) = (Arc::clone(status), stop.clone());
     let blocking = tokio::task::spawn_blocking(move || {
-        let retained = Retained::load(&reader, topics_max)?;
-        let (fanout, drain) = fanout::start()?;
-        Ok::<_, Error>((retained, fanout, drain))
+        let retained = Retained::load(&log, config.retained_max)?;
+        let streams = Arc::new(streams(&config, &log)?);
+        let registry = Arc::new(Registry::new(
+            Arc::clone(&streams),
+            config.mailbox_messages_max,
+            config.mailbox_bytes_max,
+            config.sessions_max,
+            Arc::clone(&status),
+        ));
+        registry.load(saved::load(&log, &streams)?);
+        let ingest = Ingest::new(log, config, status, retained, registry, stop);
+        Ok::<_, Error>(Arc::new(ingest))
     });
-    let started = blocking
-        .await
-        .map_err(|error| Error::Fanout(error.to_string()))?;
-    let (retained, fanout, drain) = started?;
-    let ingest = Ingest::new(
-        log,
-        config,
-        Arc::clone(status),
-        retained,
-        registry,
-        fanout,
-        stop.clone(),
-    );
-    Ok((Arc::new(ingest), drain))
+    blocking.await.expect("reading the catalog does not panic")
+}
+
+/// Where messages are published to, and where saved sessions have something left.
+fn streams(config: &Config, log: &Log) -> Result<Streams, skerry_store::Error> {
+    let routed = config.routes.iter().map(|(_, stream)| stream.clone());
+    let mut names: Vec<_> = routed.collect();
+    names.push(config.default_stream.clone());
+    names.extend(config.republish.iter().cloned());
+    let there = log.streams();
+    let saved = saved::streams(log)?;
+    let left = there
+        .into_iter()
+        .filter(|name| saved.iter().any(|saved| saved == name.as_str()));
+    names.extend(left);
+    Streams::new(log, names, &config.republish, &config.immediate)
 }
 
 async fn accept(
@@ -199,36 +205,24 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-/// Moves messages from the router into mailboxes.
-async fn dispatch(ingest: Arc<Ingest>, mut drain: Drain) {
-    loop {
-        match drain.next().await {
-            Ok(drained) => {
-                if drained.lost > 0 {
-                    ingest
-                        .status
-                        .fanout_losses
-                        .add(usize::try_from(drained.lost).unwrap_or(0));
-                    tracing::error!(
-                        messages = drained.lost,
-                        "the router dropped live messages to local subscribers; the log has them"
-                    );
-                }
-                if let Some(message) = drained.message {
-                    ingest.registry.deliver(message);
-                }
-            }
-            Err(error) => return ingest.fail(error),
-        }
-    }
-}
-
+/// Ends sessions whose time is over, and publishes wills whose time has come.
 async fn expire(ingest: Arc<Ingest>) {
     loop {
         tokio::time::sleep(EXPIRY_INTERVAL).await;
-        for seat in ingest.registry.expire(Instant::now()) {
-            // A failure leaves the ids for the client's next clean start.
+        let now = Instant::now();
+        for will in ingest.registry.wills_due(now) {
+            ingest.will(will).await;
+        }
+        for expired in ingest.registry.expire(now) {
+            let (mut seat, mut outbound) = (expired.seat, expired.outbound);
+            ingest.hand_back(outbound.give_back()).await;
+            if let Some(will) = expired.will {
+                ingest.will(will.message).await;
+            }
+            // A failure leaves the session for the client's next clean start.
             let _ = qos2::load(&ingest.log, &seat.mailbox.client_id, true).await;
+            let _ = ingest.note(seat.forget()).await;
+            seat.give_up();
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) const UNCOMMITTED_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(crate) const IN_FLIGHT_DEFAULT: u16 = 20;
 /// Version 5 clients that name no Receive Maximum allow 65,535 (3.1.2.11.3); this node keeps less
 /// in memory for each.
-pub(crate) const IN_FLIGHT_MAX: u16 = 1024;
+pub(crate) const IN_FLIGHT_MAX: u16 = 256;
 /// Topic aliases a version 5 client may set on one connection.
 pub(crate) const TOPIC_ALIAS_MAX: u16 = 32;
 /// Bytes waiting to be written to one client before deliveries wait in its mailbox.
@@ -42,6 +42,11 @@ pub struct Config {
     pub routes: Vec<(TopicFilter, StreamName)>,
     /// The stream of topics that no route matches.
     pub default_stream: StreamName,
+    /// Streams whose messages of QoS 0 are delivered and not logged, retained ones apart.
+    pub memory: Vec<StreamName>,
+    /// Streams whose messages reach subscribers before the disk. Sessions that outlive their
+    /// connection get them after it, as everything.
+    pub immediate: Vec<StreamName>,
     /// Derived streams that are published locally as `skerry/<stream>/<source>`.
     pub republish: Vec<StreamName>,
     /// A client that sent no CONNECT by then is closed.
@@ -55,7 +60,7 @@ pub struct Config {
     pub session_expiry_max: Duration,
     /// Absent sessions kept at most.
     pub sessions_max: usize,
-    /// Deliveries that may wait for one session.
+    /// Deliveries that may wait in memory for one session; beyond it the log has them.
     pub mailbox_messages_max: usize,
     pub mailbox_bytes_max: usize,
     /// Retained topics at most; beyond it a message is delivered but not retained, and counted.
@@ -72,14 +77,16 @@ impl Config {
             connections_max: 1000,
             routes: Vec::new(),
             default_stream,
+            memory: Vec::new(),
+            immediate: Vec::new(),
             republish: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(20),
             refused_hold: Duration::from_secs(5),
-            session_expiry_max: Duration::from_secs(24 * 3600),
+            session_expiry_max: Duration::from_secs(30 * 24 * 3600),
             sessions_max: 10_000,
             mailbox_messages_max: 10_000,
-            mailbox_bytes_max: 4 * 1024 * 1024,
+            mailbox_bytes_max: 1024 * 1024,
             retained_max: 1_000_000,
         }
     }

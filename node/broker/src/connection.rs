@@ -2,50 +2,49 @@
 //! is the only one to touch them.
 //!
 //! ```text
-//!            ┌──────────── packets ──► Session ──► Uncommitted ──► log
-//! socket ◄──►│ outbox ◄── acknowledgements ◄── settled, in order ◄──┤
-//!            │        ◄── Backlog (resends, retained)               ▼
-//!            └────────◄── Mailbox ◄── subscription tree ◄──────── fan-out
+//!            ┌──────────── packets ──► Session ──► Batch ──► Uncommitted ──► log
+//! socket ◄──►│ outbox ◄── acknowledgements ◄──────── settled, in order ◄─────┤
+//!            │        ◄── Backlog (resends, retained)                        │
+//!            │        ◄── Mailbox ◄── subscription tree ◄── dispatcher ◄─────┤
+//!            └──────────────────▲────────────────────────── catch-up ◄───────┘
 //! ```
 //!
-//! The loop never waits for one thing only, the router's room apart (microseconds): a full log
-//! stops the reading, not the deliveries, and a reader that does not read stops its deliveries,
-//! not its commits.
+//! The loop never waits for one thing only: a full log stops the reading, not the deliveries, and
+//! a reader that does not read stops its deliveries, not its commits.
 
+mod catching_up;
 mod delivery;
 mod establish;
+mod parting;
+mod publishing;
+mod saving;
+mod subscribing;
 
 use crate::access::Access;
 use crate::backlog::Backlog;
-use crate::codec::{
-    Disconnect, Incoming, Outgoing, PacketId, Publish, Qos, RetainHandling, Subscribe, Unsubscribe,
-    Version, reason,
-};
-use crate::config::{OUTBOX_BYTES_MAX, SUBSCRIPTIONS_MAX};
+use crate::codec::{Disconnect, Incoming, Outgoing, PacketId, SubscribeOptions, reason};
+use crate::config::OUTBOX_BYTES_MAX;
 use crate::end::End;
 use crate::handshake::Agreed;
-use crate::ingest::{Ingest, Prepared, Refusal, is_untold};
+use crate::ingest::Ingest;
 use crate::link::{self, Inlet, Outlet};
 use crate::peer::Peer;
-use crate::qos2;
 use crate::registry::Seat;
 use crate::session::{Session, Step};
-use crate::topic::TopicFilter;
-use crate::uncommitted::{Owed, Uncommitted};
-use skerry_store::StreamName;
+use crate::shared::Group;
+use crate::uncommitted::{Batch, Owed, Uncommitted};
+use catching_up::CatchingUp;
+use saving::Saving;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// How long last words may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The alarm of a connection that has nothing to fear.
 const IDLE: Duration = Duration::from_secs(3600);
-const SHARED_PREFIX: &str = "$share/";
-/// SUBACK failure in 3.1.1.
-const FAILURE_V311: u8 = 0x80;
 
 /// Serves one client from its first byte to its last commit.
 pub(crate) async fn serve(
@@ -65,17 +64,32 @@ pub(crate) async fn serve(
     status.connections.down();
 }
 
-/// `establish.rs` makes it, `delivery.rs` feeds its outbox.
+/// A group and what the session is subscribed to it with.
+type Sharing = (Arc<Group>, SubscribeOptions, Option<u32>);
+
+/// `establish.rs` makes it, `parting.rs` ends it.
 struct Connection {
     ingest: Arc<Ingest>,
     access: Access,
     agreed: Agreed,
     seat: Seat,
+    /// The shared subscriptions of the session, in the order in which they are asked.
+    shared: Vec<Sharing>,
+    /// The client does not want its own messages back.
+    no_local: bool,
+    /// The catalog knows the session.
+    saved: bool,
     session: Session,
     inlet: Inlet,
     outlet: Outlet,
+    /// Publishes of what was read just now.
+    batch: Option<Batch>,
+    /// QoS 2 ids that were released just now.
+    released: Vec<PacketId>,
     uncommitted: Uncommitted,
     backlog: Backlog,
+    saving: Saving,
+    catching_up: CatchingUp,
     /// When the client was last heard.
     heard: Instant,
     /// All whole packets that were read are dealt with.
@@ -105,6 +119,8 @@ impl Connection {
     ) -> Result<(), End> {
         self.take_packets().await?;
         self.pump();
+        self.save_if_due();
+        self.uncommitted.advance().await;
         let next_alarm = self.next_alarm();
         if next_alarm < alarm.deadline() {
             alarm.as_mut().reset(next_alarm);
@@ -116,7 +132,7 @@ impl Connection {
             () = stop.cancelled() => return Err(End::Stopping),
             () = self.seat.wanted() => return Err(End::TakenOver),
             settled = self.uncommitted.settled(), if !self.uncommitted.is_empty() => {
-                self.settle(settled).await;
+                self.settle(settled);
             }
             read = self.inlet.fill(), if reading => {
                 if !matches!(read, Ok(true)) {
@@ -129,6 +145,9 @@ impl Connection {
                 written.map_err(|_| End::PeerClosed)?;
             }
             () = self.backlog.fetched(), if self.backlog.is_fetching() => {}
+            found = self.catching_up.found(), if self.catching_up.is_reading() => {
+                self.caught_up(found);
+            }
             () = self.seat.mailbox.filled(), if room_to_write => {}
             () = alarm.as_mut() => {
                 self.overdue(Instant::now(), reading)?;
@@ -146,7 +165,8 @@ impl Connection {
             .map(|at| at + self.ingest.config.write_timeout);
         let hold = self.hold.map(|(until, _)| until);
         let idle = Instant::now() + IDLE;
-        [silence, stall, hold]
+        let (save, read) = (self.saving.due(), self.catching_up.due());
+        [silence, stall, hold, save, read]
             .into_iter()
             .flatten()
             .fold(idle, Instant::min)
@@ -175,21 +195,36 @@ impl Connection {
     /// Back-pressure: nothing more is taken while too much is uncommitted, unread or refused.
     fn takes_packets(&self) -> bool {
         let outbox_has_room = self.outlet.waiting() < OUTBOX_BYTES_MAX;
-        self.uncommitted.has_room() && outbox_has_room && self.hold.is_none()
+        self.uncommitted.has_room(self.batch.as_ref()) && outbox_has_room && self.hold.is_none()
     }
 
     async fn take_packets(&mut self) -> Result<(), End> {
+        let mut taken = Ok(());
         while !self.starved && self.takes_packets() {
-            match self.inlet.packet().map_err(End::Malformed)? {
-                Some(packet) => self.packet(packet).await?,
-                None => self.starved = true,
+            match self.inlet.packet() {
+                Ok(Some(packet)) => taken = self.packet(packet),
+                Ok(None) => self.starved = true,
+                Err(malformed) => taken = Err(End::Malformed(malformed)),
+            }
+            if taken.is_err() {
+                break;
             }
         }
-        Ok(())
+        // What came before the end counts.
+        self.submit();
+        self.uncommitted.advance().await;
+        taken
     }
 
-    async fn packet(&mut self, packet: Incoming) -> Result<(), End> {
+    fn packet(&mut self, packet: Incoming) -> Result<(), End> {
+        let acknowledges = matches!(
+            packet,
+            Incoming::PubAck(_) | Incoming::PubRec(_) | Incoming::PubComp(_)
+        );
         let step = self.session.packet(packet).map_err(End::Malformed)?;
+        if acknowledges && self.agreed.is_lasting() {
+            self.saving.changed();
+        }
         let suppressed = self.session.take_suppressed();
         self.ingest
             .status
@@ -197,17 +232,14 @@ impl Connection {
             .add(usize::try_from(suppressed).unwrap_or(0));
         match step {
             Step::Nothing => {}
+            Step::Send(Outgoing::PubRel(ack)) if self.agreed.is_lasting() && ack.reason == 0 => {
+                self.release_once_saved(ack.id);
+            }
             Step::Send(packet) => self.send(&packet),
-            Step::Ingest(publish) => {
-                self.publish(publish);
-                self.uncommitted.advance().await;
-            }
-            Step::Forget(id) => {
-                self.forget(id);
-                self.uncommitted.advance().await;
-            }
+            Step::Ingest(publish) => self.publish(publish),
+            Step::Forget(id) => self.forget(id),
             Step::Subscribe(subscribe) => self.subscribe(subscribe),
-            Step::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
+            Step::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
             Step::Leave(disconnect) => return Err(self.leave(disconnect)),
         }
         self.count_unreleased(self.session.ids.len());
@@ -226,92 +258,20 @@ impl Connection {
         self.unreleased = now;
     }
 
-    fn publish(&mut self, publish: Publish) {
-        let (qos, id) = (publish.qos, publish.id);
-        self.ingest.status.published(qos);
-        let checked = if self.access.may_publish(&publish.topic) {
-            self.ingest.check(&publish.topic)
-        } else {
-            Err(Refusal::NotAllowed)
-        };
-        if let Err(refusal) = checked {
-            let stream = self.ingest.config.stream_of(&publish.topic).clone();
-            return self.refuse(&stream, qos, id, refusal);
-        }
-        let lasting_id = id.filter(|_| qos == Qos::ExactlyOnce && self.agreed.is_lasting());
-        let qos2 = lasting_id.map(|id| (self.agreed.client_id.as_str(), id));
-        let number = self.seat.mailbox.number;
-        let Prepared { append, message } = self.ingest.prepare(publish, number, qos2);
-        let stream = append.stream.clone();
-        let owed = Owed::Publish {
-            message: Box::new(message),
-            qos,
-            id,
-            stream,
-        };
-        self.uncommitted.submit(&self.ingest.log, append, owed);
-    }
-
-    /// PUBREL: only a lasting session has its ids in the catalog.
-    fn forget(&mut self, id: PacketId) {
-        if !self.agreed.is_lasting() {
-            let packet = self.session.forgotten(id);
-            return self.send(&packet);
-        }
-        let append = qos2::forget([qos2::key(&self.agreed.client_id, id)]);
-        self.uncommitted
-            .submit(&self.ingest.log, append, Owed::Forget(id));
-    }
-
-    /// Fan-out, then acknowledgement, in the order of the publishes.
-    async fn settle(&mut self, settled: Vec<(Owed, Result<(), skerry_store::Error>)>) {
+    /// What the log took or refused, in the order it was asked.
+    fn settle(&mut self, settled: Vec<(Owed, Result<(), skerry_store::Error>)>) {
         for (owed, result) in settled {
-            match (owed, result) {
-                (
-                    Owed::Publish {
-                        message, qos, id, ..
-                    },
-                    Ok(()),
-                ) => {
-                    self.ingest.committed(&message).await;
-                    if let Some(packet) = self.session.committed(qos, id) {
-                        self.send(&packet);
-                        self.ingest.status.acknowledged.up();
-                    }
-                }
-                (
-                    Owed::Publish {
-                        qos, id, stream, ..
-                    },
-                    Err(error),
-                ) => {
-                    let refusal = self.ingest.refusal(&error);
-                    tracing::debug!(%error, "a publish was refused");
-                    self.refuse(&stream, qos, id, refusal);
-                }
-                (Owed::Forget(id), Ok(())) => {
-                    let packet = self.session.forgotten(id);
-                    self.send(&packet);
-                }
-                (Owed::Forget(_), Err(error)) => {
-                    // No version has a refusal for PUBREL; the client sends it again later.
-                    let refusal = self.ingest.refusal(&error);
-                    self.ingest.status.refused.up(refusal.word());
-                    self.hold_then(End::LogRefuses);
-                }
+            match owed {
+                Owed::Publishes {
+                    stream, publishes, ..
+                } => self.settle_publishes(&stream, &publishes, result),
+                Owed::Forget(ids) => self.settle_released(ids, result),
+                Owed::Subscribed(suback) => self.settle_subscribed(suback, result),
+                Owed::UnsubAck { id, codes } => self.settle_unsubscribed(id, codes, result),
+                Owed::Saved(packets) => self.settle_saved(packets, result),
             }
         }
         self.count_unreleased(self.session.ids.len());
-    }
-
-    fn refuse(&mut self, stream: &StreamName, qos: Qos, id: Option<PacketId>, refusal: Refusal) {
-        self.ingest.refused(stream, refusal, is_untold(qos));
-        match self.session.refused(qos, id, refusal.reason()) {
-            Some(packet) => self.send(&packet),
-            None if is_untold(qos) => {}
-            None if refusal == Refusal::NotAllowed => self.hold_then(End::NotAllowed),
-            None => self.hold_then(End::LogRefuses),
-        }
     }
 
     /// Stops reading, and ends after a while: no answer is the only honest one in 3.1.1, and the
@@ -319,62 +279,6 @@ impl Connection {
     fn hold_then(&mut self, end: End) {
         let until = Instant::now() + self.ingest.config.refused_hold;
         self.hold.get_or_insert((until, end));
-    }
-
-    fn subscribe(&mut self, subscribe: Subscribe) {
-        let Subscribe {
-            id,
-            subscription_id,
-            filters,
-        } = subscribe;
-        let mut codes = Vec::with_capacity(filters.len());
-        for (text, options) in filters {
-            let checked = if text.starts_with(SHARED_PREFIX) {
-                Err(reason::SHARED_UNSUPPORTED)
-            } else if self.seat.subscriptions() >= SUBSCRIPTIONS_MAX {
-                Err(reason::QUOTA_EXCEEDED)
-            } else {
-                match TopicFilter::new(&text) {
-                    Ok(filter) if self.access.may_subscribe(&filter) => Ok(filter),
-                    Ok(_) => Err(reason::NOT_AUTHORIZED),
-                    Err(_) => Err(reason::FILTER_INVALID),
-                }
-            };
-            codes.push(match checked {
-                Ok(filter) => {
-                    let new = self.seat.subscribe(&filter, options, subscription_id);
-                    let wants_retained = match options.retain_handling {
-                        RetainHandling::Always => true,
-                        RetainHandling::IfNew => new,
-                        RetainHandling::Never => false,
-                    };
-                    if wants_retained {
-                        let topics = self.ingest.retained.matching(&filter);
-                        self.backlog.owe(topics, options, subscription_id);
-                    }
-                    options.qos as u8
-                }
-                Err(code) => match self.agreed.version {
-                    Version::V311 => FAILURE_V311,
-                    Version::V5 => code,
-                },
-            });
-        }
-        self.send(&Outgoing::SubAck { id, codes });
-    }
-
-    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
-        let filters = unsubscribe.filters.iter();
-        let codes = filters.map(|text| match TopicFilter::new(text) {
-            Ok(filter) if self.seat.unsubscribe(&filter) => 0,
-            Ok(_) => reason::NO_SUBSCRIPTION_EXISTED,
-            Err(_) => reason::FILTER_INVALID,
-        });
-        let codes = codes.collect();
-        self.send(&Outgoing::UnsubAck {
-            id: unsubscribe.id,
-            codes,
-        });
     }
 
     fn leave(&mut self, disconnect: Disconnect) -> End {
@@ -388,58 +292,5 @@ impl Connection {
         End::Bye {
             with_will: disconnect.reason == reason::WITH_WILL,
         }
-    }
-
-    /// Settles everything that was taken, then lets go: fan-out, will and seat do not depend on
-    /// whether the client is still there.
-    async fn part(mut self, end: End) {
-        let status = Arc::clone(&self.ingest.status);
-        status.closed.up(end.word());
-        let client = self.agreed.client_id.as_str();
-        if let End::Malformed(malformed) = end {
-            status.malformed.up(malformed.word());
-            tracing::info!(client, reason = %malformed, "a connection was closed");
-        } else {
-            tracing::debug!(client, reason = end.word(), "a connection ended");
-        }
-        while !self.uncommitted.is_empty() {
-            let settled = self.uncommitted.settled().await;
-            self.settle(settled).await;
-        }
-        if let (true, Some(will)) = (end.publishes_will(), self.agreed.will.take()) {
-            self.ingest.will(will, self.seat.mailbox.number).await;
-        }
-        self.count_unreleased(0);
-        self.give_up_seat().await;
-        let Self {
-            agreed,
-            mut inlet,
-            mut outlet,
-            ..
-        } = self;
-        if !end.peer_listens() {
-            return;
-        }
-        if let Some(reason) = end.reason() {
-            outlet.send(&Outgoing::Disconnect { reason }, agreed.version);
-        }
-        outlet.finish(FAREWELL).await;
-        // Closing with unread bytes would reset the connection under our last words.
-        let _ = timeout(FAREWELL, inlet.discard()).await;
-    }
-
-    /// Lets the next connection of this client in, before the last words to this one: those may
-    /// take their time.
-    async fn give_up_seat(&mut self) {
-        let outbound = std::mem::take(&mut self.session.outbound);
-        let stays = self.agreed.is_lasting();
-        if stays && self.seat.keep(outbound, self.agreed.session_expiry) {
-            return;
-        }
-        if self.session.ids.len() > 0 {
-            // The session is over and its ids with it; a failure leaves them for a clean start.
-            let _ = qos2::load(&self.ingest.log, &self.agreed.client_id, true).await;
-        }
-        self.seat.give_up();
     }
 }

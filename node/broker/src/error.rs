@@ -12,6 +12,4 @@ pub enum Error {
     /// The log failed for good; the process has to restart into recovery.
     #[error("the log does not work any more: {0}")]
     Log(#[from] skerry_store::Error),
-    #[error("the fan-out to local subscribers stopped: {0}")]
-    Fanout(String),
 }

@@ -24,6 +24,8 @@ pub(crate) struct Agreed {
     /// Silence after which the client counts as gone: one and a half times its keep-alive.
     pub silence_max: Option<Duration>,
     pub will: Option<Publish>,
+    /// How long the will waits for the client to come back.
+    pub will_delay: Duration,
     /// Unacknowledged deliveries the client takes.
     pub in_flight_max: u16,
     /// Largest packet the client takes.
@@ -98,6 +100,7 @@ pub(crate) fn agree(
         clean,
         keep_alive_secs,
         will,
+        will_delay_secs,
         properties,
     } = connect;
     if properties.auth_method.is_some() {
@@ -136,6 +139,7 @@ pub(crate) fn agree(
         session_expiry: requested_expiry.min(config.session_expiry_max),
         silence_max: (keep_alive_secs > 0).then(|| keep_alive + keep_alive / 2),
         will,
+        will_delay: Duration::from_secs(will_delay_secs.into()),
         in_flight_max,
         packet_bytes_max,
         requested_expiry_secs,
@@ -186,6 +190,7 @@ mod tests {
             clean,
             keep_alive_secs: 10,
             will: None,
+            will_delay_secs: 0,
             properties: ConnectProperties::default(),
         }
     }

@@ -1,33 +1,40 @@
-//! From a PUBLISH to an append, and from its commit to subscribers.
+//! From a PUBLISH to a record, and what all connections share.
 
-use crate::codec::{PacketId, Publish, PublishProperties, Qos, reason};
+use crate::backlog;
+use crate::codec::{PacketId, Qos, reason};
 use crate::config::Config;
 use crate::error::Error;
-use crate::fanout::Fanout;
 use crate::gaps::Gaps;
 use crate::message::Message;
+use crate::outbound::Named;
 use crate::qos2::{self, Digest};
+use crate::record;
 use crate::registry::Registry;
 use crate::retained::Retained;
 use crate::status::Status;
-use bytes::Bytes;
-use skerry_store::{Append, Change, Class, Kind, Log, Record, StreamName, WallNanos};
+use crate::streams::Streams;
+use skerry_store::{Append, Change, Class, Log, Record, StreamName, WallNanos};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Topics under this are the node's own: it publishes derived streams there.
 pub(crate) const OWN_PREFIX: &str = "skerry/";
+/// Sessions that read the log at the same time: each holds a frame or two.
+const READERS_MAX: usize = 4;
 
-/// What connections, wills and the republisher share.
+/// What connections, wills and the dispatchers share.
 pub(crate) struct Ingest {
     pub log: Log,
     pub config: Config,
     pub status: Arc<Status>,
     pub retained: Retained,
     pub registry: Arc<Registry>,
+    pub streams: Arc<Streams>,
     pub gaps: Gaps,
-    fanout: Fanout,
-    /// Set when the log has failed for good or the fan-out is gone.
+    /// Permits to read the log for a session that is behind.
+    pub readers: Arc<Semaphore>,
+    /// Set when the log has failed for good.
     fatal: Mutex<Option<Error>>,
     stopped: CancellationToken,
 }
@@ -70,8 +77,9 @@ impl Refusal {
 
 /// A PUBLISH made ready for the log.
 pub(crate) struct Prepared {
-    pub append: Append,
-    pub message: Message,
+    pub stream: StreamName,
+    pub record: Record,
+    pub changes: Vec<Change>,
 }
 
 impl Ingest {
@@ -81,7 +89,6 @@ impl Ingest {
         status: Arc<Status>,
         retained: Retained,
         registry: Arc<Registry>,
-        fanout: Fanout,
         stopped: CancellationToken,
     ) -> Self {
         status.retained.set(retained.len());
@@ -90,9 +97,10 @@ impl Ingest {
             config,
             status,
             retained,
+            streams: Arc::clone(&registry.streams),
             registry,
             gaps: Gaps::default(),
-            fanout,
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
             fatal: Mutex::new(None),
             stopped,
         }
@@ -108,25 +116,28 @@ impl Ingest {
         }
     }
 
-    /// The append for a client's publish: record, retained message and, where `qos2` names the
-    /// client of a lasting session, the packet id; all of it or nothing.
+    /// The record of a client's publish with the changes that go with it: the retained message
+    /// and, where `qos2` names the client of a lasting session, the packet id. `None` if it is
+    /// not to be logged, and was delivered.
     pub(crate) fn prepare(
         &self,
-        publish: Publish,
-        origin: u64,
+        mut message: Message,
         qos2: Option<(&str, PacketId)>,
-    ) -> Prepared {
-        let now = WallNanos::now();
-        let stream = self.config.stream_of(&publish.topic).clone();
+    ) -> Option<Prepared> {
+        let stream = self.config.stream_of(&message.topic).clone();
+        let unlogged = message.qos == Qos::AtMostOnce && !message.retain;
+        if unlogged && self.config.memory.contains(&stream) {
+            self.registry.publish_now(&message, false);
+            return None;
+        }
         let mut changes = Vec::new();
         if let Some((client_id, id)) = qos2 {
             changes.push(Change::Put {
                 bucket: qos2::BUCKET.to_owned(),
                 key: qos2::key(client_id, id),
-                value: Digest::of(&publish.topic, &publish.payload).to_bytes(),
+                value: Digest::of(&message.topic, &message.payload).to_bytes(),
             });
         }
-        let mut message = Message::new(publish, now, origin);
         match self.retained.change(&message) {
             Ok(change) => changes.extend(change),
             Err(_) => {
@@ -136,32 +147,14 @@ impl Ingest {
                 self.status.retained_refused.up();
             }
         }
-        let record = Record {
-            ingest_time: now,
-            attributes: attributes(&message.properties),
-            ..Record::new(Kind::Mqtt, message.topic.clone(), message.payload.clone())
-        };
-        Prepared {
-            append: Append {
-                stream,
-                records: vec![record],
-                changes,
-            },
-            message,
+        if self.config.immediate.contains(&stream) {
+            self.registry.publish_now(&message, true);
         }
-    }
-
-    /// The message is on disk: retained from now on, and out to subscribers.
-    pub(crate) async fn committed(&self, message: &Message) {
-        if message.retain {
-            self.retained.committed(&self.log, message);
-            self.status.retained.set(self.retained.len());
-        }
-        if self.registry.has_subscriptions()
-            && let Err(error) = self.fanout.publish(message).await
-        {
-            self.fail(error);
-        }
+        Some(Prepared {
+            stream,
+            record: record::of(message),
+            changes,
+        })
     }
 
     /// What a failed append means. A fatal one stops the broker: nothing could be acknowledged.
@@ -187,21 +180,70 @@ impl Ingest {
         }
     }
 
-    /// Logs and fans out a will. Nobody waits for an answer.
-    pub(crate) async fn will(&self, will: Publish, origin: u64) {
+    /// Logs a will. Nobody waits for an answer.
+    pub(crate) async fn will(&self, will: Message) {
         self.status.published(will.qos);
         let stream = self.config.stream_of(&will.topic).clone();
         let refusal = match self.check(&will.topic) {
             Err(refusal) => refusal,
             Ok(()) => {
-                let Prepared { append, message } = self.prepare(will, origin, None);
+                let Some(prepared) = self.prepare(will, None) else {
+                    return;
+                };
+                let append = Append {
+                    stream: prepared.stream,
+                    records: vec![prepared.record],
+                    changes: prepared.changes,
+                };
                 match self.log.append(append).await {
-                    Ok(_) => return self.committed(&message).await,
+                    Ok(_) => return,
                     Err(error) => self.refusal(&error),
                 }
             }
         };
         self.refused(&stream, refusal, true);
+    }
+
+    /// Messages that a session had from shared subscriptions, and that are for others now.
+    pub(crate) async fn hand_back(&self, unread: Vec<Named>) {
+        if unread.is_empty() {
+            return;
+        }
+        let (log, streams) = (self.log.clone(), Arc::clone(&self.streams));
+        let read = move || {
+            for named in unread {
+                match backlog::read_named(&log, &streams, &named) {
+                    Ok(Some(delivery)) => {
+                        let group = delivery.group.clone();
+                        group
+                            .iter()
+                            .for_each(|group| group.give_back(delivery.clone()));
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "cannot read a message of a shared subscription");
+                    }
+                }
+            }
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        read.expect("reading the log does not panic");
+    }
+
+    /// Changes of the catalog. A failure leaves the catalog as it was.
+    pub(crate) async fn note(&self, changes: Vec<Change>) -> Result<(), skerry_store::Error> {
+        let noted = self.log.append(note(changes)).await;
+        noted.map(drop).inspect_err(|error| {
+            self.refusal(error);
+            tracing::warn!(%error, "the state of a session could not be saved");
+        })
+    }
+
+    /// The same without waiting for the disk: in its turn, before whatever is queued later.
+    pub(crate) async fn queue(&self, changes: Vec<Change>) {
+        if let Err(error) = self.log.submit(note(changes)).await {
+            self.refusal(&error);
+        }
     }
 
     /// Ends the broker with `error`; the first one counts.
@@ -219,79 +261,21 @@ impl Ingest {
     }
 }
 
+fn note(changes: Vec<Change>) -> Append {
+    Append {
+        stream: StreamName::catalog(),
+        records: Vec::new(),
+        changes,
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.word())
     }
 }
 
-/// MQTT 5 properties as they travel with the record. A user property that looks like a header of
-/// the node itself gets a prefix: what this node says of a record must not be forgeable.
-fn attributes(properties: &PublishProperties) -> Vec<(String, Bytes)> {
-    let text = |name: &str, value: &String| (name.to_owned(), Bytes::from(value.clone()));
-    let mut attributes = Vec::new();
-    if let Some(value) = &properties.content_type {
-        attributes.push(text("mqtt-content-type", value));
-    }
-    if let Some(value) = &properties.response_topic {
-        attributes.push(text("mqtt-response-topic", value));
-    }
-    if let Some(value) = &properties.correlation_data {
-        attributes.push(("mqtt-correlation-data".to_owned(), value.clone()));
-    }
-    if properties.payload_is_text == Some(true) {
-        attributes.push((
-            "mqtt-payload-format".to_owned(),
-            Bytes::from_static(b"utf-8"),
-        ));
-    }
-    if let Some(seconds) = properties.message_expiry_secs {
-        attributes.push(text("mqtt-message-expiry-seconds", &seconds.to_string()));
-    }
-    for (name, value) in &properties.user {
-        let reserved = name.starts_with("skerry-") || name.starts_with("mqtt-");
-        let name = if reserved {
-            format!("user-{name}")
-        } else {
-            name.clone()
-        };
-        attributes.push((name, Bytes::from(value.clone())));
-    }
-    attributes
-}
-
 /// Lowest QoS at which a refusal reaches somebody.
 pub(crate) const fn is_untold(qos: Qos) -> bool {
     matches!(qos, Qos::AtMostOnce)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_cannot_forge_the_node_s_own_headers() {
-        let properties = PublishProperties {
-            content_type: Some("application/json".into()),
-            user: vec![
-                ("unit".into(), "bar".into()),
-                ("skerry-offset".into(), "7".into()),
-                ("mqtt-content-type".into(), "x".into()),
-            ],
-            ..PublishProperties::default()
-        };
-        let names: Vec<String> = attributes(&properties)
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "mqtt-content-type",
-                "unit",
-                "user-skerry-offset",
-                "user-mqtt-content-type"
-            ]
-        );
-    }
 }

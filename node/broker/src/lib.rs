@@ -1,57 +1,69 @@
 //! The MQTT broker whose acknowledgement means *on disk*.
 //!
 //! # Contract
-//! - MQTT 3.1.1 and 5.0 on one TCP port, QoS 0, 1 and 2 in both directions.
+//! - MQTT 3.1.1 and 5.0 on one port, QoS 0, 1 and 2 in both directions.
 //! - PUBACK and PUBREC are sent only after the group commit of the record returned; subscribers
-//!   get a message after that too, in commit order per publisher.
+//!   get a message after that too, in the order of the log.
 //! - A QoS 2 publish of a lasting session is in the log once, across `kill -9` as well.
 //! - What the log refuses is never acknowledged: version 5 clients get a reason code (0x97 full,
 //!   0x83 otherwise, 0x87 not allowed), 3.1.1 clients are held without an answer and then closed.
 //!   QoS 0 publishes that were refused become a gap record once the log takes records again.
+//! - Sessions survive a restart: subscriptions, what is in flight, and the queue, which is a
+//!   cursor into the log. A client that comes back gets what it missed, in order per topic. What
+//!   retention took meanwhile is counted and logged.
+//! - A QoS 2 message reaches a lasting session once, across `kill -9` as well; one that it has
+//!   from a shared subscription may come again after a crash.
 //! - Retained messages survive a restart. Only an empty payload *with* the retain flag clears one.
-//! - A slow subscriber loses live messages, counted and logged, and slows nobody else down. The
-//!   log keeps what it lost.
+//! - A slow subscriber slows nobody down and takes no memory: it reads the log when it can. Of QoS
+//!   0 it loses what it does not take, counted and logged.
 //! - Clients cannot publish to `skerry/#` (derived streams appear there) nor `$SYS/#`.
-//!
-//! # What it is not, yet
-//! Sessions live in memory: subscriptions and unacknowledged deliveries survive a reconnect, not a
-//! restart (CONNACK then says so). No users, no TLS, no shared subscriptions (announced and
-//! refused), no will delay (a will is published at once), no outbound topic aliases.
 //!
 //! # Parts
 //! ```text
-//! broker      bind, accept, shared tasks          codec       bytes ↔ packets
-//! connection  one task per client, all its I/O    session     the protocol, pure
-//! handshake   CONNECT → what was agreed, pure     outbound    outbound QoS, pure
-//! uncommitted appends under way, in order         qos2        inbound QoS 2 ids
-//! ingest      publish → append → subscribers      retained    retained messages
-//! registry    seats and absent sessions           subscriptions, mailbox, backlog
-//! fanout      rumqttd's router (only there)       republish, gaps
+//! broker      bind, accept, shared tasks          codec         bytes ↔ packets
+//! connection  one task per client, all its I/O    session       the protocol, pure
+//! handshake   CONNECT → what was agreed, pure     outbound      outbound QoS, pure
+//! uncommitted appends under way, in order         qos2          inbound QoS 2 ids
+//! ingest      publish → record                    record        record ↔ message
+//! dispatch    log → mailboxes, a task a stream    subscriptions filters → sessions
+//! mailbox     what one session is owed            catch_up      log → a session that is behind
+//! registry    seats and absent sessions           shared        shared subscriptions
+//! saved       sessions in the catalog             retained      retained messages
+//! streams     how far each is dispatched          backlog, budget, delivery, interest,
+//!                                                 gaps, republish, link, access, peer
 //! ```
 
 mod access;
 mod backlog;
 mod broker;
+mod budget;
+mod catch_up;
 mod codec;
 mod config;
 mod connection;
+mod delivery;
+mod dispatch;
 mod end;
 mod error;
-mod fanout;
 mod gaps;
 mod handshake;
 mod ingest;
+mod interest;
 mod link;
 mod mailbox;
 mod message;
 mod outbound;
 mod peer;
 mod qos2;
+mod record;
 mod registry;
 mod republish;
 mod retained;
+mod saved;
 mod session;
+mod shared;
 mod status;
+mod streams;
 mod subscriptions;
 mod topic;
 mod uncommitted;

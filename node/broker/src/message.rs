@@ -5,7 +5,7 @@ use crate::codec::{Version, Wire, encode_publish};
 use bytes::{BufMut, Bytes, BytesMut};
 use skerry_store::WallNanos;
 
-/// What is fanned out and what is retained: a committed PUBLISH.
+/// What subscribers get and what is retained: a PUBLISH that this node took in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub topic: String,
@@ -15,8 +15,8 @@ pub(crate) struct Message {
     pub properties: PublishProperties,
     /// When this node took it in; its expiry counts from here.
     pub received: WallNanos,
-    /// Number of the publishing session, for "no local"; 0 is the node itself.
-    pub origin: u64,
+    /// Client id of the publisher, where that has a subscription with "no local".
+    pub publisher: Option<String>,
 }
 
 /// How long a message may still be delivered (5.0, 3.3.2.3.3).
@@ -28,7 +28,7 @@ pub(crate) enum Life {
 }
 
 impl Message {
-    pub(crate) fn new(publish: Publish, received: WallNanos, origin: u64) -> Self {
+    pub(crate) fn new(publish: Publish, received: WallNanos, publisher: Option<String>) -> Self {
         Self {
             topic: publish.topic,
             payload: publish.payload,
@@ -40,14 +40,19 @@ impl Message {
                 ..publish.properties
             },
             received,
-            origin,
+            publisher,
         }
     }
 
-    /// The bytes that go through the router's queue and into the `retained` bucket:
+    /// What it takes in memory, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        256 + self.topic.len() + self.payload.len()
+    }
+
+    /// The bytes that go into the `retained` bucket and into a saved will:
     ///
     /// ```text
-    /// received, i64 ns │ origin, u64 │ an MQTT 5 PUBLISH packet
+    /// received, i64 ns │ 0, u64 │ an MQTT 5 PUBLISH packet
     /// ```
     ///
     /// Integers are big-endian, as everywhere in MQTT. Using the packet itself spares a second
@@ -55,7 +60,7 @@ impl Message {
     pub(crate) fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(64 + self.topic.len() + self.payload.len());
         out.put_i64(self.received.0);
-        out.put_u64(self.origin);
+        out.put_u64(0);
         let publish = PublishView {
             dup: false,
             qos: self.qos,
@@ -75,10 +80,10 @@ impl Message {
     pub(crate) fn from_bytes(bytes: Bytes) -> Option<Self> {
         let mut wire = Wire(bytes);
         let received = WallNanos(wire.i64().ok()?);
-        let origin = wire.u64().ok()?;
+        wire.u64().ok()?;
         let mut packet = BytesMut::from(wire.rest());
         match Decoder::of(Version::V5, usize::MAX).next(&mut packet) {
-            Ok(Some(Incoming::Publish(publish))) => Some(Self::new(publish, received, origin)),
+            Ok(Some(Incoming::Publish(publish))) => Some(Self::new(publish, received, None)),
             _ => None,
         }
     }
@@ -112,7 +117,7 @@ mod tests {
                 ..PublishProperties::default()
             },
             received: WallNanos(5_000_000_000),
-            origin: 7,
+            publisher: None,
         }
     }
 

@@ -1,10 +1,13 @@
 //! Outbound QoS of one session: packet ids, the window, and what has to be sent again. Pure.
 
 use crate::codec::{PacketId, Qos};
-use crate::mailbox::Delivery;
+use crate::delivery::{Delivery, Source};
+use crate::shared::Group;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Deliveries that the client has not acknowledged. Survives a connection, not a restart.
+/// Deliveries that the client has not acknowledged. They outlive a connection, and, saved in the
+/// catalog, a restart.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     window: u16,
@@ -13,19 +16,51 @@ pub(crate) struct Outbound {
     sent: u64,
 }
 
+/// One of them.
 #[derive(Debug)]
-struct InFlight {
+pub(crate) struct InFlight {
     /// Order of first sending, which a resend keeps (4.6).
     order: u64,
-    stage: Stage,
+    pub stage: Stage,
+    pub named: Named,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Stage {
-    /// PUBLISH went out; PUBACK or PUBREC is awaited.
-    Sent(Delivery),
+    /// PUBLISH went out; PUBACK or PUBREC is awaited. The message is in memory while its client
+    /// is there.
+    Sent(Option<Box<Delivery>>),
     /// PUBREL went out; PUBCOMP is awaited.
     Released,
+}
+
+/// All there is to know of a delivery besides the message itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub source: Source,
+    pub qos: Qos,
+    pub retain: bool,
+    pub subscriptions: Box<[u32]>,
+    pub group: Option<Arc<Group>>,
+}
+
+impl Named {
+    fn of(delivery: &Delivery) -> Self {
+        Self {
+            source: delivery.source.clone(),
+            qos: delivery.qos,
+            retain: delivery.retain,
+            subscriptions: delivery.subscriptions.clone(),
+            group: delivery.group.clone(),
+        }
+    }
+
+    /// Nothing is owed for it any more.
+    fn settle(&self) {
+        if let (Some(group), Source::Log(place)) = (&self.group, &self.source) {
+            group.settled(*place);
+        }
+    }
 }
 
 /// What PUBREC asks for.
@@ -35,6 +70,13 @@ pub(crate) enum Received {
     /// The client refused the message; its id is free again.
     Refused,
     Unknown,
+}
+
+/// What a client that came back has to be sent again.
+#[derive(Debug, Clone)]
+pub(crate) enum Resend {
+    Message(PacketId, Named),
+    Release(PacketId),
 }
 
 impl Outbound {
@@ -52,13 +94,30 @@ impl Outbound {
     /// [`Outbound::has_room`], so an id is free.
     pub(crate) fn send(&mut self, delivery: &Delivery) -> PacketId {
         let id = self.free_id();
+        let named = Named::of(delivery);
+        self.insert(id, Stage::Sent(Some(Box::new(delivery.clone()))), named);
+        id
+    }
+
+    /// Takes up what was in flight before a restart, in order.
+    pub(crate) fn restore(&mut self, id: PacketId, released: bool, named: Named) {
+        let stage = if released {
+            Stage::Released
+        } else {
+            Stage::Sent(None)
+        };
+        self.last_id = self.last_id.max(id.get());
+        self.insert(id, stage, named);
+    }
+
+    fn insert(&mut self, id: PacketId, stage: Stage, named: Named) {
         self.sent += 1;
         let in_flight = InFlight {
             order: self.sent,
-            stage: Stage::Sent(delivery.clone()),
+            stage,
+            named,
         };
         self.in_flight.insert(id, in_flight);
-        id
     }
 
     fn free_id(&mut self) -> PacketId {
@@ -71,28 +130,48 @@ impl Outbound {
         }
     }
 
-    /// The delivery never went out; its id is free again.
+    /// The delivery goes out again, from memory from now on.
+    pub(crate) fn sent_again(&mut self, id: PacketId, delivery: Delivery) {
+        if let Some(held) = self.in_flight.get_mut(&id)
+            && matches!(held.stage, Stage::Sent(_))
+        {
+            held.stage = Stage::Sent(Some(Box::new(delivery)));
+        }
+    }
+
+    /// The delivery never went out, or cannot any more; its id is free again.
     pub(crate) fn cancel(&mut self, id: PacketId) {
-        self.in_flight.remove(&id);
+        self.remove(id);
+    }
+
+    fn remove(&mut self, id: PacketId) {
+        if let Some(held) = self.in_flight.remove(&id) {
+            held.named.settle();
+        }
     }
 
     /// PUBACK, in any order; false if nothing was waiting for it.
     pub(crate) fn acknowledged(&mut self, id: PacketId) -> bool {
-        let waiting = self.in_flight.get(&id).is_some_and(
-            |held| matches!(&held.stage, Stage::Sent(delivery) if delivery.qos == Qos::AtLeastOnce),
-        );
-        waiting && self.in_flight.remove(&id).is_some()
+        let waiting = self.in_flight.get(&id).is_some_and(|held| {
+            matches!(held.stage, Stage::Sent(_)) && held.named.qos == Qos::AtLeastOnce
+        });
+        if waiting {
+            self.remove(id);
+        }
+        waiting
     }
 
     /// PUBREC. Once more for a message already released is answered with PUBREL again.
     pub(crate) fn received(&mut self, id: PacketId, reason: u8) -> Received {
         match self.in_flight.get_mut(&id) {
+            Some(held) if held.named.qos != Qos::ExactlyOnce => Received::Unknown,
             Some(held) if reason < 0x80 => {
                 held.stage = Stage::Released;
+                held.named.settle();
                 Received::Release
             }
             Some(_) => {
-                self.in_flight.remove(&id);
+                self.remove(id);
                 Received::Refused
             }
             None => Received::Unknown,
@@ -105,17 +184,50 @@ impl Outbound {
             .in_flight
             .get(&id)
             .is_some_and(|held| matches!(held.stage, Stage::Released));
-        released && self.in_flight.remove(&id).is_some()
+        if released {
+            self.remove(id);
+        }
+        released
+    }
+
+    /// Everything in flight, in the order of first sending.
+    pub(crate) fn in_order(&self) -> Vec<(PacketId, &InFlight)> {
+        let mut waiting: Vec<_> = self.in_flight.iter().collect();
+        waiting.sort_unstable_by_key(|(_, held)| held.order);
+        waiting.into_iter().map(|(id, held)| (*id, held)).collect()
     }
 
     /// What a client that came back has to be sent again, in the original order.
-    pub(crate) fn resend(&self) -> Vec<(PacketId, Stage)> {
-        let mut waiting: Vec<_> = self.in_flight.iter().collect();
-        waiting.sort_unstable_by_key(|(_, held)| held.order);
-        waiting
-            .into_iter()
-            .map(|(id, held)| (*id, held.stage.clone()))
-            .collect()
+    pub(crate) fn resend(&self) -> Vec<Resend> {
+        let resend = |(id, held): (PacketId, &InFlight)| match held.stage {
+            Stage::Sent(_) => Resend::Message(id, held.named.clone()),
+            Stage::Released => Resend::Release(id),
+        };
+        self.in_order().into_iter().map(resend).collect()
+    }
+
+    /// The client is gone: messages are read again when it comes back. Those of a shared
+    /// subscription stay, for whoever gets them if it does not.
+    pub(crate) fn let_go(&mut self) {
+        for held in self.in_flight.values_mut() {
+            if let (Stage::Sent(delivery), None) = (&mut held.stage, &held.named.group) {
+                *delivery = None;
+            }
+        }
+    }
+
+    /// The session is over: what it had from shared subscriptions goes back to them. Returned is
+    /// what has to be read first.
+    pub(crate) fn give_back(&mut self) -> Vec<Named> {
+        let mut unread = Vec::new();
+        for (_, held) in self.in_flight.drain() {
+            match (held.stage, &held.named.group) {
+                (Stage::Sent(Some(delivery)), Some(group)) => group.give_back(*delivery),
+                (Stage::Sent(None), Some(_)) => unread.push(held.named),
+                _ => {}
+            }
+        }
+        unread
     }
 }
 
@@ -123,9 +235,9 @@ impl Outbound {
 mod tests {
     use super::*;
     use crate::codec::PublishProperties;
+    use crate::delivery::Published;
     use crate::message::Message;
     use skerry_store::WallNanos;
-    use std::sync::Arc;
 
     fn delivery(qos: Qos) -> Delivery {
         let message = Message {
@@ -135,13 +247,15 @@ mod tests {
             retain: false,
             properties: PublishProperties::default(),
             received: WallNanos(0),
-            origin: 0,
+            publisher: None,
         };
         Delivery {
-            message: Arc::new(message),
+            message: Published::new(message, None),
+            source: Source::Memory,
             qos,
             retain: false,
             subscriptions: Box::default(),
+            group: None,
         }
     }
 
@@ -192,10 +306,12 @@ mod tests {
         assert!(!outbound.acknowledged(first), "PUBACK does not end QoS 2");
         assert!(!outbound.completed(first), "not before PUBREC");
         assert_eq!(outbound.received(first, 0), Received::Release);
-        let stages = outbound.resend();
-        assert!(
-            matches!(stages[..], [(a, Stage::Released), (b, Stage::Sent(_))] if a == first && b == second)
-        );
+        outbound.let_go();
+        let resends = outbound.resend();
+        assert!(matches!(
+            resends[..],
+            [Resend::Release(a), Resend::Message(b, _)] if a == first && b == second
+        ));
         assert!(outbound.completed(first));
         assert_eq!(outbound.received(second, 0x97), Received::Refused);
         assert_eq!(outbound.received(second, 0), Received::Unknown);

@@ -1,14 +1,24 @@
 //! Who is here: one seat per client id, the subscriptions of all of them, and what is kept of
 //! sessions whose client is away.
 
+use crate::backlog::OwedRetained;
+use crate::budget::Budget;
 use crate::codec::SubscribeOptions;
+use crate::delivery::{Delivery, Published, Source};
+use crate::dispatch::LIVE_BYTES_MAX;
+use crate::interest::{Interest, Wanted};
 use crate::mailbox::{Mailbox, MailboxLimits, Offered};
 use crate::message::Message;
-use crate::outbound::Outbound;
+use crate::outbound::{Named, Outbound};
+use crate::retained::Retained;
+use crate::saved::{self, Everything, Loaded};
+use crate::shared::{self, Group};
 use crate::status::Status;
-use crate::subscriptions::{Subscription, Tree};
+use crate::streams::{Place, Positions, Streams};
+use crate::subscriptions::{FilterTree, Subscription, deliveries};
 use crate::topic::TopicFilter;
-use std::collections::{HashMap, HashSet};
+use skerry_store::{Change, WallNanos};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -18,12 +28,21 @@ pub(crate) struct Registry {
     entries: Mutex<HashMap<Arc<str>, Entry>>,
     /// Entries that are [`Entry::Absent`]; changes only under the lock of `entries`.
     absent: AtomicUsize,
-    tree: RwLock<Tree>,
+    pub tree: RwLock<FilterTree<Subscription>>,
     subscriptions: AtomicUsize,
+    groups: Mutex<HashMap<Arc<str>, Membership>>,
     last_number: AtomicU64,
+    pub streams: Arc<Streams>,
+    pub budget: Arc<Budget>,
     limits: MailboxLimits,
     sessions_max: usize,
     status: Arc<Status>,
+}
+
+/// How many sessions share the group.
+struct Membership {
+    group: Arc<Group>,
+    members: usize,
 }
 
 enum Entry {
@@ -32,28 +51,78 @@ enum Entry {
         leave: CancellationToken,
         gone: CancellationToken,
     },
-    Absent {
-        session: Box<Kept>,
-        until: Instant,
-    },
+    Absent(Box<Absent>),
 }
 
-/// A session without its connection. In memory only: it does not survive a restart.
+struct Absent {
+    session: Kept,
+    until: Instant,
+    will: Option<Will>,
+}
+
+/// A will that is published unless its client comes back before.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    pub due: Instant,
+    pub message: Message,
+}
+
+/// A session without its connection.
 pub(crate) struct Kept {
     mailbox: Arc<Mailbox>,
-    filters: HashSet<TopicFilter>,
+    held: HashMap<Arc<str>, Held>,
     pub outbound: Outbound,
+    pub owed: Vec<OwedRetained>,
+}
+
+/// A session whose time is over, to be cleared away.
+pub(crate) struct Expired {
+    pub seat: Seat,
+    pub outbound: Outbound,
+    pub will: Option<Will>,
+}
+
+/// A subscription of one session, by its filter as the client wrote it.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub filter: TopicFilter,
+    pub wanted: Wanted,
+    /// Where it is a shared one.
+    pub group: Option<Arc<Group>>,
+}
+
+/// What became of a SUBSCRIBE.
+pub(crate) struct Subscribed {
+    /// This session did not have the filter before.
+    pub new: bool,
+    /// Retained topics as of the place in the log where live messages begin.
+    pub retained: Vec<Arc<str>>,
+    pub wanted: Wanted,
 }
 
 impl Registry {
-    pub(crate) fn new(limits: MailboxLimits, sessions_max: usize, status: Arc<Status>) -> Self {
+    pub(crate) fn new(
+        streams: Arc<Streams>,
+        messages_max: usize,
+        bytes_max: usize,
+        sessions_max: usize,
+        status: Arc<Status>,
+    ) -> Self {
+        let budget = Budget::new(LIVE_BYTES_MAX);
         Self {
             entries: Mutex::default(),
             absent: AtomicUsize::new(0),
             tree: RwLock::default(),
             subscriptions: AtomicUsize::new(0),
+            groups: Mutex::default(),
             last_number: AtomicU64::new(0),
-            limits,
+            streams,
+            limits: MailboxLimits {
+                messages_max,
+                bytes_max,
+                budget: Arc::clone(&budget),
+            },
+            budget,
             sessions_max,
             status,
         }
@@ -63,9 +132,108 @@ impl Registry {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn groups(&self) -> MutexGuard<'_, HashMap<Arc<str>, Membership>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A number no session of this process had, for mailboxes and for generated client ids.
     pub(crate) fn number(&self) -> u64 {
         self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn mailbox(&self, client_id: &Arc<str>) -> Arc<Mailbox> {
+        let (limits, streams) = (self.limits.clone(), Arc::clone(&self.streams));
+        Arc::new(Mailbox::new(
+            self.number(),
+            Arc::clone(client_id),
+            limits,
+            streams,
+        ))
+    }
+
+    /// Takes up the sessions of before a restart: all of them are absent.
+    pub(crate) fn load(&self, saved: Everything) {
+        for session in saved.sessions {
+            self.take_up(session);
+        }
+        for membership in self.groups().values() {
+            let group = &membership.group;
+            for place in saved.groups.get(&*group.name).into_iter().flatten() {
+                self.set_behind(&group.mailbox, *place);
+            }
+        }
+    }
+
+    fn set_behind(&self, mailbox: &Mailbox, place: Place) {
+        if place.offset < self.streams.get(place.stream).claimed() {
+            mailbox.set_behind(place.stream, place.offset);
+        }
+    }
+
+    fn take_up(&self, session: Loaded) {
+        let client_id: Arc<str> = session.client_id.into();
+        let mailbox = self.mailbox(&client_id);
+        mailbox.set_lasting(true);
+        mailbox.leave();
+        for place in session.cursors {
+            self.set_behind(&mailbox, place);
+        }
+        let mut held = HashMap::new();
+        for (text, wanted) in session.subscriptions {
+            let shared = shared::parse(&text);
+            let Some(Ok(filter)) = shared
+                .clone()
+                .or_else(|| Some(TopicFilter::new(&text).map_err(|_| ())))
+            else {
+                continue;
+            };
+            let name: Arc<str> = text.into();
+            let group = shared
+                .is_some()
+                .then(|| self.join_group(&name, &filter, &wanted.since));
+            if group.is_none() {
+                self.change_tree(|tree| tree.subscribe(&filter, subscription(&mailbox, &wanted)));
+            }
+            held.insert(
+                name,
+                Held {
+                    filter,
+                    wanted,
+                    group,
+                },
+            );
+        }
+        let mut outbound = Outbound::default();
+        for mut flight in session.in_flight {
+            let group = flight
+                .group
+                .and_then(|name| held.get(&*name)?.group.clone());
+            if let (Some(group), Source::Log(place)) = (&group, &flight.named.source) {
+                group.hold(*place);
+            }
+            flight.named.group = group;
+            outbound.restore(flight.id, flight.released, flight.named);
+        }
+        let now = WallNanos::now();
+        let since = |moment: WallNanos| nanos(now.0.saturating_sub(moment.0));
+        let away = session.absent_since.map_or(Duration::ZERO, since);
+        let will = session.will.map(|(due, message)| Will {
+            due: Instant::now() + nanos(due.0.saturating_sub(now.0)),
+            message,
+        });
+        let absent = Absent {
+            session: Kept {
+                mailbox,
+                held,
+                outbound,
+                owed: Vec::new(),
+            },
+            until: Instant::now() + session.expiry.saturating_sub(away),
+            will,
+        };
+        let entry = Entry::Absent(Box::new(absent));
+        self.entries().insert(client_id, entry);
+        self.count_absent(|absent| absent + 1);
     }
 
     /// Takes the seat of `client_id`. A connection that holds it is asked to leave, and waited
@@ -73,12 +241,11 @@ impl Registry {
     pub(crate) async fn join(
         self: &Arc<Self>,
         client_id: &str,
-        clean: bool,
-    ) -> (Seat, Option<Kept>) {
+    ) -> (Seat, Option<Kept>, Option<Will>) {
         let client_id: Arc<str> = client_id.into();
         loop {
             let gone = match self.try_join(&client_id) {
-                Ok((seat, kept)) => return seat.begin(kept, clean),
+                Ok(joined) => return joined,
                 Err(gone) => gone,
             };
             gone.cancelled().await;
@@ -88,7 +255,7 @@ impl Registry {
     fn try_join(
         self: &Arc<Self>,
         client_id: &Arc<str>,
-    ) -> Result<(Seat, Option<Kept>), CancellationToken> {
+    ) -> Result<(Seat, Option<Kept>, Option<Will>), CancellationToken> {
         let mut entries = self.entries();
         if let Some(Entry::Present { leave, gone }) = entries.get(client_id) {
             leave.cancel();
@@ -102,29 +269,29 @@ impl Registry {
         self: &Arc<Self>,
         entries: &mut HashMap<Arc<str>, Entry>,
         client_id: &Arc<str>,
-    ) -> (Seat, Option<Kept>) {
+    ) -> (Seat, Option<Kept>, Option<Will>) {
         let (leave, gone) = (CancellationToken::new(), CancellationToken::new());
         let entry = Entry::Present {
             leave: leave.clone(),
             gone: gone.clone(),
         };
-        let kept = match entries.insert(Arc::clone(client_id), entry) {
-            Some(Entry::Absent { session, .. }) => {
+        let (kept, will) = match entries.insert(Arc::clone(client_id), entry) {
+            Some(Entry::Absent(absent)) => {
                 self.count_absent(|absent| absent - 1);
-                Some(*session)
+                (Some(absent.session), absent.will)
             }
-            _ => None,
+            _ => (None, None),
         };
-        let number = self.number();
         let seat = Seat {
             registry: Arc::clone(self),
-            mailbox: Arc::new(Mailbox::new(number, Arc::clone(client_id), self.limits)),
-            filters: HashSet::new(),
+            mailbox: self.mailbox(client_id),
+            held: HashMap::new(),
+            interest: None,
             leave,
             gone,
             settled: false,
         };
-        (seat, kept)
+        (seat, kept, will)
     }
 
     fn count_absent(&self, change: impl FnOnce(usize) -> usize) {
@@ -133,29 +300,42 @@ impl Registry {
         self.status.sessions_absent.set(absent);
     }
 
-    pub(crate) fn has_subscriptions(&self) -> bool {
-        self.subscriptions.load(Ordering::Relaxed) > 0
+    /// Hands a message that is not read from the log to those who are there.
+    pub(crate) fn publish_now(&self, message: &Message, logged: bool) {
+        if self.subscriptions.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        let subscribers = tree.subscribers(&message.topic);
+        if subscribers.is_empty() {
+            return;
+        }
+        let charge = self.budget.charge(message.bytes());
+        let message = Published::new(message.clone(), Some(charge));
+        let offer = |mailbox: &Mailbox, delivery: Delivery| {
+            self.count(mailbox, mailbox.offer_now(delivery, logged));
+        };
+        deliveries(&subscribers, &message, &Source::Memory, offer);
     }
 
-    /// Puts a message into the mailboxes of all that want it.
-    pub(crate) fn deliver(&self, message: Message) {
-        let message = Arc::new(message);
-        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
-        tree.deliveries(&message, |mailbox, delivery| {
-            if let Offered::Lost { first } = mailbox.offer(delivery) {
+    pub(crate) fn count(&self, mailbox: &Mailbox, offered: Offered) {
+        match offered {
+            Offered::Taken | Offered::NotOwed | Offered::Kept { first: false } => {}
+            Offered::Kept { first: true } => self.status.fell_behind.up(),
+            Offered::Lost { first } => {
                 self.status.slow_reader_losses.up();
                 if first {
                     tracing::warn!(
                         client = &*mailbox.client_id,
-                        "a subscriber reads too slowly; live messages to it are dropped \
+                        "a subscriber reads too slowly; messages of QoS 0 to it are dropped \
                          (the log has them)"
                     );
                 }
             }
-        });
+        }
     }
 
-    fn change_tree<T>(&self, change: impl FnOnce(&mut Tree) -> T) -> T {
+    fn change_tree<T>(&self, change: impl FnOnce(&mut FilterTree<Subscription>) -> T) -> T {
         let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut tree);
         self.subscriptions.store(tree.len(), Ordering::Relaxed);
@@ -163,31 +343,90 @@ impl Registry {
         result
     }
 
-    fn forget(&self, kept: &Kept) {
-        self.unsubscribe_all(&kept.filters, kept.mailbox.number);
+    fn join_group(&self, name: &Arc<str>, filter: &TopicFilter, since: &Positions) -> Arc<Group> {
+        let mut groups = self.groups();
+        if let Some(membership) = groups.get_mut(name) {
+            membership.members += 1;
+            return Arc::clone(&membership.group);
+        }
+        let mailbox = self.mailbox(name);
+        let group = Group::new(
+            Arc::clone(name),
+            filter.clone(),
+            Arc::clone(&mailbox),
+            Arc::clone(since),
+        );
+        let group = Arc::new(group);
+        mailbox.set_group(&group);
+        let subscription = Subscription {
+            mailbox,
+            options: Group::options(),
+            identifier: None,
+        };
+        self.change_tree(|tree| tree.subscribe(filter, subscription));
+        let membership = Membership {
+            group: Arc::clone(&group),
+            members: 1,
+        };
+        groups.insert(Arc::clone(name), membership);
+        group
     }
 
-    fn unsubscribe_all(&self, filters: &HashSet<TopicFilter>, number: u64) {
-        if !filters.is_empty() {
-            self.change_tree(|tree| {
-                for filter in filters {
-                    tree.remove(filter, number);
-                }
-            });
+    /// True if that was its last member.
+    fn leave_group(&self, group: &Group) -> bool {
+        let mut groups = self.groups();
+        let Some(membership) = groups.get_mut(&group.name) else {
+            return false;
+        };
+        membership.members -= 1;
+        let last = membership.members == 0;
+        if last {
+            groups.remove(&group.name);
+            self.change_tree(|tree| tree.remove(&group.filter, group.mailbox.number));
         }
+        last
     }
 
     /// Takes the seats of sessions whose time is over, so that nobody sits down while what is
     /// left of them is cleared away.
-    pub(crate) fn expire(self: &Arc<Self>, now: Instant) -> Vec<Seat> {
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant) -> Vec<Expired> {
         let mut entries = self.entries();
-        let is_over = |entry: &Entry| matches!(entry, Entry::Absent { until, .. } if *until <= now);
+        let is_over = |entry: &Entry| matches!(entry, Entry::Absent(absent) if absent.until <= now);
         let over = entries.iter().filter(|(_, entry)| is_over(entry));
         let over: Vec<Arc<str>> = over.map(|(client_id, _)| Arc::clone(client_id)).collect();
-        let seats = over
-            .iter()
-            .map(|client_id| self.seat(&mut entries, client_id));
-        seats.map(|(seat, kept)| seat.begin(kept, true).0).collect()
+        let seats = over.iter().map(|client_id| {
+            let (mut seat, kept, will) = self.seat(&mut entries, client_id);
+            let outbound = kept.map(|kept| seat.resume(kept).0).unwrap_or_default();
+            Expired {
+                seat,
+                outbound,
+                will,
+            }
+        });
+        seats.collect()
+    }
+
+    /// Wills whose time has come, of clients that are still away.
+    pub(crate) fn wills_due(&self, now: Instant) -> Vec<Message> {
+        let mut due = Vec::new();
+        for entry in self.entries().values_mut() {
+            if let Entry::Absent(absent) = entry {
+                due.extend(absent.will.take_if(|will| will.due <= now));
+            }
+        }
+        due.into_iter().map(|will| will.message).collect()
+    }
+}
+
+fn nanos(nanos: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+fn subscription(mailbox: &Arc<Mailbox>, wanted: &Wanted) -> Subscription {
+    Subscription {
+        mailbox: Arc::clone(mailbox),
+        options: wanted.options,
+        identifier: wanted.identifier,
     }
 }
 
@@ -195,27 +434,38 @@ impl Registry {
 pub(crate) struct Seat {
     registry: Arc<Registry>,
     pub mailbox: Arc<Mailbox>,
-    filters: HashSet<TopicFilter>,
+    /// By filter as the client wrote it.
+    held: HashMap<Arc<str>, Held>,
+    /// Made of `held` when the log has to be read.
+    interest: Option<Arc<Interest>>,
     leave: CancellationToken,
     gone: CancellationToken,
     settled: bool,
 }
 
 impl Seat {
-    /// Takes over what was kept, or ends it.
-    fn begin(mut self, kept: Option<Kept>, clean: bool) -> (Self, Option<Kept>) {
-        match kept {
-            Some(kept) if clean => {
-                self.registry.forget(&kept);
-                (self, None)
-            }
-            Some(mut kept) => {
-                self.mailbox = Arc::clone(&kept.mailbox);
-                self.mailbox.set_online(true);
-                self.filters = std::mem::take(&mut kept.filters);
-                (self, Some(kept))
-            }
-            None => (self, None),
+    /// Goes on with what was kept; what is left is the connection's.
+    pub(crate) fn resume(&mut self, kept: Kept) -> (Outbound, Vec<OwedRetained>) {
+        self.mailbox = kept.mailbox;
+        self.held = kept.held;
+        (kept.outbound, kept.owed)
+    }
+
+    /// Ends what was kept: what the catalog has to forget, and what goes back to shared
+    /// subscriptions once it is read.
+    pub(crate) fn end(&self, mut kept: Kept) -> (Vec<Change>, Vec<Named>) {
+        let changes = self.forgotten(&kept.held);
+        let unread = kept.outbound.give_back();
+        self.unsubscribe_all(&kept.held, kept.mailbox.number);
+        (changes, unread)
+    }
+
+    /// The client is there and gets messages.
+    pub(crate) fn enter(&self, lasting: bool) {
+        self.mailbox.set_lasting(lasting);
+        self.mailbox.enter();
+        for group in self.groups() {
+            group.enter(&self.mailbox);
         }
     }
 
@@ -224,54 +474,150 @@ impl Seat {
         self.leave.cancelled().await;
     }
 
-    /// True if the filter is new to this session.
     pub(crate) fn subscribe(
         &mut self,
-        filter: &TopicFilter,
+        text: &str,
+        filter: TopicFilter,
+        group: bool,
         options: SubscribeOptions,
         identifier: Option<u32>,
-    ) -> bool {
-        let mailbox = Arc::clone(&self.mailbox);
-        let subscription = Subscription {
-            mailbox,
+        retained: &Retained,
+    ) -> Subscribed {
+        let registry = Arc::clone(&self.registry);
+        let before = self
+            .held
+            .get(text)
+            .map(|held| Arc::clone(&held.wanted.since));
+        let new = before.is_none();
+        let name: Arc<str> = text.into();
+        let wanted = |since: Positions| Wanted {
             options,
             identifier,
+            since: before.clone().unwrap_or(since),
         };
-        self.filters.insert(filter.clone());
-        self.registry
-            .change_tree(|tree| tree.insert(filter, subscription))
+        let (wanted, topics, group) = if group {
+            let group = match self.held.get(text).and_then(|held| held.group.clone()) {
+                Some(group) => group,
+                None => registry.join_group(&name, &filter, &registry.streams.positions()),
+            };
+            group.enter(&self.mailbox);
+            (
+                wanted(registry.streams.positions()),
+                Vec::new(),
+                Some(group),
+            )
+        } else {
+            registry.change_tree(|tree| {
+                let wanted = wanted(registry.streams.positions());
+                tree.subscribe(&filter, subscription(&self.mailbox, &wanted));
+                (wanted, retained.matching(&filter), None)
+            })
+        };
+        let held = Held {
+            filter,
+            wanted: wanted.clone(),
+            group,
+        };
+        self.held.insert(name, held);
+        self.interest = None;
+        Subscribed {
+            new,
+            retained: topics,
+            wanted,
+        }
     }
 
-    pub(crate) fn unsubscribe(&mut self, filter: &TopicFilter) -> bool {
+    /// The changes that make the catalog forget the subscription; `None` if there was none.
+    pub(crate) fn unsubscribe(&mut self, text: &str) -> Option<Vec<Change>> {
+        let held = self.held.remove(text)?;
+        self.interest = None;
         let number = self.mailbox.number;
-        self.filters.remove(filter)
-            && self
-                .registry
-                .change_tree(|tree| tree.remove(filter, number))
+        let mut changes = vec![saved::forget_subscription(&self.mailbox.client_id, text)];
+        match held.group {
+            Some(group) => {
+                group.leave(number);
+                if self.registry.leave_group(&group) {
+                    changes.push(saved::forget_group(&group.name));
+                }
+            }
+            None => {
+                self.registry
+                    .change_tree(|tree| tree.remove(&held.filter, number));
+            }
+        }
+        Some(changes)
     }
 
     pub(crate) fn subscriptions(&self) -> usize {
-        self.filters.len()
+        self.held.len()
     }
 
-    /// Leaves the session behind for `stay`. False if there are too many already, in which case
-    /// it ended.
-    pub(crate) fn keep(&mut self, outbound: Outbound, stay: Duration) -> bool {
+    /// Whether the client does not want its own messages back.
+    pub(crate) fn has_no_local(&self) -> bool {
+        self.held.values().any(|held| held.wanted.options.no_local)
+    }
+
+    pub(crate) fn interest(&mut self) -> Arc<Interest> {
+        let interest = self.interest.get_or_insert_with(|| {
+            let mut interest = Interest::default();
+            let own = self.held.values().filter(|held| held.group.is_none());
+            for held in own {
+                interest.insert(&held.filter, held.wanted.clone());
+            }
+            Arc::new(interest)
+        });
+        Arc::clone(interest)
+    }
+
+    /// The shared subscriptions it is in, with its own options.
+    pub(crate) fn shared(&self) -> Vec<(Arc<Group>, SubscribeOptions, Option<u32>)> {
+        let shared = self.held.values().filter_map(|held| {
+            let group = Arc::clone(held.group.as_ref()?);
+            Some((group, held.wanted.options, held.wanted.identifier))
+        });
+        shared.collect()
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.held.values().filter_map(|held| held.group.as_ref())
+    }
+
+    /// The client takes nothing more of the shared subscriptions it is in.
+    pub(crate) fn leave_groups(&self) {
+        for group in self.groups() {
+            group.leave(self.mailbox.number);
+        }
+    }
+
+    /// Leaves the session behind for `stay`. False if there are too many sessions already, and
+    /// nothing was taken over.
+    pub(crate) fn keep(
+        &mut self,
+        outbound: &mut Outbound,
+        owed: Vec<OwedRetained>,
+        stay: Duration,
+        will: &mut Option<Will>,
+    ) -> bool {
         let mut entries = self.registry.entries();
         if self.registry.absent.load(Ordering::Relaxed) >= self.registry.sessions_max {
             return false;
         }
-        self.mailbox.set_online(false);
-        let session = Box::new(Kept {
+        self.mailbox.leave();
+        self.leave_groups();
+        outbound.let_go();
+        let session = Kept {
             mailbox: Arc::clone(&self.mailbox),
-            filters: std::mem::take(&mut self.filters),
-            outbound,
-        });
-        let until = Instant::now() + stay;
-        entries.insert(
-            Arc::clone(&self.mailbox.client_id),
-            Entry::Absent { session, until },
-        );
+            held: std::mem::take(&mut self.held),
+            outbound: std::mem::take(outbound),
+            owed,
+        };
+        let absent = Absent {
+            session,
+            until: Instant::now() + stay,
+            will: will.take(),
+        };
+        let entry = Entry::Absent(Box::new(absent));
+        entries.insert(Arc::clone(&self.mailbox.client_id), entry);
         self.registry.count_absent(|absent| absent + 1);
         drop(entries);
         self.settled = true;
@@ -279,12 +625,41 @@ impl Seat {
         true
     }
 
+    /// What the catalog has to forget when this session ends.
+    pub(crate) fn forget(&self) -> Vec<Change> {
+        self.forgotten(&self.held)
+    }
+
+    fn forgotten(&self, held: &HashMap<Arc<str>, Held>) -> Vec<Change> {
+        let client_id = &self.mailbox.client_id;
+        let mut changes = vec![saved::forget_session(client_id)];
+        changes.extend(
+            held.keys()
+                .map(|filter| saved::forget_subscription(client_id, filter)),
+        );
+        changes
+    }
+
+    fn unsubscribe_all(&self, held: &HashMap<Arc<str>, Held>, number: u64) {
+        for held in held.values() {
+            match &held.group {
+                Some(group) => {
+                    group.leave(number);
+                    self.registry.leave_group(group);
+                }
+                None => {
+                    self.registry
+                        .change_tree(|tree| tree.remove(&held.filter, number));
+                }
+            }
+        }
+    }
+
     /// Ends the session and frees the seat.
     pub(crate) fn give_up(&mut self) {
         if !self.settled {
             self.settled = true;
-            self.registry
-                .unsubscribe_all(&self.filters, self.mailbox.number);
+            self.unsubscribe_all(&self.held, self.mailbox.number);
             self.registry.entries().remove(&self.mailbox.client_id);
         }
         self.gone.cancel();
@@ -295,93 +670,5 @@ impl Drop for Seat {
     /// Also runs when a connection's task is dropped in the middle: a seat is never left locked.
     fn drop(&mut self) {
         self.give_up();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::{PublishProperties, Qos};
-
-    fn registry(sessions_max: usize) -> Arc<Registry> {
-        let limits = MailboxLimits {
-            messages_max: 10,
-            bytes_max: 9999,
-        };
-        Arc::new(Registry::new(limits, sessions_max, Arc::default()))
-    }
-
-    fn options() -> SubscribeOptions {
-        SubscribeOptions {
-            qos: Qos::AtLeastOnce,
-            ..SubscribeOptions::default()
-        }
-    }
-
-    fn message() -> Message {
-        Message {
-            topic: "t".into(),
-            payload: bytes::Bytes::new(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            properties: PublishProperties::default(),
-            received: skerry_store::WallNanos(0),
-            origin: 0,
-        }
-    }
-
-    const DAY: Duration = Duration::from_secs(86_400);
-
-    #[tokio::test]
-    async fn the_second_connection_waits_until_the_first_has_left() {
-        let registry = registry(10);
-        let (first, _) = registry.join("a+b/#", true).await;
-        let second = tokio::spawn({
-            let registry = Arc::clone(&registry);
-            async move { registry.join("a+b/#", true).await.0 }
-        });
-        first.wanted().await;
-        assert!(!second.is_finished());
-        drop(first);
-        let second = second.await.expect("seated");
-        drop(second);
-        assert!(registry.entries().is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_absent_session_collects_messages_and_expires() {
-        let registry = registry(1);
-        let filter = TopicFilter::new("t").expect("well formed");
-        let (mut seat, _) = registry.join("a", false).await;
-        assert!(seat.subscribe(&filter, options(), None));
-        assert!(seat.keep(Outbound::default(), DAY));
-        registry.deliver(message());
-        let (mut seat, kept) = registry.join("a", false).await;
-        assert!(kept.is_some());
-        assert!(seat.mailbox.take_if(|_| true).is_some());
-        assert!(seat.keep(Outbound::default(), DAY));
-
-        let (mut other, _) = registry.join("b", false).await;
-        assert!(!other.keep(Outbound::default(), DAY), "one session at most");
-        drop(other);
-        assert!(registry.expire(Instant::now()).is_empty());
-        let over = registry.expire(Instant::now() + DAY);
-        assert_eq!(over.len(), 1);
-        assert_eq!(&*over[0].mailbox.client_id, "a");
-        drop(over);
-        assert!(registry.entries().is_empty());
-        assert!(!registry.has_subscriptions());
-    }
-
-    #[tokio::test]
-    async fn a_clean_start_ends_what_was_kept() {
-        let registry = registry(1);
-        let filter = TopicFilter::new("t").expect("well formed");
-        let (mut seat, _) = registry.join("a", false).await;
-        seat.subscribe(&filter, options(), None);
-        assert!(seat.keep(Outbound::default(), DAY));
-        let (_seat, kept) = registry.join("a", true).await;
-        assert!(kept.is_none());
-        assert!(!registry.has_subscriptions());
     }
 }

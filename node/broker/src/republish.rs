@@ -1,13 +1,12 @@
-//! Derived streams (scores, alerts) back to local subscribers: `skerry/<stream>/<source>`,
-//! retained, QoS 1.
+//! Retained messages of derived streams (scores, alerts), on `skerry/<stream>/<source>`. Who is
+//! subscribed gets every record of them as it gets any message: from the log.
 //!
 //! Retained message and cursor move in one append, so after a crash a stream goes on exactly
 //! where its retained messages stand.
 
-use crate::codec::{Publish, PublishProperties, Qos};
-use crate::ingest::{Ingest, OWN_PREFIX};
-use crate::message::Message;
-use skerry_store::{Append, Batch, Change, Class, Error, Kind, Offset, Reader, Record, StreamName};
+use crate::ingest::Ingest;
+use crate::record;
+use skerry_store::{Batch, Change, Class, Error, Kind, Offset, Reader, StreamName};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -67,18 +66,19 @@ async fn publish(
     batch: Batch,
     next: Offset,
 ) -> Result<(), Error> {
-    let messages: Vec<Message> = batch
-        .records
-        .into_iter()
-        .map(|(_, record)| message(stream, record))
-        .collect();
     // The last one of each topic is what stays retained.
-    let latest: BTreeMap<&str, &Message> = messages
+    let mut latest = BTreeMap::new();
+    let derived = batch
+        .records
         .iter()
-        .map(|message| (message.topic.as_str(), message))
-        .collect();
+        .filter(|(_, record)| record.kind != Kind::Mqtt);
+    for (_, record) in derived {
+        let message = record::derived_message(stream, record);
+        latest.insert(message.topic.clone(), message);
+        ingest.status.republished.up();
+    }
     let mut changes = Vec::with_capacity(latest.len() + 1);
-    for message in latest.into_values() {
+    for message in latest.values() {
         match ingest.retained.change(message) {
             Ok(change) => changes.extend(change),
             Err(_) => ingest.status.retained_refused.up(),
@@ -89,57 +89,10 @@ async fn publish(
         stream: stream.as_str().to_owned(),
         next,
     });
-    let append = Append {
-        stream: StreamName::catalog(),
-        records: Vec::new(),
-        changes,
-    };
-    ingest.log.append(append).await?;
-    for message in &messages {
-        ingest.committed(message).await;
-        ingest.status.republished.up();
+    ingest.note(changes).await?;
+    for (topic, message) in &latest {
+        ingest.retained.set(topic, message.payload.is_empty());
     }
+    ingest.status.retained.set(ingest.retained.len());
     Ok(())
-}
-
-fn message(stream: &StreamName, record: Record) -> Message {
-    let user = record.attributes.iter();
-    let user = user.filter_map(|(name, value)| {
-        Some((name.clone(), std::str::from_utf8(value).ok()?.to_owned()))
-    });
-    let is_json = record.kind != Kind::Mqtt;
-    let publish = Publish {
-        qos: Qos::AtLeastOnce,
-        retain: true,
-        topic: topic(stream, &record.source),
-        payload: record.payload,
-        properties: PublishProperties {
-            content_type: is_json.then(|| "application/json".to_owned()),
-            user: user.collect(),
-            ..PublishProperties::default()
-        },
-        ..Publish::default()
-    };
-    Message::new(publish, record.ingest_time, 0)
-}
-
-/// Sources are free text; a topic may contain neither wildcards nor NUL.
-fn topic(stream: &StreamName, source: &str) -> String {
-    let source = source.replace(['+', '#', '\0'], "_");
-    format!("{OWN_PREFIX}{}/{source}", stream.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_source_becomes_a_topic() {
-        let stream = StreamName::new("alerts").expect("a name");
-        assert_eq!(
-            topic(&stream, "bearing/pump1"),
-            "skerry/alerts/bearing/pump1"
-        );
-        assert!(crate::topic::is_name(&topic(&stream, "a+b#c\0")));
-    }
 }

@@ -62,28 +62,13 @@ impl Retained {
         Ok(Some(Change::Put { bucket, key, value }))
     }
 
-    /// The append with [`Retained::change`] is on disk.
-    ///
-    /// Two connections may tell of their commits in the other order than they committed, so a
-    /// topic goes only if the catalog agrees that it is gone.
-    pub(crate) fn committed(&self, log: &Log, message: &Message) {
-        if message.retain {
-            let topic = message.topic.as_str();
-            let cleared = message.payload.is_empty();
-            self.set(topic, cleared, || {
-                matches!(log.get(BUCKET, topic.as_bytes()), Ok(None))
-            });
-        }
-    }
-
-    fn set(&self, topic: &str, cleared: bool, is_gone: impl FnOnce() -> bool) {
+    /// The record that carried [`Retained::change`] is on disk. Called in the order of the log.
+    pub(crate) fn set(&self, topic: &str, cleared: bool) {
         let mut topics = self.topics();
-        if !cleared {
-            if !topics.contains(topic) {
-                topics.insert(topic.into());
-            }
-        } else if is_gone() {
+        if cleared {
             topics.remove(topic);
+        } else if !topics.contains(topic) {
+            topics.insert(topic.into());
         }
     }
 
@@ -128,7 +113,7 @@ mod tests {
             retain,
             properties: PublishProperties::default(),
             received: WallNanos(0),
-            origin: 0,
+            publisher: None,
         }
     }
 
@@ -145,21 +130,16 @@ mod tests {
         assert_eq!(retained.change(&message("a", b"", false)), Ok(None));
         let clear = retained.change(&message("a", b"", true));
         assert!(matches!(clear, Ok(Some(Change::Delete { .. }))));
-        retained.set("a", false, || false);
-        retained.set("a", true, || false);
-        assert_eq!(
-            retained.len(),
-            1,
-            "somebody else retained it again meanwhile"
-        );
-        retained.set("a", true, || true);
+        retained.set("a", false);
+        assert_eq!(retained.len(), 1);
+        retained.set("a", true);
         assert_eq!(retained.len(), 0);
     }
 
     #[test]
     fn the_bound_refuses_new_topics_only() {
         let retained = retained(1);
-        retained.set("a", false, || false);
+        retained.set("a", false);
         assert!(retained.change(&message("a", b"2", true)).is_ok());
         assert_eq!(retained.change(&message("b", b"2", true)), Err(TooMany));
     }
@@ -168,7 +148,7 @@ mod tests {
     fn matching_walks_only_the_literal_prefix_and_misses_nothing() {
         let retained = retained(99);
         for topic in ["a", "a/b", "a/b/c", "ab", "b", "$SYS/x", "ü/x"] {
-            retained.set(topic, false, || false);
+            retained.set(topic, false);
         }
         let matching = |filter: &str| -> Vec<String> {
             let filter = TopicFilter::new(filter).expect("well formed");

@@ -79,6 +79,8 @@ pub struct Status {
     pub(crate) deliveries_expired: Count,
     pub(crate) deliveries_too_large: Count,
     pub(crate) slow_reader_losses: Count,
+    pub(crate) fell_behind: Count,
+    pub(crate) records_missed: Count,
     pub(crate) fanout_losses: Count,
     pub(crate) gaps_recorded: Count,
     pub(crate) retained: Count,
@@ -114,9 +116,13 @@ pub struct Snapshot {
     pub deliveries_total: u64,
     pub deliveries_expired_total: u64,
     pub deliveries_too_large_total: u64,
-    /// Live deliveries dropped because a subscriber reads too slowly. The log has them.
+    /// Deliveries of QoS 0 dropped because a subscriber reads too slowly. The log has them.
     pub slow_reader_losses_total: u64,
-    /// Live deliveries dropped inside the fan-out. The log has them.
+    /// How often a session that is there went over to reading the log.
+    pub sessions_fell_behind_total: u64,
+    /// Records that the log no longer had when a session came to read them.
+    pub records_missed_total: u64,
+    /// Records that the log no longer had when they were to be offered.
     pub fanout_losses_total: u64,
     /// Gap records written for QoS 0 publishes that the log refused.
     pub gaps_recorded_total: u64,
@@ -158,6 +164,8 @@ impl Status {
             deliveries_expired_total: self.deliveries_expired.get(),
             deliveries_too_large_total: self.deliveries_too_large.get(),
             slow_reader_losses_total: self.slow_reader_losses.get(),
+            sessions_fell_behind_total: self.fell_behind.get(),
+            records_missed_total: self.records_missed.get(),
             fanout_losses_total: self.fanout_losses.get(),
             gaps_recorded_total: self.gaps_recorded.get(),
             retained_topics: self.retained.get(),

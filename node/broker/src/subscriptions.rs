@@ -1,12 +1,13 @@
 //! Who wants which topic: a tree with one level of the topic per level.
 
 use crate::codec::SubscribeOptions;
-use crate::mailbox::{Delivery, Mailbox};
-use crate::message::Message;
+use crate::delivery::{Delivery, Published, Source};
+use crate::mailbox::Mailbox;
 use crate::topic::TopicFilter;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// A subscription as the dispatcher sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Subscription {
     pub mailbox: Arc<Mailbox>,
@@ -14,31 +15,52 @@ pub(crate) struct Subscription {
     pub identifier: Option<u32>,
 }
 
-/// Depth is bounded by the levels a filter may have, so recursion is too.
-#[derive(Debug, Default)]
-pub(crate) struct Tree {
-    root: Node,
+/// Values by topic filter and owner. Depth is bounded by the levels a filter may have, so
+/// recursion is too.
+#[derive(Debug, Clone)]
+pub(crate) struct FilterTree<T> {
+    root: Node<T>,
     count: usize,
 }
 
-#[derive(Debug, Default)]
-struct Node {
+#[derive(Debug, Clone)]
+struct Node<T> {
     /// Filters that end here.
-    here: Vec<Subscription>,
+    here: Vec<(u64, T)>,
     /// Filters that end in `#` below here.
-    rest: Vec<Subscription>,
+    rest: Vec<(u64, T)>,
     /// The level `+`.
-    any: Option<Box<Node>>,
-    levels: HashMap<Box<str>, Node>,
+    any: Option<Box<Node<T>>>,
+    levels: HashMap<Box<str>, Node<T>>,
 }
 
-impl Tree {
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self {
+            here: Vec::new(),
+            rest: Vec::new(),
+            any: None,
+            levels: HashMap::new(),
+        }
+    }
+}
+
+impl<T> Default for FilterTree<T> {
+    fn default() -> Self {
+        Self {
+            root: Node::default(),
+            count: 0,
+        }
+    }
+}
+
+impl<T> FilterTree<T> {
     pub(crate) const fn len(&self) -> usize {
         self.count
     }
 
-    /// Adds or replaces; true if that session did not have the filter before.
-    pub(crate) fn insert(&mut self, filter: &TopicFilter, subscription: Subscription) -> bool {
+    /// Adds or replaces; true if that owner did not have the filter before.
+    pub(crate) fn insert(&mut self, filter: &TopicFilter, owner: u64, value: T) -> bool {
         let mut node = &mut self.root;
         let mut rest = false;
         for level in filter.as_str().split('/') {
@@ -55,77 +77,100 @@ impl Tree {
             }
         }
         let list = if rest { &mut node.rest } else { &mut node.here };
-        let number = subscription.mailbox.number;
-        match list.iter_mut().find(|held| held.mailbox.number == number) {
-            Some(held) => {
-                *held = subscription;
+        match list.iter_mut().find(|(held, _)| *held == owner) {
+            Some((_, held)) => {
+                *held = value;
                 false
             }
             None => {
-                list.push(subscription);
+                list.push((owner, value));
                 self.count += 1;
                 true
             }
         }
     }
 
-    /// Removes the session's subscription to exactly this filter; false if there was none.
-    pub(crate) fn remove(&mut self, filter: &TopicFilter, session: u64) -> bool {
+    /// Removes the owner's value for exactly this filter.
+    pub(crate) fn remove(&mut self, filter: &TopicFilter, owner: u64) -> Option<T> {
         let levels: Vec<&str> = filter.as_str().split('/').collect();
-        let removed = self.root.remove(&levels, session);
-        self.count -= usize::from(removed);
+        let removed = self.root.remove(&levels, owner);
+        self.count -= usize::from(removed.is_some());
         removed
     }
 
-    /// One delivery per session that is subscribed, whatever number of its filters match: the
-    /// highest QoS they grant, and all their identifiers (5.0, 3.3.4).
-    pub(crate) fn deliveries(
-        &self,
-        message: &Arc<Message>,
-        mut deliver: impl FnMut(&Arc<Mailbox>, Delivery),
-    ) {
-        let mut found = Vec::new();
-        self.matching(&message.topic, &mut |subscription| {
-            let own = subscription.mailbox.number == message.origin;
-            if !(own && subscription.options.no_local) {
-                found.push(subscription);
-            }
-        });
-        found.sort_unstable_by_key(|subscription| subscription.mailbox.number);
-        for group in found.chunk_by(|a, b| a.mailbox.number == b.mailbox.number) {
-            let mut options = group[0].options;
-            for other in &group[1..] {
-                options.qos = options.qos.max(other.options.qos);
-                options.retain_as_published |= other.options.retain_as_published;
-            }
-            let identifiers = group.iter().filter_map(|one| one.identifier).collect();
-            deliver(
-                &group[0].mailbox,
-                Delivery::live(Arc::clone(message), options, identifiers),
-            );
-        }
-    }
-
-    fn matching<'a>(&'a self, topic: &str, found: &mut impl FnMut(&'a Subscription)) {
+    /// Every value whose filter matches.
+    pub(crate) fn matching<'a>(&'a self, topic: &str, found: &mut impl FnMut(&'a T)) {
         let hidden = topic.starts_with('$');
         self.root.matching(Some(topic), hidden, found);
     }
 }
 
-impl Node {
+impl FilterTree<Subscription> {
+    pub(crate) fn subscribe(&mut self, filter: &TopicFilter, subscription: Subscription) -> bool {
+        let owner = subscription.mailbox.number;
+        self.insert(filter, owner, subscription)
+    }
+
+    /// The subscriptions that match, those of one session next to one another.
+    pub(crate) fn subscribers(&self, topic: &str) -> Vec<&Subscription> {
+        let mut found = Vec::new();
+        self.matching(topic, &mut |subscription| found.push(subscription));
+        found.sort_by_key(|subscription: &&Subscription| subscription.mailbox.number);
+        found
+    }
+}
+
+/// One delivery per session among `subscribers`, whatever number of its filters match.
+pub(crate) fn deliveries(
+    subscribers: &[&Subscription],
+    message: &Arc<Published>,
+    source: &Source,
+    mut deliver: impl FnMut(&Mailbox, Delivery),
+) {
+    for group in subscribers.chunk_by(|a, b| a.mailbox.number == b.mailbox.number) {
+        let mailbox = &group[0].mailbox;
+        let own = message.publisher.as_deref() == Some(&mailbox.client_id);
+        let wanted = group.iter().map(|one| (one.options, one.identifier));
+        if let Some(delivery) = combined(wanted, own, message, source) {
+            deliver(mailbox, delivery);
+        }
+    }
+}
+
+/// What a session's matching subscriptions make of a message: the highest QoS they grant, and
+/// all their identifiers (5.0, 3.3.4). `own` is a message the session's client published itself.
+pub(crate) fn combined(
+    subscriptions: impl Iterator<Item = (SubscribeOptions, Option<u32>)>,
+    own: bool,
+    message: &Arc<Published>,
+    source: &Source,
+) -> Option<Delivery> {
+    let mut wanted = subscriptions.filter(|(options, _)| !(own && options.no_local));
+    let (mut options, first) = wanted.next()?;
+    let mut identifiers: Vec<u32> = first.into_iter().collect();
+    for (other, identifier) in wanted {
+        options.qos = options.qos.max(other.qos);
+        options.retain_as_published |= other.retain_as_published;
+        identifiers.extend(identifier);
+    }
+    let identifiers = identifiers.into_boxed_slice();
+    Some(Delivery::live(
+        Arc::clone(message),
+        source.clone(),
+        options,
+        identifiers,
+    ))
+}
+
+impl<T> Node<T> {
     /// `topic` is what is left of it, `None` past its last level. `hidden` keeps wildcards of the
     /// first level away from topics that start with `$` (4.7.2).
-    fn matching<'a>(
-        &'a self,
-        topic: Option<&str>,
-        hidden: bool,
-        found: &mut impl FnMut(&'a Subscription),
-    ) {
+    fn matching<'a>(&'a self, topic: Option<&str>, hidden: bool, found: &mut impl FnMut(&'a T)) {
         if !hidden {
-            self.rest.iter().for_each(&mut *found);
+            self.rest.iter().for_each(|(_, value)| found(value));
         }
         let Some(topic) = topic else {
-            self.here.iter().for_each(found);
+            self.here.iter().for_each(|(_, value)| found(value));
             return;
         };
         let (level, below) = match topic.split_once('/') {
@@ -140,29 +185,25 @@ impl Node {
         }
     }
 
-    fn remove(&mut self, levels: &[&str], session: u64) -> bool {
-        let take = |list: &mut Vec<Subscription>| {
-            let at = list.iter().position(|held| held.mailbox.number == session);
-            at.map(|at| list.swap_remove(at)).is_some()
+    fn remove(&mut self, levels: &[&str], owner: u64) -> Option<T> {
+        let take = |list: &mut Vec<(u64, T)>| {
+            let at = list.iter().position(|(held, _)| *held == owner)?;
+            Some(list.remove(at).1)
         };
         match levels {
             [] => take(&mut self.here),
             ["#"] => take(&mut self.rest),
             ["+", below @ ..] => {
-                let Some(node) = &mut self.any else {
-                    return false;
-                };
-                let removed = node.remove(below, session);
+                let node = self.any.as_mut()?;
+                let removed = node.remove(below, owner);
                 if node.is_empty() {
                     self.any = None;
                 }
                 removed
             }
             [level, below @ ..] => {
-                let Some(node) = self.levels.get_mut(*level) else {
-                    return false;
-                };
-                let removed = node.remove(below, session);
+                let node = self.levels.get_mut(*level)?;
+                let removed = node.remove(below, owner);
                 if node.is_empty() {
                     self.levels.remove(*level);
                 }
@@ -181,93 +222,55 @@ impl Node {
 mod tests {
     use super::*;
     use crate::codec::{PublishProperties, Qos};
-    use crate::mailbox::MailboxLimits;
-    use bytes::Bytes;
+    use crate::message::Message;
     use proptest::prelude::*;
     use skerry_store::WallNanos;
 
-    fn mailbox(number: u64) -> Arc<Mailbox> {
-        let limits = MailboxLimits {
-            messages_max: 9,
-            bytes_max: 9999,
-        };
-        Arc::new(Mailbox::new(number, "c".into(), limits))
-    }
-
-    fn message(topic: &str, origin: u64) -> Arc<Message> {
-        Arc::new(Message {
-            topic: topic.into(),
-            payload: Bytes::new(),
+    fn message() -> Arc<Published> {
+        let message = Message {
+            topic: "a/b".into(),
+            payload: bytes::Bytes::new(),
             qos: Qos::ExactlyOnce,
             retain: true,
             properties: PublishProperties::default(),
             received: WallNanos(0),
-            origin,
-        })
+            publisher: None,
+        };
+        Published::new(message, None)
     }
 
-    fn filter(text: &str) -> TopicFilter {
-        TopicFilter::new(text).expect("well formed")
-    }
-
-    fn subscription(number: u64, qos: Qos) -> Subscription {
-        Subscription {
-            mailbox: mailbox(number),
-            options: SubscribeOptions {
-                qos,
-                ..SubscribeOptions::default()
-            },
-            identifier: None,
+    fn options(qos: Qos) -> SubscribeOptions {
+        SubscribeOptions {
+            qos,
+            ..SubscribeOptions::default()
         }
     }
 
     #[test]
     fn overlapping_filters_give_one_delivery_with_the_highest_qos() {
-        let mut tree = Tree::default();
-        let box_1 = mailbox(1);
-        for (text, qos, identifier) in [
-            ("a/#", Qos::AtMostOnce, 5),
-            ("a/+", Qos::AtLeastOnce, 6),
-            ("#", Qos::AtMostOnce, 7),
-        ] {
-            let options = SubscribeOptions {
-                qos,
-                ..SubscribeOptions::default()
-            };
-            let subscription = Subscription {
-                mailbox: Arc::clone(&box_1),
-                options,
-                identifier: Some(identifier),
-            };
-            assert!(tree.insert(&filter(text), subscription));
-        }
-        tree.insert(&filter("a/b"), subscription(2, Qos::ExactlyOnce));
-        let mut seen = Vec::new();
-        tree.deliveries(&message("a/b", 0), |mailbox, delivery| {
-            let mut identifiers = delivery.subscriptions.to_vec();
-            identifiers.sort_unstable();
-            seen.push((mailbox.number, delivery.qos, identifiers, delivery.retain));
-        });
-        assert_eq!(
-            seen,
-            [
-                (1, Qos::AtLeastOnce, vec![5, 6, 7], false),
-                (2, Qos::ExactlyOnce, vec![], false)
-            ]
-        );
+        let wanted = [
+            (options(Qos::AtMostOnce), Some(5)),
+            (options(Qos::AtLeastOnce), Some(6)),
+            (options(Qos::AtMostOnce), None),
+        ];
+        let found = combined(wanted.into_iter(), false, &message(), &Source::Memory);
+        let found = found.expect("wanted");
+        assert_eq!(found.qos, Qos::AtLeastOnce);
+        assert_eq!(*found.subscriptions, [5, 6]);
+        assert!(!found.retain, "nobody asked for the flag");
     }
 
     #[test]
     fn no_local_spares_the_publisher_only() {
-        let mut tree = Tree::default();
-        let mut own = subscription(1, Qos::AtMostOnce);
-        own.options.no_local = true;
-        tree.insert(&filter("#"), own);
-        let mut count = 0;
-        tree.deliveries(&message("a", 1), |_, _| count += 1);
-        assert_eq!(count, 0);
-        tree.deliveries(&message("a", 2), |_, _| count += 1);
-        assert_eq!(count, 1);
+        let mut no_local = options(Qos::AtMostOnce);
+        no_local.no_local = true;
+        let found = |wanted: &[SubscribeOptions], own| {
+            let wanted = wanted.iter().map(|options| (*options, None));
+            combined(wanted, own, &message(), &Source::Memory).is_some()
+        };
+        assert!(!found(&[no_local], true));
+        assert!(found(&[no_local], false));
+        assert!(found(&[no_local, options(Qos::AtMostOnce)], true));
     }
 
     proptest! {
@@ -278,19 +281,21 @@ mod tests {
             topic in "[ab$ü]{1,2}(/[ab]{0,1}){0,3}",
         ) {
             let filters: Vec<_> = filters.iter().filter_map(|f| TopicFilter::new(f).ok()).collect();
-            let mut tree = Tree::default();
+            let mut tree = FilterTree::default();
             for (number, filter) in (1..).zip(&filters) {
-                tree.insert(filter, subscription(number, Qos::AtMostOnce));
+                prop_assert!(tree.insert(filter, number, number));
+                prop_assert!(!tree.insert(filter, number, number));
             }
             let mut found = Vec::new();
-            tree.deliveries(&message(&topic, 0), |mailbox, _| found.push(mailbox.number));
+            tree.matching(&topic, &mut |number| found.push(*number));
+            found.sort_unstable();
             let expected: Vec<u64> = (1..).zip(&filters)
                 .filter(|(_, filter)| filter.matches(&topic))
                 .map(|(number, _)| number)
                 .collect();
             prop_assert_eq!(found, expected);
             for (number, filter) in (1..).zip(&filters) {
-                prop_assert!(tree.remove(filter, number));
+                prop_assert_eq!(tree.remove(filter, number), Some(number));
             }
             prop_assert_eq!(tree.len(), 0);
             prop_assert!(tree.root.is_empty());

@@ -80,10 +80,7 @@ async fn unknown_versions_are_told() {
             &b"\x10\x0e\0\x06MQIsdp\x03\x02\0\0\0\0"[..],
             &b"\x20\x02\0\x01"[..],
         ),
-        (
-            b"\x10\x0c\0\x04MQTT\x09\x02\0\0\0\0",
-            b"\x20\x05\0\x84\x02\x2a\0",
-        ),
+        (b"\x10\x0c\0\x04MQTT\x09\x02\0\0\0\0", b"\x20\x03\0\x84\0"),
     ] {
         let mut client = Client::raw(&node, 4).await;
         client.send(bytes).await;

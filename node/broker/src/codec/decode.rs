@@ -141,14 +141,15 @@ fn connect(wire: &mut Wire) -> Result<Connect, Malformed> {
         Version::V5 => ConnectProperties::read(wire)?,
     };
     let client_id = wire.text()?;
+    let mut will_delay_secs = 0;
     let will = if flags & WILL == 0 {
         None
     } else {
-        // The delay is read and not kept: this node publishes a will at once.
-        let (properties, _delay_secs) = match version {
+        let (properties, delay_secs) = match version {
             Version::V311 => (PublishProperties::default(), 0),
             Version::V5 => PublishProperties::read_will(wire)?,
         };
+        will_delay_secs = delay_secs;
         let topic = wire.text()?;
         if !topic::is_name(&topic) {
             return Err(Malformed::Topic);
@@ -175,6 +176,7 @@ fn connect(wire: &mut Wire) -> Result<Connect, Malformed> {
         clean: flags & CLEAN != 0,
         keep_alive_secs,
         will,
+        will_delay_secs,
         properties,
     })
 }

@@ -1,6 +1,6 @@
 //! MQTT 3.1.1 and 5.0 packets, as a server reads and writes them.
 //!
-//! Why a codec of our own and not rumqttd's `protocol` module: its `Publish` hides duplicate flag, QoS and
+//! Why a codec of our own and not rumqttd's `protocol` module: that hides duplicate flag, QoS and
 //! packet id in both directions, it ends in `unreachable!` on packets that only a server may send,
 //! and it accepts set reserved bits, NUL in texts, repeated properties and bytes after the end.
 //! Mapping another crate's two sets of packet types (one per version) onto one session would take
@@ -109,6 +109,8 @@ pub(crate) struct Connect {
     pub clean: bool,
     pub keep_alive_secs: u16,
     pub will: Option<Publish>,
+    /// How long the will waits for the client to come back.
+    pub will_delay_secs: u32,
     pub properties: ConnectProperties,
 }
 
@@ -198,7 +200,6 @@ pub(crate) mod reason {
     pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
     pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
     pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
-    pub(crate) const SHARED_UNSUPPORTED: u8 = 0x9E;
 }
 
 /// Why bytes are not a packet that this connection may send now. Ends that connection, and only it.

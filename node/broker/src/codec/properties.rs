@@ -26,7 +26,6 @@ mod id {
     pub(super) const TOPIC_ALIAS: u8 = 0x23;
     pub(super) const USER: u8 = 0x26;
     pub(super) const PACKET_SIZE_MAXIMUM: u8 = 0x27;
-    pub(super) const SHARED_AVAILABLE: u8 = 0x2A;
 }
 
 /// What a message carries besides topic and payload.
@@ -267,9 +266,6 @@ impl ConnAckProperties {
             block.put_u8(id::REASON_STRING);
             put_text(&mut block, text);
         }
-        // Shared subscriptions are refused until sessions are durable; say so rather than let a
-        // client find out.
-        block.put_slice(&[id::SHARED_AVAILABLE, 0]);
         put_varint(out, block.len());
         out.put_slice(&block);
     }

@@ -1,57 +1,110 @@
 //! From what a client is owed to its outbox.
 
 use super::Connection;
+use crate::backlog::Ready;
 use crate::codec::{Ack, Outgoing, PacketId, PublishView, Qos};
 use crate::config::OUTBOX_BYTES_MAX;
-use crate::mailbox::Delivery;
+use crate::delivery::Delivery;
 use crate::message::Life;
-use crate::outbound::Stage;
 use skerry_store::WallNanos;
 
 impl Connection {
     /// Moves deliveries into the outbox while it and the client's window have room.
     pub(super) fn pump(&mut self) {
         let now = WallNanos::now();
-        while self.outlet.waiting() < OUTBOX_BYTES_MAX {
-            if let Some((id, stage)) = self.backlog.take_resend() {
-                self.resend(id, &stage, now);
+        while self.outlet.waiting() < OUTBOX_BYTES_MAX && self.saving.has_room() {
+            self.backlog.fetch(&self.ingest.log, &self.ingest.streams);
+            if !self.backlog.is_done() {
+                let outbound = &self.session.outbound;
+                let fits = |ready: &Ready| match ready {
+                    Ready::Again(..) | Ready::Release(_) => true,
+                    Ready::Retained(delivery) => outbound.has_room(delivery.qos),
+                };
+                match self.backlog.take_if(fits) {
+                    Some(ready) => self.send_ready(ready, now),
+                    None => return,
+                }
                 continue;
             }
-            self.backlog.fetch(&self.ingest.log);
-            let outbound = &self.session.outbound;
-            let fits = |delivery: &Delivery| outbound.has_room(delivery.qos);
-            let next = match self.backlog.take_if(fits) {
-                None if self.backlog.is_done() => self.seat.mailbox.take_if(fits),
-                retained => retained,
-            };
-            let Some(delivery) = next else {
-                return;
-            };
-            self.deliver(&delivery, now);
-        }
-    }
-
-    fn deliver(&mut self, delivery: &Delivery, now: WallNanos) {
-        if !self.access.may_receive(&delivery.message.topic) {
-            return;
-        }
-        let lasting = delivery.qos != Qos::AtMostOnce;
-        let id = lasting.then(|| self.session.outbound.send(delivery));
-        let sent = self.write(delivery, id, false, now);
-        if let (false, Some(id)) = (sent, id) {
-            self.session.outbound.cancel(id);
-        }
-    }
-
-    fn resend(&mut self, id: PacketId, stage: &Stage, now: WallNanos) {
-        match stage {
-            Stage::Released => self.send(&Outgoing::PubRel(Ack::ok(id))),
-            Stage::Sent(delivery) => {
-                if !self.write(delivery, Some(id), true, now) {
-                    self.session.outbound.cancel(id);
-                }
+            match self.next_delivery() {
+                Some(delivery) => self.deliver(delivery, now),
+                None => break,
             }
         }
+        self.catch_up();
+    }
+
+    fn next_delivery(&mut self) -> Option<Delivery> {
+        let outbound = &self.session.outbound;
+        let fits = |delivery: &Delivery| outbound.has_room(delivery.qos);
+        let own = self.seat.mailbox.take_if(fits);
+        if own.is_some() || self.shared.is_empty() {
+            return own;
+        }
+        for _ in 0..self.shared.len() {
+            self.shared.rotate_left(1);
+            let (group, options, identifier) = &self.shared[0];
+            let taken = group.take_if(*options, *identifier, fits);
+            if taken.is_some() {
+                return taken;
+            }
+            if !group.is_empty() {
+                group.pass_on();
+            }
+        }
+        None
+    }
+
+    fn send_ready(&mut self, ready: Ready, now: WallNanos) {
+        match ready {
+            Ready::Release(id) => self.send(&Outgoing::PubRel(Ack::ok(id))),
+            Ready::Retained(delivery) => self.deliver(*delivery, now),
+            Ready::Again(id, Some(delivery)) => {
+                if self.write_or_cancel(&delivery, Some(id), true, now) {
+                    self.session.outbound.sent_again(id, *delivery);
+                }
+            }
+            Ready::Again(id, None) => {
+                self.ingest.status.records_missed.up();
+                self.session.outbound.cancel(id);
+            }
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery, now: WallNanos) {
+        if !self.access.may_receive(&delivery.message.topic) {
+            if let (Some(group), Some(place)) = (&delivery.group, delivery.place()) {
+                group.settled(place);
+            }
+            return;
+        }
+        let tracked = delivery.qos != Qos::AtMostOnce;
+        let id = tracked.then(|| self.session.outbound.send(&delivery));
+        let lasting = self.agreed.is_lasting();
+        if tracked && lasting {
+            self.saving.changed();
+        }
+        let needs_saving = lasting && delivery.qos == Qos::ExactlyOnce;
+        if needs_saving || self.saving.is_waiting() {
+            self.deliver_once_saved(id, delivery);
+        } else {
+            self.write_or_cancel(&delivery, id, false, now);
+        }
+    }
+
+    /// False if the client is not to get it, and its packet id is free again.
+    pub(super) fn write_or_cancel(
+        &mut self,
+        delivery: &Delivery,
+        id: Option<PacketId>,
+        dup: bool,
+        now: WallNanos,
+    ) -> bool {
+        let written = self.write(delivery, id, dup, now);
+        if let (false, Some(id)) = (written, id) {
+            self.session.outbound.cancel(id);
+        }
+        written
     }
 
     /// False if the client is not to get it: its life is over, or it is too large for the client.

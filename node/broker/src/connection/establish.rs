@@ -1,12 +1,15 @@
 //! From the first byte to CONNACK.
 
+use super::catching_up::CatchingUp;
+use super::saving::Saving;
 use super::{Connection, FAREWELL};
 use crate::access::Access;
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, OwedRetained};
 use crate::codec::{Incoming, Malformed};
 use crate::handshake::{self, Agreed, Refused};
 use crate::ingest::Ingest;
 use crate::link::{Inlet, Outlet};
+use crate::outbound::Outbound;
 use crate::peer::Peer;
 use crate::qos2;
 use crate::registry::Seat;
@@ -57,25 +60,44 @@ pub(super) async fn establish(
         Ok(agreed) => join(&ingest, agreed, patience).await,
     };
     match joined {
-        Ok((agreed, seat, session, session_present)) => {
+        Ok(Joined {
+            agreed,
+            seat,
+            session,
+            session_present,
+            owed,
+        }) => {
             outlet.send(&agreed.connack(session_present, &ingest.config), version);
-            let backlog = Backlog::resend(session.outbound.resend());
-            Some(Connection {
+            seat.enter(agreed.is_lasting());
+            let backlog = Backlog::new(session.outbound.resend(), owed);
+            let mut connection = Connection {
                 ingest,
                 access,
-                agreed,
                 seat,
+                shared: Vec::new(),
+                no_local: false,
+                saved: agreed.is_lasting(),
+                agreed,
                 session,
                 inlet,
                 outlet,
+                batch: None,
+                released: Vec::new(),
                 uncommitted: Uncommitted::default(),
                 backlog,
+                saving: Saving::default(),
+                catching_up: CatchingUp::default(),
                 heard: Instant::now(),
                 // A client may send more in one go with its CONNECT (3.1.1, 3.1.4).
                 starved: false,
                 hold: None,
                 unreleased: 0,
-            })
+            };
+            connection.subscriptions_changed();
+            if connection.saved {
+                connection.save();
+            }
+            Some(connection)
         }
         Err(refused) => {
             status.connections_refused.up(refused.word());
@@ -97,30 +119,56 @@ async fn first_packet(inlet: &mut Inlet) -> Result<Option<Incoming>, Malformed> 
     }
 }
 
-/// Takes the client's seat and what is known of its session.
-async fn join(
-    ingest: &Ingest,
+/// A client in its seat.
+struct Joined {
     agreed: Agreed,
-    patience: Duration,
-) -> Result<(Agreed, Seat, Session, bool), Refused> {
-    let joining = ingest.registry.join(&agreed.client_id, agreed.clean);
-    let (seat, kept) = timeout(patience, joining)
+    seat: Seat,
+    session: Session,
+    session_present: bool,
+    owed: Vec<OwedRetained>,
+}
+
+/// Takes the client's seat and what is known of its session. A clean start ends what was kept,
+/// on disk as well, before the client is told so.
+async fn join(ingest: &Ingest, agreed: Agreed, patience: Duration) -> Result<Joined, Refused> {
+    let joining = ingest.registry.join(&agreed.client_id);
+    let (mut seat, kept, will) = timeout(patience, joining)
         .await
         .map_err(|_| Refused::Unavailable)?;
-    let mut ids = match qos2::load(&ingest.log, &agreed.client_id, agreed.clean).await {
-        Ok(ids) => ids,
-        Err(error) => {
-            ingest.refusal(&error);
-            tracing::warn!(%error, "a client was turned away: its QoS 2 state cannot be read");
-            return Err(Refused::Unavailable);
-        }
+    let unavailable = |error: skerry_store::Error| {
+        ingest.refusal(&error);
+        tracing::warn!(%error, "a client was turned away: its session cannot be had");
+        Refused::Unavailable
     };
-    let session_present = kept.is_some();
-    if session_present {
-        ids.resume();
+    let mut ids = qos2::load(&ingest.log, &agreed.client_id, agreed.clean)
+        .await
+        .map_err(unavailable)?;
+    let session_present = kept.is_some() && !agreed.clean;
+    let mut owed = Vec::new();
+    let mut outbound = Outbound::default();
+    match kept {
+        Some(kept) if agreed.clean => {
+            let (changes, unread) = seat.end(kept);
+            ingest.hand_back(unread).await;
+            if let Some(will) = will {
+                // Its session is over, and with it the delay (5.0, 3.1.3.2.2).
+                ingest.will(will.message).await;
+            }
+            ingest.note(changes).await.map_err(unavailable)?;
+        }
+        Some(kept) => {
+            ids.resume();
+            (outbound, owed) = seat.resume(kept);
+        }
+        None => {}
     }
-    let mut outbound = kept.map(|kept| kept.outbound).unwrap_or_default();
     outbound.set_window(agreed.in_flight_max);
     let session = Session::new(agreed.version, ids, outbound);
-    Ok((agreed, seat, session, session_present))
+    Ok(Joined {
+        agreed,
+        seat,
+        session,
+        session_present,
+        owed,
+    })
 }

@@ -218,6 +218,7 @@ pub struct Hello<'a> {
     pub will: Option<(&'a str, &'a str)>,
     /// Version 5 properties, as bytes.
     pub properties: &'a [u8],
+    pub will_properties: &'a [u8],
 }
 
 impl<'a> Hello<'a> {
@@ -229,6 +230,7 @@ impl<'a> Hello<'a> {
             keep_alive: 0,
             will: None,
             properties: &[],
+            will_properties: &[],
         }
     }
 
@@ -253,7 +255,8 @@ impl<'a> Hello<'a> {
         put(&mut body, self.id);
         if let Some((topic, payload)) = self.will {
             if self.level == 5 {
-                body.put_u8(0);
+                body.put_u8(self.will_properties.len() as u8);
+                body.put_slice(self.will_properties);
             }
             put(&mut body, topic);
             put(&mut body, payload);
@@ -403,6 +406,16 @@ impl Client {
 
     pub async fn got(&mut self) -> Got {
         let packet = self.packet().await.expect("a PUBLISH");
+        self.parse(&packet)
+    }
+
+    /// A PUBLISH that comes within a while.
+    pub async fn got_soon(&mut self) -> Option<Got> {
+        let packet = timeout(QUIET, self.read_packet()).await.ok()?;
+        Some(self.parse(&packet.expect("a PUBLISH")))
+    }
+
+    fn parse(&self, packet: &[u8]) -> Got {
         assert_eq!(packet[0] >> 4, 3, "{packet:x?}");
         let header = 1
             + packet[1..]
