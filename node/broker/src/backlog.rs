@@ -75,20 +75,15 @@ impl Backlog {
     }
 
     /// Starts reading the next batch where that is due.
-    pub(crate) fn fetch(&mut self, log: &Log, streams: &Arc<Streams>) {
+    pub(crate) fn fetch(&mut self, shelf: &Shelf) {
         if self.fetching.is_some() || !self.ready.is_empty() {
             return;
         }
-        let (log, streams) = (log.clone(), Arc::clone(streams));
+        let shelf = shelf.clone();
         if !self.resends.is_empty() {
             let count = self.resends.len().min(FETCH_MESSAGES);
             let batch: Vec<_> = self.resends.drain(..count).collect();
-            let read = move || {
-                batch
-                    .into_iter()
-                    .map(|one| again(&log, &streams, one))
-                    .collect()
-            };
+            let read = move || batch.into_iter().map(|one| again(&shelf, one)).collect();
             self.fetching = Some(tokio::task::spawn_blocking(read));
         } else if !self.owed.is_empty() {
             let count = self.owed.len().min(FETCH_MESSAGES);
@@ -96,7 +91,7 @@ impl Backlog {
             let read = move || {
                 batch
                     .into_iter()
-                    .filter_map(|owed| retained(&log, owed))
+                    .filter_map(|owed| retained(&shelf, owed))
                     .collect()
             };
             self.fetching = Some(tokio::task::spawn_blocking(read));
@@ -134,11 +129,11 @@ impl Backlog {
     }
 }
 
-fn again(log: &Log, streams: &Streams, resend: Resend) -> Ready {
+fn again(shelf: &Shelf, resend: Resend) -> Ready {
     match resend {
         Resend::Release(id) => Ready::Release(id),
         Resend::Message(id, named) => {
-            let delivery = read_named(log, streams, &named);
+            let delivery = shelf.read(&named);
             let delivery = delivery.unwrap_or_else(|error| {
                 tracing::error!(%error, "cannot read a message that is to be sent again");
                 None
@@ -148,41 +143,47 @@ fn again(log: &Log, streams: &Streams, resend: Resend) -> Ready {
     }
 }
 
-/// A delivery that is in memory no more. Blocks on the disk.
-pub(crate) fn read_named(
-    log: &Log,
-    streams: &Streams,
-    named: &Named,
-) -> Result<Option<Delivery>, Error> {
-    let message = match &named.source {
-        Source::Log(place) => logged(log, streams, *place)?,
-        Source::Retained(topic) => Retained::get(log, topic)?,
-        Source::Memory => None,
-    };
-    Ok(message.map(|message| Delivery {
-        message: Published::new(message, None),
-        source: named.source.clone(),
-        qos: named.qos,
-        retain: named.retain,
-        subscriptions: named.subscriptions.clone(),
-        group: named.group.clone(),
-    }))
+/// Where messages are found again that are in memory no more.
+#[derive(Clone)]
+pub(crate) struct Shelf {
+    pub log: Log,
+    pub streams: Arc<Streams>,
+    pub retained: Arc<Retained>,
 }
 
-fn logged(log: &Log, streams: &Streams, place: Place) -> Result<Option<Message>, Error> {
-    let stream = streams.get(place.stream);
-    let mut reader = log.reader(&stream.name, place.offset)?;
-    let mut views = reader.next_views()?.records;
-    let Some((offset, view)) = views.next() else {
-        return Ok(None);
-    };
-    let topic = record::topic(&view, &stream.name, stream.derived);
-    let topic = topic.filter(|_| offset == place.offset);
-    Ok(topic.map(|topic| record::message(&view, topic.into_owned())))
+impl Shelf {
+    /// Blocks on the disk.
+    pub(crate) fn read(&self, named: &Named) -> Result<Option<Delivery>, Error> {
+        let message = match &named.source {
+            Source::Log(place) => self.logged(*place)?,
+            Source::Retained(topic) => self.retained.get(&self.log, topic)?,
+            Source::Memory => None,
+        };
+        Ok(message.map(|message| Delivery {
+            message: Published::new(message, None),
+            source: named.source.clone(),
+            qos: named.qos,
+            retain: named.retain,
+            subscriptions: named.subscriptions.clone(),
+            group: named.group.clone(),
+        }))
+    }
+
+    fn logged(&self, place: Place) -> Result<Option<Message>, Error> {
+        let stream = self.streams.get(place.stream);
+        let mut reader = self.log.reader(&stream.name, place.offset)?;
+        let mut views = reader.next_views()?.records;
+        let Some((offset, view)) = views.next() else {
+            return Ok(None);
+        };
+        let topic = record::topic(&view, &stream.name, stream.derived);
+        let topic = topic.filter(|_| offset == place.offset);
+        Ok(topic.map(|topic| record::message(&view, topic.into_owned())))
+    }
 }
 
-fn retained(log: &Log, owed: OwedRetained) -> Option<Ready> {
-    match Retained::get(log, &owed.topic) {
+fn retained(shelf: &Shelf, owed: OwedRetained) -> Option<Ready> {
+    match shelf.retained.get(&shelf.log, &owed.topic) {
         Ok(message) => message.map(|message| {
             Ready::Retained(Box::new(Delivery {
                 qos: message.qos.min(owed.options.qos),

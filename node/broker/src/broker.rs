@@ -13,6 +13,7 @@ use crate::retained::Retained;
 use crate::saved;
 use crate::status::Status;
 use crate::streams::Streams;
+use crate::sys;
 use skerry_store::Log;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
@@ -84,6 +85,7 @@ impl Broker {
             background.spawn(dispatch::run(Arc::clone(&ingest), index, stop.clone()));
         }
         background.spawn(expire(Arc::clone(&ingest)));
+        background.spawn(sys::run(Arc::clone(&ingest)));
         let mut writers = JoinSet::new();
         writers.spawn(record_gaps(Arc::clone(&ingest), stop.clone()));
         for stream in ingest.config.republish.clone() {
@@ -223,6 +225,7 @@ async fn expire(ingest: Arc<Ingest>) {
             let _ = qos2::load(&ingest.log, &seat.mailbox.client_id, true).await;
             let _ = ingest.note(seat.forget()).await;
             seat.give_up();
+            ingest.status.sessions_expired.up();
         }
     }
 }

@@ -21,7 +21,7 @@ mod saving;
 mod subscribing;
 
 use crate::access::Access;
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Shelf};
 use crate::codec::{Disconnect, Incoming, Outgoing, PacketId, SubscribeOptions, reason};
 use crate::config::OUTBOX_BYTES_MAX;
 use crate::end::End;
@@ -57,6 +57,7 @@ pub(crate) async fn serve(
     let (inlet, outlet) = link::split(socket, ingest.config.packet_bytes_max, &status);
     status.connections.up();
     status.connections_total.up();
+    status.connections_most.raise(status.connections.get());
     if let Some(mut connection) = establish::establish(inlet, outlet, peer, ingest, &stop).await {
         let end = connection.talk(&stop).await;
         connection.part(end).await;
@@ -87,6 +88,7 @@ struct Connection {
     /// QoS 2 ids that were released just now.
     released: Vec<PacketId>,
     uncommitted: Uncommitted,
+    shelf: Shelf,
     backlog: Backlog,
     saving: Saving,
     catching_up: CatchingUp,
@@ -221,6 +223,7 @@ impl Connection {
             packet,
             Incoming::PubAck(_) | Incoming::PubRec(_) | Incoming::PubComp(_)
         );
+        self.ingest.status.packets_in.up();
         let step = self.session.packet(packet).map_err(End::Malformed)?;
         if acknowledges && self.agreed.is_lasting() {
             self.saving.changed();

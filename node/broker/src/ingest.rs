@@ -1,6 +1,6 @@
 //! From a PUBLISH to a record, and what all connections share.
 
-use crate::backlog;
+use crate::backlog::Shelf;
 use crate::codec::{PacketId, Qos, reason};
 use crate::config::Config;
 use crate::error::Error;
@@ -10,7 +10,7 @@ use crate::outbound::Named;
 use crate::qos2::{self, Digest};
 use crate::record;
 use crate::registry::Registry;
-use crate::retained::Retained;
+use crate::retained::{Retained, SYS_PREFIX};
 use crate::status::Status;
 use crate::streams::Streams;
 use skerry_store::{Append, Change, Class, Log, Record, StreamName, WallNanos};
@@ -28,7 +28,7 @@ pub(crate) struct Ingest {
     pub log: Log,
     pub config: Config,
     pub status: Arc<Status>,
-    pub retained: Retained,
+    pub retained: Arc<Retained>,
     pub registry: Arc<Registry>,
     pub streams: Arc<Streams>,
     pub gaps: Gaps,
@@ -96,7 +96,7 @@ impl Ingest {
             log,
             config,
             status,
-            retained,
+            retained: Arc::new(retained),
             streams: Arc::clone(&registry.streams),
             registry,
             gaps: Gaps::default(),
@@ -108,7 +108,7 @@ impl Ingest {
 
     /// Whether a client may publish to `topic`.
     pub(crate) fn check(&self, topic: &str) -> Result<(), Refusal> {
-        let own = topic.starts_with(OWN_PREFIX) || topic.starts_with("$SYS/");
+        let own = topic.starts_with(OWN_PREFIX) || topic.starts_with(SYS_PREFIX);
         if own {
             Err(Refusal::NotAllowed)
         } else {
@@ -204,15 +204,23 @@ impl Ingest {
         self.refused(&stream, refusal, true);
     }
 
+    pub(crate) fn shelf(&self) -> Shelf {
+        Shelf {
+            log: self.log.clone(),
+            streams: Arc::clone(&self.streams),
+            retained: Arc::clone(&self.retained),
+        }
+    }
+
     /// Messages that a session had from shared subscriptions, and that are for others now.
     pub(crate) async fn hand_back(&self, unread: Vec<Named>) {
         if unread.is_empty() {
             return;
         }
-        let (log, streams) = (self.log.clone(), Arc::clone(&self.streams));
+        let shelf = self.shelf();
         let read = move || {
             for named in unread {
-                match backlog::read_named(&log, &streams, &named) {
+                match shelf.read(&named) {
                     Ok(Some(delivery)) => {
                         let group = delivery.group.clone();
                         group

@@ -29,8 +29,9 @@
 //! mailbox     what one session is owed            catch_up      log → a session that is behind
 //! registry    seats and absent sessions           shared        shared subscriptions
 //! saved       sessions in the catalog             retained      retained messages
+//! sys         `$SYS`, as mosquitto has it          gaps          refused QoS 0 → gap records
 //! streams     how far each is dispatched          backlog, budget, delivery, interest,
-//!                                                 gaps, republish, link, access, peer
+//!                                                 republish, link, access, peer
 //! ```
 
 mod access;
@@ -65,6 +66,7 @@ mod shared;
 mod status;
 mod streams;
 mod subscriptions;
+mod sys;
 mod topic;
 mod uncommitted;
 

@@ -89,6 +89,7 @@ impl Inlet {
 impl Outlet {
     pub(crate) fn send(&mut self, packet: &Outgoing, version: Version) {
         encode(packet, version, &mut self.buffer);
+        self.status.packets_out.up();
         self.mark();
     }
 

@@ -369,6 +369,7 @@ impl Registry {
             members: 1,
         };
         groups.insert(Arc::clone(name), membership);
+        self.status.shared_subscriptions.set(groups.len());
         group
     }
 
@@ -382,6 +383,7 @@ impl Registry {
         let last = membership.members == 0;
         if last {
             groups.remove(&group.name);
+            self.status.shared_subscriptions.set(groups.len());
             self.change_tree(|tree| tree.remove(&group.filter, group.mailbox.number));
         }
         last

@@ -9,7 +9,7 @@ use crate::message::Message;
 use crate::topic::TopicFilter;
 use bytes::Bytes;
 use skerry_store::{Change, Log};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +19,12 @@ const BUCKET: &str = "retained";
 pub(crate) struct Retained {
     topics: Mutex<BTreeSet<Arc<str>>>,
     topics_max: usize,
+    /// What the broker says of itself, under [`SYS_PREFIX`]: never in the catalog.
+    sys: Mutex<BTreeMap<Arc<str>, Message>>,
 }
+
+/// Topics that only the broker itself publishes to, and that are not logged.
+pub(crate) const SYS_PREFIX: &str = "$SYS/";
 
 impl Retained {
     /// Reads the topics. Blocks on the disk.
@@ -31,6 +36,7 @@ impl Retained {
         Ok(Self {
             topics: Mutex::new(topics.map(Arc::from).collect()),
             topics_max,
+            sys: Mutex::default(),
         })
     }
 
@@ -72,8 +78,28 @@ impl Retained {
         }
     }
 
+    fn sys(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Message>> {
+        self.sys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces what the broker says of itself; false if it said the same before.
+    pub(crate) fn say(&self, message: &Message) -> bool {
+        let mut sys = self.sys();
+        let same = |held: &Message| held.payload == message.payload;
+        if sys.get(message.topic.as_str()).is_some_and(same) {
+            return false;
+        }
+        sys.insert(message.topic.as_str().into(), message.clone());
+        true
+    }
+
     /// The topics a new subscription gets, in order.
     pub(crate) fn matching(&self, filter: &TopicFilter) -> Vec<Arc<str>> {
+        if filter.as_str().starts_with('$') {
+            let sys = self.sys();
+            let matching = sys.keys().filter(|topic| filter.matches(topic));
+            return matching.cloned().collect();
+        }
         let topics = self.topics();
         if !filter.has_wildcard() {
             return topics.get(filter.as_str()).cloned().into_iter().collect();
@@ -89,7 +115,14 @@ impl Retained {
     }
 
     /// The message as it is now. Blocks on the disk.
-    pub(crate) fn get(log: &Log, topic: &str) -> Result<Option<Message>, skerry_store::Error> {
+    pub(crate) fn get(
+        &self,
+        log: &Log,
+        topic: &str,
+    ) -> Result<Option<Message>, skerry_store::Error> {
+        if topic.starts_with(SYS_PREFIX) {
+            return Ok(self.sys().get(topic).cloned());
+        }
         let value = log.get(BUCKET, topic.as_bytes())?;
         Ok(value.and_then(Message::from_bytes))
     }
@@ -121,6 +154,7 @@ mod tests {
         Retained {
             topics: Mutex::default(),
             topics_max,
+            sys: Mutex::default(),
         }
     }
 
@@ -147,7 +181,7 @@ mod tests {
     #[test]
     fn matching_walks_only_the_literal_prefix_and_misses_nothing() {
         let retained = retained(99);
-        for topic in ["a", "a/b", "a/b/c", "ab", "b", "$SYS/x", "ü/x"] {
+        for topic in ["a", "a/b", "a/b/c", "ab", "b", "ü/x"] {
             retained.set(topic, false);
         }
         let matching = |filter: &str| -> Vec<String> {
@@ -158,7 +192,10 @@ mod tests {
         assert_eq!(matching("a/#"), ["a", "a/b", "a/b/c"]);
         assert_eq!(matching("a/+"), ["a/b"]);
         assert_eq!(matching("#"), ["a", "a/b", "a/b/c", "ab", "b", "ü/x"]);
+        assert!(retained.say(&message("$SYS/x", b"1", true)));
+        assert!(!retained.say(&message("$SYS/x", b"1", true)));
         assert_eq!(matching("$SYS/#"), ["$SYS/x"]);
+        assert_eq!(matching("+/x"), ["ü/x"]);
         assert_eq!(matching("ab"), ["ab"]);
     }
 }

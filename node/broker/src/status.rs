@@ -30,11 +30,15 @@ impl Count {
             .fetch_add((to as u64).wrapping_sub(from as u64), Ordering::Relaxed);
     }
 
+    pub(crate) fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
     pub(crate) fn set(&self, value: usize) {
         self.0.store(value as u64, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -73,6 +77,13 @@ pub struct Status {
     pub(crate) duplicates_suppressed: Count,
     pub(crate) refused: Reasons,
     pub(crate) malformed: Reasons,
+    pub(crate) packets_in: Count,
+    pub(crate) packets_out: Count,
+    pub(crate) payload_bytes_in: Count,
+    pub(crate) payload_bytes_out: Count,
+    pub(crate) connections_most: Count,
+    pub(crate) sessions_expired: Count,
+    pub(crate) shared_subscriptions: Count,
     pub(crate) bytes_in: Count,
     pub(crate) bytes_out: Count,
     pub(crate) deliveries: Count,
@@ -111,6 +122,14 @@ pub struct Snapshot {
     /// Publishes that are not in the log, by reason.
     pub refused_total: BTreeMap<&'static str, u64>,
     pub malformed_total: BTreeMap<&'static str, u64>,
+    pub packets_in_total: u64,
+    pub packets_out_total: u64,
+    pub payload_bytes_in_total: u64,
+    pub payload_bytes_out_total: u64,
+    /// Most connections at a time since the start.
+    pub connections_most: u64,
+    pub sessions_expired_total: u64,
+    pub shared_subscriptions: u64,
     pub bytes_in_total: u64,
     pub bytes_out_total: u64,
     pub deliveries_total: u64,
@@ -158,6 +177,13 @@ impl Status {
             duplicates_suppressed_total: self.duplicates_suppressed.get(),
             refused_total: self.refused.get(),
             malformed_total: self.malformed.get(),
+            packets_in_total: self.packets_in.get(),
+            packets_out_total: self.packets_out.get(),
+            payload_bytes_in_total: self.payload_bytes_in.get(),
+            payload_bytes_out_total: self.payload_bytes_out.get(),
+            connections_most: self.connections_most.get(),
+            sessions_expired_total: self.sessions_expired.get(),
+            shared_subscriptions: self.shared_subscriptions.get(),
             bytes_in_total: self.bytes_in.get(),
             bytes_out_total: self.bytes_out.get(),
             deliveries_total: self.deliveries.get(),

@@ -297,6 +297,8 @@ fn read_mqtt(
     let listen = listen.or_else(|| MQTT_LISTEN_DEFAULT.parse().ok())?;
     let mut config = skerry_broker::Config::new(listen, streams.default_stream());
     config.routes = streams.routes().to_vec();
+    config.memory = streams.memory().to_vec();
+    config.immediate = streams.immediate().to_vec();
     config.republish = republish;
     if let Some(bytes) = packet_bytes {
         config.packet_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);

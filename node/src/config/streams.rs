@@ -33,6 +33,10 @@ pub const NODE_EVENTS: &str = "node";
 pub struct Streams {
     options: BTreeMap<StreamName, StreamOptions>,
     routes: Vec<(TopicFilter, StreamName)>,
+    /// `qos0 = "memory"`.
+    memory: Vec<StreamName>,
+    /// `deliver = "immediate"`.
+    immediate: Vec<StreamName>,
     /// What all of them may hold together.
     quota: Option<u64>,
 }
@@ -53,6 +57,8 @@ impl Streams {
         let mut streams = Self {
             options: BTreeMap::new(),
             routes: Vec::new(),
+            memory: Vec::new(),
+            immediate: Vec::new(),
             quota,
         };
         streams.add_always(DEFAULT, BYTES_DEFAULT, when_full);
@@ -115,6 +121,11 @@ impl Streams {
             ]),
         );
         let durability = read_durability(table);
+        let memory = table.optional("qos0", units::word(&[("log", false), ("memory", true)]));
+        let immediate = table.optional(
+            "deliver",
+            units::word(&[("durable", false), ("immediate", true)]),
+        );
         table.finish();
         let kept = when_full == WhenFull::DropOldest && policy == Some(WhenFull::Block);
         if age_max.is_some() && kept {
@@ -123,6 +134,12 @@ impl Streams {
             table.problem("age_max", message);
         }
         let name = name?;
+        if memory == Some(true) {
+            self.memory.push(name.clone());
+        }
+        if immediate == Some(true) {
+            self.immediate.push(name.clone());
+        }
         for filter in filters.into_iter().flatten() {
             self.routes.push((filter, name.clone()));
         }
@@ -180,6 +197,16 @@ impl Streams {
     pub fn reserves(&self) -> u64 {
         let streams = self.options.values();
         streams.map(|stream| stream.reserve_bytes).sum()
+    }
+
+    /// Those whose messages of QoS 0 are not logged.
+    pub fn memory(&self) -> &[StreamName] {
+        &self.memory
+    }
+
+    /// Those whose messages are delivered before the commit.
+    pub fn immediate(&self) -> &[StreamName] {
+        &self.immediate
     }
 
     pub fn routes(&self) -> &[(TopicFilter, StreamName)] {

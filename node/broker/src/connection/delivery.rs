@@ -13,7 +13,7 @@ impl Connection {
     pub(super) fn pump(&mut self) {
         let now = WallNanos::now();
         while self.outlet.waiting() < OUTBOX_BYTES_MAX && self.saving.has_room() {
-            self.backlog.fetch(&self.ingest.log, &self.ingest.streams);
+            self.backlog.fetch(&self.shelf);
             if !self.backlog.is_done() {
                 let outbound = &self.session.outbound;
                 let fits = |ready: &Ready| match ready {
@@ -141,7 +141,9 @@ impl Connection {
             .outlet
             .publish(&publish, self.agreed.version, bytes_max);
         if fits {
-            status.deliveries.up()
+            status.deliveries.up();
+            status.packets_out.up();
+            status.payload_bytes_out.add(message.payload.len());
         } else {
             status.deliveries_too_large.up()
         }

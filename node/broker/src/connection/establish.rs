@@ -71,6 +71,7 @@ pub(super) async fn establish(
             seat.enter(agreed.is_lasting());
             let backlog = Backlog::new(session.outbound.resend(), owed);
             let mut connection = Connection {
+                shelf: ingest.shelf(),
                 ingest,
                 access,
                 seat,

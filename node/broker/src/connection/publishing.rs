@@ -13,6 +13,10 @@ impl Connection {
     pub(super) fn publish(&mut self, publish: Publish) {
         let (qos, id) = (publish.qos, publish.id);
         self.ingest.status.published(qos);
+        self.ingest
+            .status
+            .payload_bytes_in
+            .add(publish.payload.len());
         let checked = if self.access.may_publish(&publish.topic) {
             self.ingest.check(&publish.topic)
         } else {
