@@ -299,6 +299,7 @@ mod plan;
 mod queue;
 mod ranges;
 mod reader;
+mod recent;
 mod record;
 mod recovery;
 mod removal;

@@ -246,8 +246,13 @@ impl Writer {
             let sequence = frames[0].sequence();
             let segment = track.segment(&self.disk, self.origin, sequence, size)?;
             let codec = track.stream.options.codec;
-            for packed in self.packer.pack(&frames, &segment.seed, codec) {
+            let recent_from = self.shared.make_room_for_recent(stream, &frames);
+            let packed = self.packer.pack(&frames, &segment.seed, codec, recent_from);
+            for packed in packed {
                 let at = track.write(&self.disk, &packed.bytes, spare)?;
+                for frame in packed.recent.drain(..) {
+                    track.stream.recent.push(frame);
+                }
                 for (base, start) in &packed.starts {
                     segment.mark(*base, at + start);
                 }
