@@ -3,7 +3,7 @@
 
 use crate::frame::{Flaw, Header, Seed};
 use crate::recent::Unpacked;
-use crate::segment::{Check, Segment, Step, Walk};
+use crate::segment::{Check, HEADER_BYTES, Segment, Step, Walk};
 use crate::stream::{Shared, Stream};
 use crate::{Error, Offset, Record, RecordViews};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct Reader {
 struct Open {
     segment: Arc<Segment>,
     walk: Walk,
+    /// It went over the segment from its first frame on.
+    from_front: bool,
 }
 
 /// A frame's body, and which of its records were not handed out.
@@ -204,11 +206,8 @@ impl Reader {
         let stays = |open: &Open| Arc::ptr_eq(&open.segment, &segment);
         if !self.open.as_ref().is_some_and(stays) {
             self.open = None;
-            match segment.walk(segment.seek(self.position)) {
-                Ok(walk) => {
-                    let segment = Arc::clone(&segment);
-                    self.open = Some(Open { segment, walk });
-                }
+            match Open::near(&segment, self.position) {
+                Ok(open) => self.open = Some(open),
                 // Removed between our look at the list and now: look again.
                 Err(_) if self.stream.tail() > self.position => return self.load(head),
                 Err(error) => return Err(error),
@@ -216,7 +215,11 @@ impl Reader {
         }
         let open = self.open.as_mut().expect("opened above");
         let end = after.unwrap_or(head).min(head);
-        let loaded = open.load(self.position, end, &mut self.frame)?;
+        let mut loaded = open.load(self.position, end, &mut self.frame)?;
+        if loaded != Loaded::Records && !open.from_front {
+            open.go_to_front();
+            loaded = open.load(self.position, end, &mut self.frame)?;
+        }
         if loaded != Loaded::Records {
             self.open = None;
             self.shared.report_damage(self.index, &segment, end);
@@ -234,6 +237,26 @@ enum Loaded {
 }
 
 impl Open {
+    fn near(segment: &Arc<Segment>, position: Offset) -> Result<Self, Error> {
+        let from_front = position <= segment.name.base;
+        let walk = if from_front {
+            segment.walk(HEADER_BYTES as u64)
+        } else {
+            segment.walk_to(position)
+        };
+        Ok(Self {
+            segment: Arc::clone(segment),
+            walk: walk?,
+            from_front,
+        })
+    }
+
+    /// From there on nothing can pass for a frame that is none.
+    fn go_to_front(&mut self) {
+        self.walk.go_on_at(HEADER_BYTES as u64);
+        self.from_front = true;
+    }
+
     /// `end` is where the records of this segment end.
     fn load(&mut self, position: Offset, end: Offset, frame: &mut Frame) -> Result<Loaded, Error> {
         self.walk.extend(self.segment.bytes());

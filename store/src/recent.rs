@@ -42,7 +42,11 @@ impl Unpacked {
         }
     }
 
+    /// A frame of changes alone is nothing to readers.
     const fn bytes_of(builder: &Builder<'_>) -> usize {
+        if builder.count == 0 {
+            return 0;
+        }
         builder.bytes() + OVERHEAD_BYTES
     }
 }
@@ -121,9 +125,8 @@ impl Shared {
         let mut left_out = 0;
         while coming > 0 && held.iter().sum::<usize>() + coming > self.recent_bytes_max {
             let share = |other: usize| held[other] + if other == stream { coming } else { 0 };
-            let largest = (0..held.len())
-                .max_by_key(|&other| share(other))
-                .unwrap_or(stream);
+            let largest = (0..held.len()).max_by_key(|&other| share(other));
+            let largest = largest.expect("the stream itself is one");
             if held[largest] > 0 {
                 held[largest] -= self.streams[largest].recent.forget_oldest();
             } else {
