@@ -122,8 +122,8 @@ pub struct Options {
     /// quarter of that instead.
     pub segment_bytes: u64,
     /// Memory for the newest records of all streams together, from which readers at the head of a
-    /// stream are served without the disk. What a busy stream holds of it is at nobody's expense
-    /// who holds less.
+    /// stream are served without the disk; and as much again while a commit is under way that is
+    /// as large. What a busy stream holds of it is at nobody's expense who holds less.
     pub recent_bytes_max: usize,
     /// Open even where the directory is in memory (tmpfs).
     pub allow_volatile: bool,

@@ -42,11 +42,7 @@ impl Unpacked {
         }
     }
 
-    /// A frame of changes alone is nothing to readers.
     const fn bytes_of(builder: &Builder<'_>) -> usize {
-        if builder.count == 0 {
-            return 0;
-        }
         builder.bytes() + OVERHEAD_BYTES
     }
 }
@@ -73,7 +69,7 @@ impl Recent {
         (offset < found.next).then(|| found.clone())
     }
 
-    /// Behind all others; there is to be room for it.
+    /// Behind all others.
     pub(crate) fn push(&self, frame: Unpacked) {
         self.bytes.fetch_add(frame.bytes, Ordering::Relaxed);
         self.frames().push_back(frame);
@@ -113,32 +109,31 @@ impl Recent {
 }
 
 impl Shared {
-    /// Makes room for the bodies of the frames that a commit writes to a stream, so that all that
-    /// is held stays below its limit. Returns the first offset of those there is room for.
+    /// From where on the bodies of the frames that a commit writes to a stream are to stay: as
+    /// many as there may be at all.
+    pub(crate) fn recent_from(&self, frames: &[&Planned<'_>]) -> Offset {
+        let mut bytes = 0;
+        let newest = frames.iter().rev();
+        let stay = newest.take_while(|frame| {
+            bytes += Unpacked::bytes_of(&frame.builder);
+            bytes <= self.recent_bytes_max
+        });
+        let first = stay.last().map(|frame| frame.builder.base);
+        first.unwrap_or(Offset(u64::MAX))
+    }
+
+    /// Forgets what is too much. Done once a commit is over: until then readers have those of the
+    /// commit before, that may be as large.
     ///
-    /// Whoever holds most loses its oldest frame, be it one that is only coming: so no stream,
-    /// however busy, takes from another its share.
-    pub(crate) fn make_room_for_recent(&self, stream: usize, frames: &[&Planned<'_>]) -> Offset {
-        let bytes = |frame: &&Planned<'_>| Unpacked::bytes_of(&frame.builder);
-        let mut coming: usize = frames.iter().map(bytes).sum();
-        let mut held: Vec<usize> = self.streams.iter().map(|s| s.recent.bytes()).collect();
-        let mut left_out = 0;
-        while coming > 0 && held.iter().sum::<usize>() + coming > self.recent_bytes_max {
-            let share = |other: usize| held[other] + if other == stream { coming } else { 0 };
-            let largest = (0..held.len()).max_by_key(|&other| share(other));
-            let largest = largest.expect("the stream itself is one");
-            if held[largest] > 0 {
-                held[largest] -= self.streams[largest].recent.forget_oldest();
-            } else {
-                coming -= bytes(&frames[left_out]);
-                left_out += 1;
-            }
-        }
-        match frames.get(left_out) {
-            Some(frame) => frame.builder.base,
-            None => frames
-                .last()
-                .map_or(Offset::ZERO, |last| last.builder.next()),
+    /// Whoever holds most loses its oldest frame: so no stream, however busy, takes from another
+    /// its share.
+    pub(crate) fn trim_recent(&self) {
+        let held = self.streams.iter().map(|stream| stream.recent.bytes());
+        let mut held: Vec<usize> = held.collect();
+        while held.iter().sum::<usize>() > self.recent_bytes_max {
+            let largest = (0..held.len()).max_by_key(|&stream| held[stream]);
+            let largest = largest.expect("somebody holds it");
+            held[largest] -= self.streams[largest].recent.forget_oldest();
         }
     }
 }

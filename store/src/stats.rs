@@ -16,7 +16,7 @@ pub struct Stats {
     /// Bytes of disk kept for streams with a reserve; less than it should be on a full disk.
     pub reserve_bytes_held: u64,
     pub reserve_bytes: u64,
-    /// The most that the streams' `recent_bytes` may be together.
+    /// The most that the streams' `recent_bytes` may be together between two commits.
     pub recent_bytes_max: usize,
     /// Group commits that reached the disk.
     pub commits_total: u64,
