@@ -17,7 +17,6 @@ use skerry_store::{
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -223,10 +222,10 @@ async fn what_retention_gave_up_is_gone_from_memory_too() {
     assert_eq!(found[0], found[1]);
 }
 
-/// Lets the writer sync only while nobody holds the gate, and fails writes to stream `two`.
+/// Holds the writer at its syncs, and fails writes to stream `two`, while told so.
 #[derive(Default)]
 struct Gate {
-    gate: Mutex<()>,
+    holding: AtomicBool,
     failing: AtomicBool,
 }
 
@@ -234,7 +233,11 @@ impl Fault for Gate {
     fn before(&self, operation: Operation, path: &Path) -> io::Result<()> {
         let stream = path.parent().and_then(Path::file_name);
         match operation {
-            Operation::Sync => drop(self.gate.lock().unwrap()),
+            Operation::Sync => {
+                while self.holding.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
             Operation::Write
                 if stream.is_some_and(|stream| stream == "two")
                     && self.failing.load(Ordering::SeqCst) =>
@@ -259,7 +262,7 @@ async fn nothing_is_seen_before_its_sync_nor_after_it_was_taken_back() {
     let mut reader = log.reader(&name("one"), Offset::ZERO).unwrap();
     assert_eq!(reader.next_views().unwrap().records.count(), 2);
 
-    let gate = fault.gate.lock().unwrap();
+    fault.holding.store(true, Ordering::SeqCst);
     let written = log.submit(append("one", [2])).await.unwrap();
     while recent_bytes(&log) == before {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -269,7 +272,7 @@ async fn nothing_is_seen_before_its_sync_nor_after_it_was_taken_back() {
     let first = log.submit(append("one", 100..105)).await.unwrap();
     let second = log.submit(append("two", [100])).await.unwrap();
     fault.failing.store(true, Ordering::SeqCst);
-    drop(gate);
+    fault.holding.store(false, Ordering::SeqCst);
     written.committed().await.unwrap();
     first.committed().await.unwrap_err();
     second.committed().await.unwrap_err();
