@@ -12,7 +12,8 @@
 //! - **Offsets are contiguous** per stream from 0, and never name two different records. What
 //!   does not read any more is reported as [`Batch::missing`] and journalled as a [`Gap`] record
 //!   in the same stream.
-//! - **Readers see durable records only**, and cost one frame of memory however far behind.
+//! - **Readers see durable records only**, and cost one frame of memory however far behind; at
+//!   the head they cost none, and no disk.
 //! - **It always opens**, whatever a crash or a bad disk did to its files ([`Recovery`] says what
 //!   was found), unless they are from a newer format version.
 //! - **A full stream is a policy** ([`WhenFull`]), a full disk is a state ([`Storage`]) that ends
@@ -36,7 +37,8 @@
 //!  Log::append ─► queue ─► writer ──► streams/<stream>/<base>-<sequence>.seg   the truth
 //!  (encodes)     bounded   thread ├─► streams/_catalog/…                       changes, snapshots
 //!                                 ├─► catalog/                                 sled: a view of them
-//!                                 └─► heads (watch) ─► Reader ◄─ segment files
+//!                                 ├─► newest frames, in memory ─┐
+//!                                 └─► heads (watch) ─► Reader ◄─┴─ segment files
 //! ```
 //!
 //! A commit takes what is queued. When nobody else is expected it starts at once; otherwise it
@@ -44,6 +46,14 @@
 //! `commit_interval_min` is set, commits start that far apart unless much is queued. It writes one
 //! frame per stream touched, syncs each file, applies changes to the catalog, moves the heads,
 //! and answers. An append without records is carried by `_catalog`.
+//!
+//! **Readers.** The newest frames of each stream stay in memory as the writer had them before it
+//! packed them, [`Options::recent_bytes_max`] over all streams, of which a busy stream takes
+//! nothing from one that holds less. Whoever reads there shares them; whoever is further behind,
+//! and everybody after an opening, reads the files. What is in memory needs no checksum and is
+//! served even where its copy on the disk was damaged meanwhile: that is noticed by who reads it
+//! later, or by a scrub. It is given up by retention at the same instant as its files. A reader
+//! may begin anywhere: in a segment that nobody has read, its frame is found by halving.
 //!
 //! **Intervals.** What a stream of [`Durability::Interval`] gets is acknowledged once it is written,
 //! and synced with whichever commit comes when the interval is over, or when 4 MiB wait for it; if
@@ -299,6 +309,7 @@ mod plan;
 mod queue;
 mod ranges;
 mod reader;
+mod recent;
 mod record;
 mod recovery;
 mod removal;
@@ -306,6 +317,7 @@ mod replay;
 mod reserve;
 mod retention;
 mod scrub;
+mod seek;
 mod segment;
 mod stats;
 mod stream;

@@ -380,6 +380,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         streams,
         journal,
         bytes_max_total: options.bytes_max_total,
+        recent_bytes_max: options.recent_bytes_max,
         catalog,
         queue: Queue::new(),
         damaged: Mutex::default(),

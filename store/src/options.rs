@@ -121,6 +121,10 @@ pub struct Options {
     /// A segment file that reaches this is closed; streams with a small `bytes_max` use a
     /// quarter of that instead.
     pub segment_bytes: u64,
+    /// Memory for the newest records of all streams together, from which readers at the head of a
+    /// stream are served without the disk; and as much again while a commit is under way that is
+    /// as large. What a busy stream holds of it is at nobody's expense who holds less.
+    pub recent_bytes_max: usize,
     /// Open even where the directory is in memory (tmpfs).
     pub allow_volatile: bool,
     /// Encrypts what is written from now on. A log that was encrypted once opens with its keys
@@ -129,7 +133,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: no streams yet, 16 MiB segments, at most 5 ms of waiting for company.
+    /// The defaults: no streams yet, 16 MiB segments, 4 MiB of newest records in memory, at most
+    /// 5 ms of waiting for company.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
@@ -140,6 +145,7 @@ impl Options {
             commit_delay_max: Duration::from_millis(5),
             commit_interval_min: Duration::ZERO,
             segment_bytes: 16 * 1024 * 1024,
+            recent_bytes_max: 4 * 1024 * 1024,
             allow_volatile: false,
             keys: None,
         }

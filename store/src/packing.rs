@@ -3,6 +3,7 @@
 
 use crate::frame::{BODY_BYTES_TARGET, Seed};
 use crate::plan::Planned;
+use crate::recent::Unpacked;
 use crate::{Codec, Offset};
 use std::sync::LazyLock;
 
@@ -24,29 +25,34 @@ pub(crate) struct Packed {
     pub(crate) bytes: Vec<u8>,
     /// The first record of each frame, and where in `bytes` it starts.
     pub(crate) starts: Vec<(Offset, u64)>,
+    /// Those whose bodies stay in memory.
+    pub(crate) recent: Vec<Unpacked>,
     /// Of one frame, before it is packed.
     body: Vec<u8>,
 }
 
 impl Packer {
-    /// The frames as they follow one another in a segment, in one piece or in two.
+    /// The frames as they follow one another in a segment, in one piece or in two. The bodies of
+    /// those from `recent_from` on are kept.
     pub(crate) fn pack(
         &mut self,
         frames: &[&Planned<'_>],
         seed: &Seed,
         codec: Codec,
-    ) -> impl Iterator<Item = &Packed> {
+        recent_from: Offset,
+    ) -> impl Iterator<Item = &mut Packed> {
         let (here, there) = frames.split_at(share(frames, codec));
         let [first, second] = &mut self.0;
         std::thread::scope(|scope| {
             if there.is_empty() {
                 second.clear();
             } else {
-                scope.spawn(|| second.fill(there, seed, codec));
+                scope.spawn(|| second.fill(there, seed, codec, recent_from));
             }
-            first.fill(here, seed, codec);
+            first.fill(here, seed, codec, recent_from);
         });
-        self.0.iter().filter(|packed| !packed.starts.is_empty())
+        let packed = self.0.iter_mut();
+        packed.filter(|packed| !packed.starts.is_empty())
     }
 
     /// What a large commit took is given back, not kept for a rare one like it.
@@ -79,20 +85,22 @@ impl Packed {
     fn clear(&mut self) {
         self.bytes.clear();
         self.starts.clear();
+        self.recent.clear();
     }
 
-    fn fill(&mut self, frames: &[&Planned<'_>], seed: &Seed, codec: Codec) {
+    fn fill(&mut self, frames: &[&Planned<'_>], seed: &Seed, codec: Codec, recent_from: Offset) {
         self.clear();
         for frame in frames {
             let builder = &frame.builder;
             self.starts.push((builder.base, self.bytes.len() as u64));
-            builder.finish(
-                frame.sequence(),
-                seed,
-                codec,
-                &mut self.body,
-                &mut self.bytes,
-            );
+            // What stays gets memory of its own, of its own size, and is not copied for it.
+            let stays = builder.count > 0 && builder.base >= recent_from;
+            let mut own = Vec::with_capacity(if stays { builder.bytes() } else { 0 });
+            let body = if stays { &mut own } else { &mut self.body };
+            builder.finish(frame.sequence(), seed, codec, body, &mut self.bytes);
+            if stays {
+                self.recent.push(Unpacked::new(builder, own));
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Reading one stream in order, from the files, never ahead of what is durable.
+//! Reading one stream in order, from memory at its head and from the files else, never ahead of
+//! what is durable.
 
 use crate::frame::{Flaw, Header, Seed};
-use crate::segment::{Check, Segment, Step, Walk};
+use crate::recent::Unpacked;
+use crate::segment::{Check, HEADER_BYTES, Segment, Step, Walk};
 use crate::stream::{Shared, Stream};
 use crate::{Error, Offset, Record, RecordViews};
 use std::sync::Arc;
@@ -10,9 +12,11 @@ use tokio::sync::watch;
 /// Reads one stream in order. Never sees a record that is not yet durable.
 ///
 /// Holds one frame and a read-ahead window at most, and one open file, however far behind it
-/// is. Advances nothing but itself: progress that is to survive is a [`Change::Advance`].
+/// is, and nothing of all that once it found itself at the head. There it is served from memory
+/// ([`Options::recent_bytes_max`]), be the copy on the disk damaged meanwhile or not. Advances nothing but itself: progress that is to survive is a [`Change::Advance`].
 ///
 /// [`Change::Advance`]: crate::Change::Advance
+/// [`Options::recent_bytes_max`]: crate::Options::recent_bytes_max
 pub struct Reader {
     shared: Arc<Shared>,
     index: usize,
@@ -27,12 +31,17 @@ pub struct Reader {
 struct Open {
     segment: Arc<Segment>,
     walk: Walk,
+    /// It went over the segment from its first frame on.
+    from_front: bool,
 }
 
 /// A frame's body, and which of its records were not handed out.
 #[derive(Default)]
 struct Frame {
+    /// What was read from a file, unless it is one of the stream's newest: those are shared with
+    /// whoever reads there too.
     body: Vec<u8>,
+    recent: Option<Arc<Vec<u8>>>,
     /// How many bytes at the end of the body those are, the frame's changes included.
     rest_bytes: usize,
     left: u64,
@@ -140,6 +149,10 @@ impl Reader {
                 self.position = next;
             }
         }
+        if self.frame.left == 0 {
+            // There are many readers, and most of them wait.
+            (self.open, self.frame) = (None, Frame::default());
+        }
         Ok((from < self.position).then_some((from, self.position)))
     }
 
@@ -175,12 +188,17 @@ impl Reader {
         self.frame.left = 0;
     }
 
-    /// Decodes the frame that holds `position`, or says where records go on instead.
+    /// Takes in the frame that holds `position`, or says where records go on instead.
     fn load(&mut self, head: Offset) -> Result<Loaded, Error> {
         let tail = self.stream.tail();
         if self.position < tail {
             self.open = None;
             return Ok(Loaded::Missing(tail.min(head)));
+        }
+        if let Some(recent) = self.stream.recent.frame_of(self.position) {
+            self.open = None;
+            self.frame.share(recent, self.position);
+            return Ok(Loaded::Records);
         }
         let Some((segment, after)) = self.stream.segment_at(self.position) else {
             return Ok(Loaded::Missing(tail.min(head).max(self.position.plus(1))));
@@ -188,11 +206,8 @@ impl Reader {
         let stays = |open: &Open| Arc::ptr_eq(&open.segment, &segment);
         if !self.open.as_ref().is_some_and(stays) {
             self.open = None;
-            match segment.walk(segment.seek(self.position)) {
-                Ok(walk) => {
-                    let segment = Arc::clone(&segment);
-                    self.open = Some(Open { segment, walk });
-                }
+            match Open::near(&segment, self.position) {
+                Ok(open) => self.open = Some(open),
                 // Removed between our look at the list and now: look again.
                 Err(_) if self.stream.tail() > self.position => return self.load(head),
                 Err(error) => return Err(error),
@@ -200,7 +215,11 @@ impl Reader {
         }
         let open = self.open.as_mut().expect("opened above");
         let end = after.unwrap_or(head).min(head);
-        let loaded = open.load(self.position, end, &mut self.frame)?;
+        let mut loaded = open.load(self.position, end, &mut self.frame)?;
+        if loaded != Loaded::Records && !open.from_front {
+            open.go_to_front();
+            loaded = open.load(self.position, end, &mut self.frame)?;
+        }
         if loaded != Loaded::Records {
             self.open = None;
             self.shared.report_damage(self.index, &segment, end);
@@ -218,6 +237,26 @@ enum Loaded {
 }
 
 impl Open {
+    fn near(segment: &Arc<Segment>, position: Offset) -> Result<Self, Error> {
+        let from_front = position <= segment.name.base;
+        let walk = if from_front {
+            segment.walk(HEADER_BYTES as u64)
+        } else {
+            segment.walk_to(position)
+        };
+        Ok(Self {
+            segment: Arc::clone(segment),
+            walk: walk?,
+            from_front,
+        })
+    }
+
+    /// From there on nothing can pass for a frame that is none.
+    fn go_to_front(&mut self) {
+        self.walk.go_on_at(HEADER_BYTES as u64);
+        self.from_front = true;
+    }
+
     /// `end` is where the records of this segment end.
     fn load(&mut self, position: Offset, end: Offset, frame: &mut Frame) -> Result<Loaded, Error> {
         self.walk.extend(self.segment.bytes());
@@ -262,7 +301,17 @@ impl Frame {
     }
 
     fn rest(&self) -> &[u8] {
-        &self.body[self.body.len() - self.rest_bytes..]
+        let body = self.recent.as_deref().unwrap_or(&self.body);
+        &body[body.len() - self.rest_bytes..]
+    }
+
+    /// Takes in one that is in memory.
+    fn share(&mut self, recent: Unpacked, position: Offset) {
+        let mut records = RecordViews::of_own_body(&recent.body, recent.base);
+        records.skip_to(position);
+        let (rest, _, left) = records.rest();
+        (self.rest_bytes, self.left) = (rest.len(), left);
+        (self.recent, self.body) = (Some(recent.body), Vec::new());
     }
 
     /// Takes in the frame that holds `position`.
@@ -274,6 +323,7 @@ impl Frame {
         position: Offset,
     ) -> Result<(), Flaw> {
         (self.rest_bytes, self.left) = (0, 0);
+        self.recent = None;
         let mut records = header.open(payload, seed, &mut self.body)?.records;
         records.skip_to(position);
         let (rest, _, left) = records.rest();

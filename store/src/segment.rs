@@ -6,13 +6,14 @@ use crate::event_time::Latest;
 use crate::frame::{self, Flaw, Header, Seed};
 use crate::keys::{self, KeyId};
 use crate::retention::Held;
+use crate::seek::Marks;
 use crate::{Error, Offset, StreamName, WallNanos};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub(crate) const HEADER_BYTES: usize = 256;
 pub(crate) const VERSION: u16 = 1;
@@ -23,8 +24,6 @@ const MAGIC: [u8; 4] = *b"SKRY";
 /// synced.
 const SEALED: u8 = 1;
 const INTERVAL: u8 = 2;
-/// One entry of the sparse index stands for at least this many bytes.
-const MARK_BYTES: u64 = 256 * 1024;
 /// How much of a file a walk holds at a time, besides a frame that is larger. A fuzzer's files are
 /// small, and are to lie across its edges.
 pub(crate) const WINDOW_BYTES: usize = if cfg!(fuzzing) { 4 * 1024 } else { 128 * 1024 };
@@ -165,8 +164,7 @@ pub(crate) struct Segment {
     pub(crate) seed: Seed,
     durable_bytes: AtomicU64,
     next: AtomicU64,
-    /// Sparse index: offset of a frame's first record, and where the frame starts.
-    marks: Mutex<Vec<(Offset, u64)>>,
+    pub(crate) marks: Marks,
     /// Event times, as far as somebody asked for them.
     pub(crate) latest: Mutex<Latest>,
     /// Damage in it was reported to the writer.
@@ -181,7 +179,7 @@ impl Segment {
             seed: Seed::new(epoch, name.base, name.sequence),
             durable_bytes: AtomicU64::new(bytes),
             next: AtomicU64::new(next.0),
-            marks: Mutex::default(),
+            marks: Marks::default(),
             latest: Mutex::default(),
             reported: AtomicBool::new(false),
         }
@@ -219,24 +217,6 @@ impl Segment {
     /// True for the first who comes upon damage in it.
     pub(crate) fn report(&self) -> bool {
         !self.reported.swap(true, Ordering::AcqRel)
-    }
-
-    /// Notes where a frame is, if the sparse index lacks one thereabouts.
-    pub(crate) fn mark(&self, base: Offset, at: u64) {
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.last().is_none_or(|(_, last)| at >= last + MARK_BYTES) {
-            marks.push((base, at));
-        }
-    }
-
-    /// Where to start walking to find `offset`.
-    pub(crate) fn seek(&self, offset: Offset) -> u64 {
-        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = marks.partition_point(|(base, _)| *base <= offset);
-        match after.checked_sub(1) {
-            Some(before) => marks[before].1,
-            None => HEADER_BYTES as u64,
-        }
     }
 
     pub(crate) fn walk(&self, from: u64) -> Result<Walk, Error> {
@@ -358,6 +338,19 @@ impl Walk {
                 flaw,
             },
         })
+    }
+
+    /// The next intact frame at or after `from`. The walk itself goes on where it was.
+    pub(crate) fn frame_after(&mut self, from: u64) -> Result<Option<(u64, Header)>, Error> {
+        let Some(at) = self.find_frame(from)? else {
+            return Ok(None);
+        };
+        Ok(self.frame(at, Check::Header)?.ok().map(|found| (at, found)))
+    }
+
+    /// Has the walk go on with the frame at `at`.
+    pub(crate) const fn go_on_at(&mut self, at: u64) {
+        self.at = at;
     }
 
     /// The payload of the frame that was met at `at`.

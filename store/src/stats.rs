@@ -16,6 +16,8 @@ pub struct Stats {
     /// Bytes of disk kept for streams with a reserve; less than it should be on a full disk.
     pub reserve_bytes_held: u64,
     pub reserve_bytes: u64,
+    /// The most that the streams' `recent_bytes` may be together between two commits.
+    pub recent_bytes_max: usize,
     /// Group commits that reached the disk.
     pub commits_total: u64,
     /// Calls of `fdatasync`, one per file touched by a commit.
@@ -69,6 +71,8 @@ pub struct StreamStats {
     pub age_max_seconds: Option<u64>,
     pub reserve_bytes: u64,
     pub segments: usize,
+    /// Memory that its newest records take, from which readers at the head are served.
+    pub recent_bytes: usize,
     /// How long an acknowledged record may wait for its sync; none where it never does.
     pub sync_interval_ms: Option<u64>,
     /// Acknowledged records that wait for it now, and for how long.
@@ -125,6 +129,7 @@ impl Shared {
                 age_max_seconds: stream.options.age_max.map(|age| age.as_secs()),
                 reserve_bytes: stream.options.reserve_bytes,
                 segments: stream.segments().len(),
+                recent_bytes: stream.recent.bytes(),
                 confirmed: self.confirmed(stream),
             }
         });
@@ -137,6 +142,7 @@ impl Shared {
             quota_bytes_max: self.bytes_max_total,
             reserve_bytes_held: figures.reserve,
             reserve_bytes: self.reserve_unused(),
+            recent_bytes_max: self.recent_bytes_max,
             streams,
             commits_total: figures.commits,
             syncs_total: figures.syncs,

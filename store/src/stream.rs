@@ -2,6 +2,7 @@
 
 use crate::catalog::Catalog;
 use crate::queue::Queue;
+use crate::recent::Recent;
 use crate::segment::Segment;
 use crate::stats::Figures;
 use crate::{Change, Error, Offset, StreamName, StreamOptions};
@@ -20,6 +21,8 @@ pub(crate) struct Stream {
     pub(crate) head: watch::Receiver<Offset>,
     /// Oldest first.
     segments: RwLock<Vec<Arc<Segment>>>,
+    /// What of them is in memory.
+    pub(crate) recent: Recent,
     /// Records before this are given up, even where their segment is still on disk.
     floor: AtomicU64,
     /// One past the last acknowledged record, and since when one of those waits for its sync.
@@ -46,6 +49,7 @@ impl Stream {
             segment_bytes,
             head,
             segments: RwLock::new(segments),
+            recent: Recent::default(),
             floor: AtomicU64::new(0),
             accepted,
             waiting_since: Mutex::default(),
@@ -131,11 +135,14 @@ impl Stream {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         segments.drain(..count);
+        drop(segments);
+        self.recent.forget_before(self.tail());
     }
 
     /// From now on nothing before `floor` is handed out.
     pub(crate) fn raise_floor(&self, floor: Offset) {
         self.floor.fetch_max(floor.0, Ordering::AcqRel);
+        self.recent.forget_before(floor);
     }
 }
 
@@ -147,6 +154,7 @@ pub(crate) struct Shared {
     /// Index of `_catalog` in `streams`.
     pub(crate) journal: usize,
     pub(crate) bytes_max_total: Option<u64>,
+    pub(crate) recent_bytes_max: usize,
     pub(crate) catalog: Catalog,
     pub(crate) queue: Queue,
     /// Segments in which a reader came upon damage: the stream's index, and where it ends.

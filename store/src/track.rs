@@ -330,6 +330,7 @@ impl Track {
                 active.end = active.kept;
                 active.room_end = active.kept;
                 active.digest.clone_from(&active.kept_digest);
+                self.stream.recent.forget_from(self.next);
                 self.sync(disk)?;
                 self.publish();
                 Ok(())

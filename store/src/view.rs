@@ -107,6 +107,13 @@ impl<'a> RecordViews<'a> {
         Some((records, cursor.0))
     }
 
+    /// The same, of a body that this process wrote: it is not decoded first to see whether it does.
+    pub(crate) fn of_own_body(body: &'a [u8], base: Offset) -> Self {
+        let mut cursor = Cursor(body);
+        let count = cursor.length().expect("a body begins with its count");
+        Self::new(cursor.0, base, count as u64)
+    }
+
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.left == 0

@@ -209,6 +209,7 @@ impl Writer {
             self.tracks[stream].keep(next);
         }
         self.publish(&syncing);
+        self.shared.trim_recent();
         self.settle_removals(true);
         self.count(notes, batch, &written);
         Ok(offsets)
@@ -246,8 +247,13 @@ impl Writer {
             let sequence = frames[0].sequence();
             let segment = track.segment(&self.disk, self.origin, sequence, size)?;
             let codec = track.stream.options.codec;
-            for packed in self.packer.pack(&frames, &segment.seed, codec) {
+            let recent_from = self.shared.recent_from(&frames);
+            let packed = self.packer.pack(&frames, &segment.seed, codec, recent_from);
+            for packed in packed {
                 let at = track.write(&self.disk, &packed.bytes, spare)?;
+                for frame in packed.recent.drain(..) {
+                    track.stream.recent.push(frame);
+                }
                 for (base, start) in &packed.starts {
                     segment.mark(*base, at + start);
                 }
