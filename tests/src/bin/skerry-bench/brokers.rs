@@ -1,0 +1,93 @@
+//! The brokers that are compared, each a process of its own on a port of its own.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use skerry_tests::node::{Node, Settings};
+use skerry_tests::process::Process;
+use skerry_tests::{Result, ports, wait, workspace};
+
+/// More than any figure opens.
+const CONNECTIONS_MAX: usize = 12_000;
+
+/// A running broker, which ends when it is dropped.
+pub(crate) struct Broker {
+    pub(crate) name: &'static str,
+    pub(crate) port: u16,
+    pub(crate) id: u32,
+    _running: Running,
+}
+
+#[expect(dead_code, reason = "held for their end")]
+enum Running {
+    Node(Node),
+    Process(Process),
+}
+
+/// skerry with its defaults, on a disk. The stream that is published to gives up its oldest data
+/// when it is full, as a site's would: no bench ends because its disk does.
+pub(crate) fn skerry(folder: &Path) -> Result<Broker> {
+    let mut settings = Settings::new(folder)?;
+    settings.telemetry_bytes_max = "512MiB".to_owned();
+    settings.telemetry_when_full = "drop_oldest".to_owned();
+    settings.mqtt_more = format!("connections_max = {CONNECTIONS_MAX}\n");
+    let mut node = Node::new(settings, folder, folder)?;
+    node.start()?;
+    Ok(Broker {
+        name: "skerry",
+        port: node.mqtt_port(),
+        id: node.running()?.id(),
+        _running: Running::Node(node),
+    })
+}
+
+/// A broker to compare with, or why there is none.
+pub(crate) type Peer = std::result::Result<Broker, &'static str>;
+
+/// mosquitto as Debian has it. It keeps nothing on disk unless it is told to, and waits on no
+/// small packet, as ours does not.
+pub(crate) fn mosquitto(folder: &Path) -> Result<Peer> {
+    let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
+    let Some(program) = program.into_iter().find(|path| Path::new(path).exists()) else {
+        return Ok(Err("mosquitto is not installed"));
+    };
+    let port = ports::free()?;
+    let config = folder.join("mosquitto.conf");
+    fs::write(
+        &config,
+        format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n\
+             set_tcp_nodelay true\nlog_type error\n"
+        ),
+    )?;
+    let mut command = Command::new(program);
+    command.arg("-c").arg(config);
+    start("mosquitto, nothing durable", command, port, folder).map(Ok)
+}
+
+/// rumqttd with its own server, which `tests/bench` builds next to this program.
+pub(crate) fn rumqttd(folder: &Path) -> Result<Peer> {
+    let program: PathBuf = workspace::skerry().with_file_name("mqtt-peers");
+    if !program.exists() {
+        return Ok(Err("mqtt-peers is not built; `tests/bench mqtt` builds it"));
+    }
+    let port = ports::free()?;
+    let mut command = Command::new(program);
+    command.arg(port.to_string());
+    start("rumqttd, nothing durable", command, port, folder).map(Ok)
+}
+
+fn start(name: &'static str, mut command: Command, port: u16, folder: &Path) -> Result<Broker> {
+    let process = Process::start(name, &mut command, &folder.join("peers.log"))?;
+    wait::until(&format!("{name} listens"), wait::START, || {
+        Ok(TcpStream::connect(("127.0.0.1", port)).ok())
+    })?;
+    Ok(Broker {
+        name,
+        port,
+        id: process.id(),
+        _running: Running::Process(process),
+    })
+}

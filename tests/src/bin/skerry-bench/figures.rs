@@ -1,0 +1,84 @@
+//! Figures: how they are printed, and the statistics behind them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use skerry_tests::{Result, workspace};
+
+/// Prints a figure; what it does not say is null.
+pub(crate) fn print(bench: &str, figure: &Value) {
+    let mut line = json!({
+        "bench": bench, "figure": null, "unit": null, "ours": null, "peer": null, "theirs": null,
+        "ratio": null, "aim": null, "aim_met": null, "runs": 1,
+        "commit": std::env::var("SKERRY_COMMIT").unwrap_or_else(|_| "unknown".to_owned()),
+    });
+    for (name, value) in figure.as_object().into_iter().flatten() {
+        line[name.as_str()] = value.clone();
+    }
+    println!("{line}");
+}
+
+/// A folder of this bench's own below the target folder.
+pub(crate) fn folder(name: &str) -> Result<PathBuf> {
+    let folder = workspace::target().join("bench").join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// What an aim asks of a figure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Aim {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Aim {
+    pub(crate) fn value(self) -> f64 {
+        let (Self::AtLeast(value) | Self::AtMost(value)) = self;
+        value
+    }
+
+    pub(crate) fn is_met_by(self, figure: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => figure >= least,
+            Self::AtMost(most) => figure <= most,
+        }
+    }
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    quantile(values, 0.5)
+}
+
+/// The value that a share of the values is below.
+pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a length is an index"
+    )]
+    let index = (values.len() as f64 * share) as usize;
+    values
+        .get(index.min(values.len().saturating_sub(1)))
+        .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_were_there() {
+        let values = || (1..=100).map(f64::from);
+        assert_eq!(median(values()), Some(51.0));
+        assert_eq!(quantile(values(), 0.99), Some(100.0));
+        assert_eq!(quantile([7.0], 0.99), Some(7.0));
+        assert_eq!(median([]), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! `tests/bench`: figures against peers, interleaved on the same machine, one JSON object a line.
+
+mod brokers;
+mod figures;
+mod footprint;
+mod mqtt;
+mod processes;
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+const USAGE: &str =
+    "usage: tests/bench mqtt|footprint|store|uplink|opcua|inference [--quick] [FIGURE]";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let names = arguments.iter().map(String::as_str);
+    let names: Vec<&str> = names.filter(|name| !name.starts_with('-')).collect();
+    let outcome = match names[..] {
+        ["mqtt"] => mqtt::run(quick, None),
+        ["mqtt", figure] if mqtt::is_figure(figure) => mqtt::run(quick, Some(figure)),
+        ["mqtt", _] => {
+            eprintln!("figures of mqtt: {}", mqtt::names().join(", "));
+            return ExitCode::from(2);
+        }
+        ["footprint"] => footprint::run(),
+        [name @ ("uplink" | "opcua" | "inference")] => {
+            let why = "no bench of this part yet";
+            figures::print(name, &json!({"why": why}));
+            Ok(())
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What it costs that an acknowledgement means on disk, and what the broker does besides.
+
+mod crowds;
+mod latencies;
+mod rates;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+use skerry_tests::{Result, bail};
+
+use crate::brokers::Peer;
+use crate::figures::{self, Aim, median};
+
+/// How long and how often things are measured.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// Turns of ours and theirs.
+    rounds: usize,
+    warm_up: Duration,
+    measured: Duration,
+    /// Single messages whose time is taken.
+    samples: usize,
+}
+
+const FULL: Scale = Scale {
+    rounds: 9,
+    warm_up: Duration::from_secs(1),
+    measured: Duration::from_secs(10),
+    samples: 5_000,
+};
+const QUICK: Scale = Scale {
+    rounds: 3,
+    warm_up: Duration::from_millis(500),
+    measured: Duration::from_millis(2_500),
+    samples: 1_000,
+};
+
+type Measure = fn(&Path, Scale) -> Result<()>;
+
+const FIGURES: [(&str, Measure); 7] = [
+    ("qos1", rates::qos1),
+    ("ack", latencies::ack),
+    ("qos2", rates::qos2),
+    ("delivery", latencies::delivery),
+    ("fan-out", rates::fan_out),
+    ("memory", crowds::memory),
+    ("connects", crowds::connects),
+];
+
+pub(crate) fn names() -> Vec<&'static str> {
+    FIGURES.map(|(name, _)| name).to_vec()
+}
+
+pub(crate) fn is_figure(name: &str) -> bool {
+    names().contains(&name)
+}
+
+/// Each figure has brokers of its own, so that none finds what another left behind.
+pub(crate) fn run(quick: bool, only: Option<&str>) -> Result<()> {
+    raise_open_files()?;
+    let scale = if quick { QUICK } else { FULL };
+    let mut failed = Vec::new();
+    for (name, measure) in FIGURES {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        let folder: PathBuf = figures::folder("mqtt")?;
+        if let Err(error) = measure(&folder, scale) {
+            print(&json!({"figure": name, "why": format!("{error:#}")}));
+            failed.push(name);
+        }
+        std::fs::remove_dir_all(folder)?;
+    }
+    if !failed.is_empty() {
+        bail!("not measured: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// This process and the brokers it starts hold ten thousand sockets each.
+fn raise_open_files() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
+    Ok(())
+}
+
+fn print(figure: &Value) {
+    figures::print("mqtt", figure);
+}
+
+/// A value of ours and one of the peer for each round, and what to make of them.
+struct Compared<'a> {
+    figure: &'a str,
+    unit: &'a str,
+    ours: &'a [f64],
+    peer: &'a Peer,
+    theirs: &'a [f64],
+    /// Of the ratio.
+    aim: Option<Aim>,
+}
+
+impl Compared<'_> {
+    /// The medians, and the median of the rounds' ratios: what slows a round down slows both.
+    fn print(&self) {
+        let rounds = self.ours.iter().zip(self.theirs);
+        let ratio = median(rounds.map(|(ours, theirs)| ours / theirs));
+        let mut line = json!({
+            "figure": self.figure, "unit": self.unit,
+            "ours": median(self.ours.iter().copied()),
+            "peer": self.peer.as_ref().map(|peer| peer.name).ok(),
+            "theirs": median(self.theirs.iter().copied()), "ratio": ratio,
+            "aim": self.aim.map(Aim::value),
+            "aim_met": self.aim.zip(ratio).map(|(aim, ratio)| aim.is_met_by(ratio)),
+            "runs": self.ours.len(),
+        });
+        if let Err(why) = self.peer {
+            line["why"] = json!(why);
+        }
+        print(&line);
+    }
+}

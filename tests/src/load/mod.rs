@@ -1,0 +1,31 @@
+//! MQTT 3.1.1 loads for figures, the same whichever broker they are pointed at.
+//!
+//! Deliberately poor: packets made by hand, no more of an answer read than the figure needs, and
+//! one thread for all connections, so that the load leaves most of a small machine to the broker
+//! and costs the same with each.
+//!
+//! ```text
+//! publishers   many connections that keep a window of publishes open: messages per second
+//! round_trip   one message at a time: time to the acknowledgement, and to a subscriber
+//! fan_out      one publisher and many subscribers: deliveries per second
+//! crowd        many connections that do nothing: connects per second, and memory
+//! ```
+
+mod connection;
+mod crowd;
+mod fan_out;
+mod packet;
+mod payload;
+mod poll;
+mod publishers;
+mod round_trip;
+
+pub use crowd::Crowd;
+pub use fan_out::{FanOut, Spread};
+pub use publishers::{Outcome, Publishers};
+pub use round_trip::{Acknowledged, Delivered};
+
+use std::time::Duration;
+
+/// No broker is this slow: it hangs.
+const STALLED: Duration = Duration::from_secs(30);
