@@ -335,3 +335,252 @@ impl Queue {
         self.bytes = self.deliveries.iter().map(Delivery::bytes).sum();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::PublishProperties;
+    use crate::delivery::Published;
+    use crate::message::Message;
+    use crate::streams::Place;
+    use proptest::prelude::*;
+    use skerry_store::WallNanos;
+
+    fn delivery(offset: u64, qos: Qos) -> Delivery {
+        let message = Message {
+            topic: "t".into(),
+            payload: bytes::Bytes::new(),
+            qos,
+            retain: false,
+            properties: PublishProperties::default(),
+            received: WallNanos(0),
+            publisher: None,
+        };
+        let place = Place {
+            stream: 0,
+            offset: Offset(offset),
+        };
+        Delivery {
+            message: Published::new(message, None),
+            source: Source::Log(place),
+            qos,
+            retain: false,
+            subscriptions: Box::default(),
+            group: None,
+        }
+    }
+
+    /// What the session makes of each record of a log.
+    #[derive(Debug, Clone, Copy)]
+    enum Wanted {
+        No,
+        Loosely,
+        Surely,
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        /// The dispatcher begins a chunk of so many records.
+        Claim(u64),
+        /// It goes on with the next record of the chunk.
+        Offer,
+        Take,
+        Leave,
+        Enter,
+        /// The session reads so many records from the log, and takes them in.
+        Read(u64),
+        /// It reads, and takes them in after so many more steps.
+        ReadSlowly(u64),
+        TakeIn,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1..6_u64).prop_map(Step::Claim),
+            8 => Just(Step::Offer),
+            5 => Just(Step::Take),
+            1 => Just(Step::Leave),
+            1 => Just(Step::Enter),
+            2 => (1..9_u64).prop_map(Step::Read),
+            2 => (1..9_u64).prop_map(Step::ReadSlowly),
+            2 => Just(Step::TakeIn),
+        ]
+    }
+
+    /// A log, the dispatcher, and one session.
+    struct World {
+        log: Vec<Wanted>,
+        mailbox: Mailbox,
+        streams: Arc<Streams>,
+        /// The next record to offer.
+        next: u64,
+        read: Option<(Offset, Offset, Vec<Delivery>)>,
+        taken: Vec<(u64, Qos)>,
+    }
+
+    impl World {
+        fn new(log: Vec<Wanted>) -> Self {
+            let streams = Arc::new(Streams::one());
+            let limits = MailboxLimits {
+                messages_max: 3,
+                bytes_max: usize::MAX,
+                budget: Budget::new(usize::MAX),
+            };
+            let mailbox = Mailbox::new(1, "c".into(), limits, Arc::clone(&streams));
+            mailbox.set_lasting(true);
+            mailbox.enter();
+            Self {
+                log,
+                mailbox,
+                streams,
+                next: 0,
+                read: None,
+                taken: Vec::new(),
+            }
+        }
+
+        fn made_of(&self, offset: u64) -> Option<Delivery> {
+            match self.log.get(usize::try_from(offset).ok()?)? {
+                Wanted::No => None,
+                Wanted::Loosely => Some(delivery(offset, Qos::AtMostOnce)),
+                Wanted::Surely => Some(delivery(offset, Qos::AtLeastOnce)),
+            }
+        }
+
+        fn step(&mut self, step: Step) {
+            let stream = self.streams.get(0);
+            let end = self.log.len() as u64;
+            match step {
+                Step::Claim(count) => {
+                    if self.next == stream.claimed().0 {
+                        stream.claim(Offset(end.min(self.next + count)));
+                    }
+                }
+                Step::Offer => {
+                    if self.next < stream.claimed().0 {
+                        if let Some(delivery) = self.made_of(self.next) {
+                            self.mailbox.offer(delivery);
+                        }
+                        self.next += 1;
+                        if self.next == stream.claimed().0 {
+                            stream.set_offered(Offset(self.next));
+                        }
+                    }
+                }
+                Step::Take => {
+                    if let Some(delivery) = self.mailbox.take_if(|_| true) {
+                        let place = delivery.place().expect("from the log");
+                        self.taken.push((place.offset.0, delivery.qos));
+                    }
+                }
+                Step::Leave => self.mailbox.leave(),
+                Step::Enter => self.mailbox.enter(),
+                Step::Read(count) => {
+                    self.step(Step::ReadSlowly(count));
+                    self.step(Step::TakeIn);
+                }
+                Step::ReadSlowly(count) => {
+                    let behind = self.mailbox.behind().filter(|_| self.mailbox.is_empty());
+                    if let Some((_, from, present_since)) = behind {
+                        let next = end.min(from.0 + count);
+                        let found = (from.0..next).filter_map(|offset| self.made_of(offset));
+                        let owed = found.filter(|delivery| {
+                            let place = delivery.place().expect("from the log");
+                            delivery.qos != Qos::AtMostOnce || place.offset >= present_since
+                        });
+                        self.read = Some((from, Offset(next), owed.collect()));
+                    }
+                }
+                Step::TakeIn => {
+                    if let Some((from, next, deliveries)) = self.read.take() {
+                        self.mailbox.refill(0, from, next, deliveries);
+                    }
+                }
+            }
+            self.check();
+        }
+
+        /// What would be saved now loses nothing, and gives nothing twice.
+        fn check(&self) {
+            let cursor = self.mailbox.cursors()[0].0;
+            let last = self.taken.last().map_or(0, |(offset, _)| offset + 1);
+            let untaken = (last..self.next).find(|offset| {
+                matches!(
+                    self.log[usize::try_from(*offset).expect("small")],
+                    Wanted::Surely
+                )
+            });
+            assert!(
+                cursor >= last,
+                "{cursor} would repeat what was taken up to {last}"
+            );
+            if let Some(untaken) = untaken {
+                assert!(cursor <= untaken, "{cursor} would lose {untaken}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// However dispatcher, client and catch-up interleave: everything of QoS 1 once and in
+        /// order, of QoS 0 nothing twice.
+        #[test]
+        fn a_session_gets_what_it_is_owed_once_and_in_order(
+            log in proptest::collection::vec(
+                prop_oneof![Just(Wanted::No), Just(Wanted::Loosely), Just(Wanted::Surely)], 0..40),
+            steps in proptest::collection::vec(step(), 0..120),
+        ) {
+            let mut world = World::new(log);
+            for one in steps {
+                world.step(one);
+            }
+            world.step(Step::Enter);
+            for _ in 0..400 {
+                for one in [Step::Offer, Step::Claim(5), Step::Take, Step::Read(4)] {
+                    world.step(one);
+                }
+            }
+            let offsets: Vec<u64> = world.taken.iter().map(|(offset, _)| *offset).collect();
+            prop_assert!(offsets.is_sorted_by(|a, b| a < b), "{:?}", offsets);
+            let sure = world.taken.iter().filter(|(_, qos)| *qos == Qos::AtLeastOnce);
+            let sure: Vec<usize> = sure.map(|(offset, _)| *offset as usize).collect();
+            let owed = world.log.iter().enumerate();
+            let owed = owed.filter(|(_, wanted)| matches!(wanted, Wanted::Surely));
+            let owed: Vec<usize> = owed.map(|(offset, _)| offset).collect();
+            prop_assert_eq!(sure, owed);
+        }
+    }
+
+    #[test]
+    fn a_run_of_losses_is_told_once() {
+        let mut world = World::new(vec![Wanted::Loosely; 6]);
+        world.streams.get(0).claim(Offset(6));
+        let offered: Vec<_> = (0..6)
+            .map(|offset| world.mailbox.offer(world.made_of(offset).expect("wanted")))
+            .collect();
+        assert_eq!(offered[..3], [Offered::Taken; 3]);
+        assert_eq!(offered[3], Offered::Lost { first: true });
+        assert_eq!(offered[4..], [Offered::Lost { first: false }; 2]);
+        world.next = 6;
+        world.streams.get(0).set_offered(Offset(6));
+        world.step(Step::Take);
+        assert_eq!(world.taken, [(0, Qos::AtMostOnce)]);
+    }
+
+    #[test]
+    fn what_all_hold_together_is_bounded() {
+        let streams = Arc::new(Streams::one());
+        let limits = MailboxLimits {
+            messages_max: 100,
+            bytes_max: usize::MAX,
+            budget: Budget::new(10),
+        };
+        let mailbox = Mailbox::new(1, "c".into(), limits.clone(), streams);
+        assert_eq!(mailbox.offer(delivery(0, Qos::AtLeastOnce)), Offered::Taken);
+        let _elsewhere = limits.budget.charge(11);
+        let over = mailbox.offer(delivery(1, Qos::AtLeastOnce));
+        assert_eq!(over, Offered::Kept { first: true });
+        assert!(mailbox.is_empty());
+        assert_eq!(mailbox.behind(), Some((0, Offset(0), Offset(0))));
+    }
+}

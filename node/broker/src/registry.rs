@@ -175,9 +175,6 @@ impl Registry {
         let mailbox = self.mailbox(&client_id);
         mailbox.set_lasting(true);
         mailbox.leave();
-        for place in session.cursors {
-            self.set_behind(&mailbox, place);
-        }
         let mut held = HashMap::new();
         for (text, wanted) in session.subscriptions {
             let shared = shared::parse(&text);
@@ -202,6 +199,12 @@ impl Registry {
                     group,
                 },
             );
+        }
+        // With nothing but shared subscriptions there is nothing of its own to read.
+        if held.values().any(|held| held.group.is_none()) {
+            for place in session.cursors {
+                self.set_behind(&mailbox, place);
+            }
         }
         let mut outbound = Outbound::default();
         for mut flight in session.in_flight {

@@ -59,6 +59,19 @@ impl Streams {
         Ok(Self(streams.into()))
     }
 
+    /// One empty stream, without a log.
+    #[cfg(test)]
+    pub(crate) fn one() -> Self {
+        let stream = Stream {
+            name: StreamName::new("default").expect("a name"),
+            derived: false,
+            immediate: false,
+            claimed: AtomicU64::new(0),
+            offered: AtomicU64::new(0),
+        };
+        Self([stream].into())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -48,15 +48,13 @@ impl CatchingUp {
 impl Connection {
     /// Starts an errand where the client would take what it brings.
     pub(super) fn catch_up(&mut self) {
-        let waits = self
-            .catching_up
-            .after
-            .is_some_and(|after| after > Instant::now());
+        let now = Instant::now();
+        self.catching_up.after.take_if(|after| *after <= now);
+        let waits = self.catching_up.after.is_some();
         let takes = self.session.outbound.has_room(Qos::AtLeastOnce);
         if self.catching_up.is_reading() || waits || !takes {
             return;
         }
-        self.catching_up.after = None;
         let own = Arc::clone(&self.seat.mailbox);
         if own.is_empty() && own.behind().is_some() {
             let interest = self.seat.interest();

@@ -26,6 +26,8 @@ pub(super) struct Saving {
     waiting: VecDeque<Waiting>,
     under_way: bool,
     due: Option<Instant>,
+    /// After a failure: nothing is tried before.
+    after: Option<Instant>,
 }
 
 /// What goes out once the session is saved.
@@ -42,7 +44,7 @@ impl Saving {
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due.filter(|_| !self.under_way)
+        self.after.or(self.due).filter(|_| !self.under_way)
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -70,12 +72,9 @@ impl Connection {
             return;
         }
         let now = Instant::now();
-        let retrying = self
-            .saving
-            .due
-            .is_some_and(|due| due > now && due <= now + RETRY_AFTER);
+        self.saving.after.take_if(|after| *after <= now);
         let due = self.saving.due.is_some_and(|due| due <= now);
-        if due || (self.saving.is_waiting() && !retrying) {
+        if self.saving.after.is_none() && (due || self.saving.is_waiting()) {
             self.save();
         }
     }
@@ -121,7 +120,8 @@ impl Connection {
         if let Err(error) = result {
             self.ingest.refusal(&error);
             tracing::debug!(%error, "a session could not be saved; its deliveries wait");
-            self.saving.due = Some(Instant::now() + RETRY_AFTER);
+            self.saving.changed();
+            self.saving.after = Some(Instant::now() + RETRY_AFTER);
             return;
         }
         let now = WallNanos::now();
