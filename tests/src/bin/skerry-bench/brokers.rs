@@ -22,7 +22,7 @@ pub(crate) struct Broker {
 
 #[expect(dead_code, reason = "held for their end")]
 enum Running {
-    Node(Node),
+    Node(Box<Node>),
     Process(Process),
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn skerry(folder: &Path) -> Result<Broker> {
         name: "skerry",
         port: node.mqtt_port(),
         id: node.running()?.id(),
-        _running: Running::Node(node),
+        _running: Running::Node(Box::new(node)),
     })
 }
 
