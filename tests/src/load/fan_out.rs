@@ -37,15 +37,19 @@ pub struct Spread {
 }
 
 impl FanOut {
-    pub fn run(self, port: u16) -> Result<Spread> {
+    /// `mark` sees the broker at the beginning and at the end of the measured time.
+    pub fn run(self, port: u16, mut mark: impl FnMut() -> Result<()>) -> Result<Spread> {
         let mut load = Load::open(port, self.subscribers)?;
         load.run_for(self.warm_up)?;
+        mark()?;
         let (before, start) = (load.delivered, Instant::now());
         load.run_for(self.measured)?;
         let deliveries = Outcome {
             count: load.delivered - before,
             elapsed: start.elapsed(),
         };
+        mark()?;
+        ensure!(deliveries.count > 0, "nothing was delivered");
         load.finish()?;
         let owed = load.published * self.subscribers as u64;
         Ok(Spread {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::connection::{Connection, Scratch};
 use super::packet::{self, PUBACK, PUBLISH, SUBACK};
@@ -69,13 +69,15 @@ impl Delivered {
 
     pub fn once(&mut self) -> Result<Duration> {
         let start = self.path.publish()?;
+        let sent = &self.path.outgoing;
         let id = self
             .subscriber
             .await_packet(&mut self.path.scratch, |packet| {
                 if packet.kind() != PUBLISH {
                     return Ok(None);
                 }
-                let (id, _) = packet.published()?;
+                let (id, payload) = packet.published()?;
+                ensure!(sent.ends_with(payload), "another message was delivered");
                 id.context("delivered at QoS 0").map(Some)
             })?;
         let elapsed = start.elapsed();

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::json;
 use skerry_tests::Result;
 use skerry_tests::load::{FanOut, Outcome, Publishers};
 
-use super::{Compared, Scale, print};
+use super::{Compared, Scale};
 use crate::brokers::{self, Broker, Peer};
 use crate::figures::Aim;
 use crate::processes::cpu_seconds;
@@ -60,38 +59,23 @@ fn acknowledged(
     let skerry = brokers::skerry(folder)?;
     let mut ours = Runs::default();
     let mut theirs: Vec<Runs> = peers.iter().map(|_| Runs::default()).collect();
+    let once =
+        |broker: &Broker, runs: &mut Runs| runs.add(broker, |mark| load.run(broker.port, mark));
     for _ in 0..scale.rounds {
-        ours.add(&skerry, load)?;
+        once(&skerry, &mut ours)?;
         for (peer, runs) in peers.iter().zip(&mut theirs) {
             if let Ok(peer) = peer {
-                runs.add(peer, load)?;
+                once(peer, runs)?;
             }
         }
     }
     for ((peer, theirs), aim) in peers.iter().zip(&theirs).zip(aims) {
-        let rate = Compared {
-            figure,
-            unit: "msg/s",
-            ours: &ours.rates,
-            peer,
-            theirs: &theirs.rates,
-            aim: aim.map(Aim::AtLeast),
-        };
-        rate.print();
-        let cost = Compared {
-            figure: &format!("processor time, {figure}"),
-            unit: "us/msg",
-            ours: &ours.costs,
-            theirs: &theirs.costs,
-            aim: None,
-            ..rate
-        };
-        cost.print();
+        ours.print(figure, "msg", peer, theirs, *aim);
     }
     Ok(())
 }
 
-/// Messages per second, and microseconds of the broker's processor time per message.
+/// What happens per second, and microseconds of the broker's processor time for each.
 #[derive(Default)]
 struct Runs {
     rates: Vec<f64>,
@@ -99,10 +83,15 @@ struct Runs {
 }
 
 impl Runs {
-    fn add(&mut self, broker: &Broker, load: Publishers) -> Result<()> {
+    /// Runs a load, which calls back when the measured time begins and ends.
+    fn add(
+        &mut self,
+        broker: &Broker,
+        load: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<Outcome>,
+    ) -> Result<()> {
         let own = std::process::id();
         let mut spent = Vec::new();
-        let outcome = load.run(broker.port, || {
+        let outcome = load(&mut || {
             spent.push([cpu_seconds(broker.id)?, cpu_seconds(own)?]);
             Ok(())
         })?;
@@ -111,6 +100,27 @@ impl Runs {
         self.rates.push(outcome.per_second());
         self.costs.push(broker_s * 1e6 / outcome.count as f64);
         Ok(())
+    }
+
+    fn print(&self, figure: &str, what: &str, peer: &Peer, theirs: &Self, aim: Option<f64>) {
+        let rate = Compared {
+            figure,
+            unit: &format!("{what}/s"),
+            ours: &self.rates,
+            peer,
+            theirs: &theirs.rates,
+            aim: aim.map(Aim::AtLeast),
+        };
+        rate.print();
+        let cost = Compared {
+            figure: &format!("processor time, {figure}"),
+            unit: &format!("us/{what}"),
+            ours: &self.costs,
+            theirs: &theirs.costs,
+            aim: None,
+            ..rate
+        };
+        cost.print();
     }
 }
 
@@ -126,7 +136,7 @@ fn warn_if_busy(broker: &Broker, load_s: f64, outcome: Outcome) {
     }
 }
 
-/// Deliveries per second to many subscribers. A round in which a broker lost some is none.
+/// Deliveries per second to many subscribers, and the share of all that is owed to them.
 pub(super) fn fan_out(folder: &Path, scale: Scale) -> Result<()> {
     let figure = format!("fan-out, 1 to {SUBSCRIBERS}, qos0, 200 B");
     let load = FanOut {
@@ -134,36 +144,35 @@ pub(super) fn fan_out(folder: &Path, scale: Scale) -> Result<()> {
         warm_up: scale.warm_up,
         measured: scale.measured,
     };
+    let once = |broker: &Broker, runs: &mut Runs, [owed, lost]: &mut [u64; 2]| {
+        runs.add(broker, |mark| {
+            let spread = load.run(broker.port, mark)?;
+            *owed += spread.owed;
+            *lost += spread.lost;
+            Ok(spread.deliveries)
+        })
+    };
     let skerry = brokers::skerry(folder)?;
     let peer = brokers::mosquitto(folder)?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let (mut owed, mut lost) = (0, 0);
+    let (mut ours, mut theirs) = (Runs::default(), Runs::default());
+    let (mut our_debt, mut their_debt) = ([0; 2], [0; 2]);
     for _ in 0..scale.rounds {
-        let spread = load.run(skerry.port)?;
-        ours.push(spread.deliveries.per_second());
-        owed += spread.owed;
-        lost += spread.lost;
+        once(&skerry, &mut ours, &mut our_debt)?;
         if let Ok(peer) = &peer {
-            let spread = load.run(peer.port)?;
-            theirs.push(spread.deliveries.per_second());
-            if spread.lost > 0 {
-                eprintln!("{} lost {} of {}", peer.name, spread.lost, spread.owed);
-            }
+            once(peer, &mut theirs, &mut their_debt)?;
         }
     }
+    ours.print(&figure, "delivery", &peer, &theirs, Some(1.0));
+    let share = |[owed, lost]: [u64; 2]| 1.0 - lost as f64 / owed as f64;
+    let their_share = peer.as_ref().ok().map(|_| share(their_debt));
     Compared {
-        figure: &figure,
-        unit: "deliveries/s",
-        ours: &ours,
+        figure: &format!("share delivered, {figure}"),
+        unit: "ratio",
+        ours: &[share(our_debt)],
         peer: &peer,
-        theirs: &theirs,
+        theirs: their_share.as_slice(),
         aim: Some(Aim::AtLeast(1.0)),
     }
     .print();
-    let delivered = 1.0 - lost as f64 / owed as f64;
-    print(&json!({
-        "figure": format!("share delivered, {figure}"), "unit": "ratio", "ours": delivered,
-        "aim": 1.0, "aim_met": lost == 0, "runs": scale.rounds,
-    }));
     Ok(())
 }
