@@ -14,12 +14,15 @@ use crate::retained::{Retained, SYS_PREFIX};
 use crate::status::Status;
 use crate::streams::Streams;
 use skerry_store::{Append, Change, Class, Log, Record, StreamName, WallNanos};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Topics under this are the node's own: it publishes derived streams there.
 pub(crate) const OWN_PREFIX: &str = "skerry/";
+/// Changes of the catalog that go into one append.
+const NOTE_BYTES: usize = 1024 * 1024;
 /// Sessions that read the log at the same time: each holds a frame or two.
 const READERS_MAX: usize = 4;
 
@@ -238,13 +241,23 @@ impl Ingest {
         read.expect("reading the log does not panic");
     }
 
-    /// Changes of the catalog. A failure leaves the catalog as it was.
+    /// Changes of the catalog, in order. More than one append holds are not one unit.
     pub(crate) async fn note(&self, changes: Vec<Change>) -> Result<(), skerry_store::Error> {
-        let noted = self.log.append(note(changes)).await;
-        noted.map(drop).inspect_err(|error| {
-            self.refusal(error);
-            tracing::warn!(%error, "the state of a session could not be saved");
-        })
+        let mut changes = VecDeque::from(changes);
+        while !changes.is_empty() {
+            let mut bytes = 0;
+            let fits = |change: &&Change| {
+                bytes += size(change);
+                bytes <= NOTE_BYTES
+            };
+            let count = changes.iter().take_while(fits).count().max(1);
+            let part = changes.drain(..count).collect();
+            self.log.append(note(part)).await.inspect_err(|error| {
+                self.refusal(error);
+                tracing::warn!(%error, "the state of a session could not be saved");
+            })?;
+        }
+        Ok(())
     }
 
     /// The same without waiting for the disk: in its turn, before whatever is queued later.
@@ -266,6 +279,14 @@ impl Ingest {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+}
+
+fn size(change: &Change) -> usize {
+    match change {
+        Change::Advance { .. } => 256,
+        Change::Put { key, value, .. } => 128 + key.len() + value.len(),
+        Change::Delete { key, .. } => 128 + key.len(),
     }
 }
 
