@@ -35,7 +35,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
 ];
 
 /// Crates that are to be replaceable: one file per crate of ours may name each.
-const VENDORS: [&str; 15] = [
+const VENDORS: [&str; 18] = [
     "sled",
     "blake3",
     "chacha20poly1305",
@@ -43,6 +43,9 @@ const VENDORS: [&str; 15] = [
     "zstd",
     "postcard",
     "rumqttd",
+    "tokio_rustls",
+    "tokio_tungstenite",
+    "x509_parser",
     "krafka",
     "rdkafka",
     "opcua_client",

@@ -15,6 +15,7 @@
 mod delivery;
 mod establish;
 
+use crate::accept::Arrival;
 use crate::access::Access;
 use crate::backlog::Backlog;
 use crate::codec::{
@@ -25,8 +26,7 @@ use crate::config::{OUTBOX_BYTES_MAX, SUBSCRIPTIONS_MAX};
 use crate::end::End;
 use crate::handshake::Agreed;
 use crate::ingest::{Ingest, Prepared, Refusal, is_untold};
-use crate::link::{self, Inlet, Outlet};
-use crate::peer::Peer;
+use crate::link::{Inlet, Outlet};
 use crate::qos2;
 use crate::registry::Seat;
 use crate::session::{Session, Step};
@@ -35,7 +35,6 @@ use crate::uncommitted::{Owed, Uncommitted};
 use skerry_store::StreamName;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -48,19 +47,15 @@ const SHARED_PREFIX: &str = "$share/";
 const FAILURE_V311: u8 = 0x80;
 
 /// Serves one client from its first byte to its last commit.
-pub(crate) async fn serve(
-    socket: TcpStream,
-    peer: Peer,
-    ingest: Arc<Ingest>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(arrival: Arrival, ingest: Arc<Ingest>, stop: CancellationToken) {
     let status = Arc::clone(&ingest.status);
-    let (inlet, outlet) = link::split(socket, ingest.config.packet_bytes_max, &status);
     status.connections.up();
     status.connections_total.up();
-    if let Some(mut connection) = establish::establish(inlet, outlet, peer, ingest, &stop).await {
+    // Boxed: what beginning and end take is not held by a connection that idles in between.
+    let established = Box::pin(establish::establish(arrival, ingest, &stop)).await;
+    if let Some(mut connection) = established {
         let end = connection.talk(&stop).await;
-        connection.part(end).await;
+        Box::pin(connection.part(end)).await;
     }
     status.connections.down();
 }
@@ -119,7 +114,7 @@ impl Connection {
                 self.settle(settled).await;
             }
             read = self.inlet.fill(), if reading => {
-                if !matches!(read, Ok(true)) {
+                if !read.map_err(|error| End::of_read(&error))? {
                     return Err(End::PeerClosed);
                 }
                 self.heard = Instant::now();
