@@ -184,3 +184,48 @@ impl Outlet {
         let _ = tokio::time::timeout(patience, flush).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Ack;
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// What an idle connection's task holds, without what its session points to.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        const fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(crate::connection::serve);
+        assert!(bytes <= 3 * 1024, "{bytes}");
+    }
+
+    #[tokio::test]
+    async fn an_idle_link_holds_no_buffer() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let near = TcpStream::connect(address).await.expect("a connection");
+        let (mut far, _) = listener.accept().await.expect("a connection");
+        let status = Arc::<Status>::default();
+        let (mut inlet, mut outlet) = split(Socket::Tcp(near), 1 << 20, &status);
+        inlet.decoder = Decoder::of(Version::V311, 1 << 20);
+        let packets = b"\xc0\x00".repeat(10_000);
+        far.write_all(&packets).await.expect("written");
+        let mut count = 0;
+        while count < 10_000 {
+            inlet.fill().await.expect("bytes");
+            assert!(inlet.buffer.capacity() > 0);
+            while let Some(Incoming::PingReq) = inlet.packet().expect("a packet") {
+                count += 1;
+                outlet.send(&Outgoing::PubRel(Ack::ok(PacketId::MIN)), Version::V311);
+            }
+        }
+        assert_eq!(inlet.buffer.capacity(), 0);
+        while outlet.waiting() > 0 {
+            outlet.flush_some().await.expect("written");
+        }
+        assert!(outlet.buffer.capacity() <= IDLE_BUFFER_BYTES_MAX);
+        assert_eq!(outlet.stalled_since, None);
+    }
+}

@@ -18,6 +18,12 @@ pub const EXPIRES_SOON_DAYS: i64 = 14;
 /// last change, which no program can set.
 type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
 
+/// How the files looked when they were loaded, and when they were last looked at.
+struct Looks {
+    loaded: Stamp,
+    seen: Stamp,
+}
+
 #[derive(Debug)]
 pub(crate) struct Renewal {
     /// The listener, for the log.
@@ -96,21 +102,35 @@ impl Renewal {
 
     /// Looks after the files, for as long as it is polled.
     pub(crate) async fn watch(self: Arc<Self>) {
-        let mut loaded = self.first.clone();
-        let mut seen = loaded.clone();
+        let mut looks = Looks {
+            loaded: self.first.clone(),
+            seen: self.first.clone(),
+        };
         let mut warned = None;
         loop {
             self.warn_of_expiry(&mut warned);
             tokio::time::sleep(LOOK_INTERVAL).await;
-            let stamp = stamp(&self.tls);
-            if stamp != loaded && stamp == seen {
-                let this = Arc::clone(&self);
-                // Cancelled only when the broker stops.
-                let _ = tokio::task::spawn_blocking(move || this.load()).await;
-                loaded.clone_from(&stamp);
-            }
-            seen = stamp;
+            let this = Arc::clone(&self);
+            // A file system that hangs has a thread of its own to hold up.
+            let look = tokio::task::spawn_blocking(move || this.look(looks));
+            looks = match look.await {
+                Ok(looks) => looks,
+                // The broker stops.
+                Err(_) => return,
+            };
         }
+    }
+
+    fn look(&self, before: Looks) -> Looks {
+        let seen = stamp(&self.tls);
+        let settled = seen == before.seen;
+        let loaded = if settled && seen != before.loaded {
+            self.load();
+            seen.clone()
+        } else {
+            before.loaded
+        };
+        Looks { loaded, seen }
     }
 
     fn warn_of_expiry(&self, warned: &mut Option<i64>) {

@@ -1,6 +1,12 @@
 //! MQTT in WebSocket frames, with and without TLS below.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a file of tests and of what only they call"
+)]
+
 mod common;
+#[expect(dead_code, reason = "what TLS itself is tested with")]
 #[path = "common/tls.rs"]
 mod tls;
 

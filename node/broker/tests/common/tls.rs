@@ -1,5 +1,8 @@
 //! A private authority, what it signs, and clients that trust it.
 
+#![expect(clippy::unwrap_used, reason = "a test's set-up fails loudly")]
+#![expect(unreachable_pub, reason = "each test file has it as a module")]
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
