@@ -22,7 +22,7 @@ mod view;
 
 use clap::Parser;
 use cli::{Cli, Command};
-use config::Config;
+use config::{Config, Severity};
 use exit::Exit;
 use std::path::Path;
 use std::process::ExitCode;
@@ -63,6 +63,12 @@ fn check(path: &Path) -> Exit {
         Err(exit) => return exit,
     };
     let mut exit = Exit::Clean;
+    for remark in &config.remarks {
+        eprintln!("{remark}");
+        if remark.severity == Severity::Wrong {
+            exit = Exit::Usage;
+        }
+    }
     for model in &config.models.models {
         if let Err(error) = model.check() {
             eprintln!("{}: model `{}`: {error}", path.display(), model.name);

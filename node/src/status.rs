@@ -99,6 +99,9 @@ fn render(status: &Value) -> String {
             mqtt["connections"], mqtt["acknowledged_total"], mqtt["retained_topics"]
         ));
     }
+    for listener in entries(status, "/mqtt/listeners") {
+        lines.extend(certificate_line(&listener));
+    }
     for server in entries(status, "/opcua") {
         let why = because(&server["error"]);
         lines.push(format!(
@@ -150,6 +153,24 @@ fn render(status: &Value) -> String {
         }
     }
     lines.join("\n") + "\n"
+}
+
+/// Only what somebody has to see to.
+fn certificate_line(listener: &Value) -> Option<String> {
+    let certificate = &listener["certificate"];
+    let told = match (
+        certificate["error"].as_str(),
+        certificate["days_left"].as_i64(),
+    ) {
+        (Some(error), None) => format!("NO CERTIFICATE: {error}"),
+        (Some(error), Some(_)) => format!("NEW CERTIFICATE NOT IN USE: {error}"),
+        (None, Some(days)) if days < 0 => "certificate EXPIRED".to_owned(),
+        (None, Some(days)) if days < skerry_broker::EXPIRES_SOON_DAYS => {
+            format!("certificate expires in {days} days")
+        }
+        _ => return None,
+    };
+    Some(format!("             {}: {told}", word(&listener["name"])))
 }
 
 fn headline(status: &Value) -> String {
@@ -214,6 +235,15 @@ mod tests {
             "node": "vessel-7", "version": "0.1.0", "healthy": true, "ready": false,
             "uptime_seconds": 61,
             "parts": [{"name": "mqtt", "running": false, "last_error": "address in use"}],
+            "mqtt": {
+                "connections": 1, "acknowledged_total": 2, "retained_topics": 3,
+                "listeners": [
+                    {"name": "[::]:1883", "certificate": null},
+                    {"name": "[::]:8883", "certificate": {"error": "not PEM", "days_left": 40}},
+                    {"name": "[::]:8884", "certificate": {"error": null, "days_left": 13}},
+                    {"name": "[::]:8885", "certificate": {"error": null, "days_left": 14}},
+                ],
+            },
             "store": {
                 "storage": {"state": "storage_failed", "reason": "no space"},
                 "streams": [{"name": "telemetry", "head": 9, "bytes": 1024, "bytes_max": 4096}],
@@ -235,8 +265,14 @@ mod tests {
             "m: disabled (not a model)",
             "uplink   down (no route)",
             "telemetry: no topic",
+            "[::]:8883: NEW CERTIFICATE NOT IN USE: not PEM",
+            "[::]:8884: certificate expires in 13 days",
         ] {
             assert!(screen.contains(part), "{part} is not in\n{screen}");
         }
+        assert!(
+            !screen.contains("1883:") && !screen.contains("8885:"),
+            "{screen}"
+        );
     }
 }

@@ -35,13 +35,16 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
 ];
 
 /// Crates that are to be replaceable: one file per crate of ours may name each.
-const VENDORS: [&str; 15] = [
+const VENDORS: [&str; 20] = [
     "sled",
     "blake3",
     "chacha20poly1305",
     "lz4_flex",
     "zstd",
     "postcard",
+    "tokio_rustls",
+    "tokio_tungstenite",
+    "x509_parser",
     "krafka",
     "rdkafka",
     "opcua_client",

@@ -1,11 +1,12 @@
 //! Binding, accepting, and the tasks that all connections share.
 
+use crate::accept::Listeners;
 use crate::config::{Config, PACKET_BYTES_LIMIT};
 use crate::connection;
 use crate::dispatch;
 use crate::error::Error;
 use crate::ingest::Ingest;
-use crate::peer::Peer;
+use crate::listener::Address;
 use crate::qos2;
 use crate::registry::Registry;
 use crate::republish;
@@ -18,7 +19,6 @@ use skerry_store::Log;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -27,38 +27,34 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// After `accept` failed, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A broker that has its address, and does not accept yet.
+/// A broker that has its addresses, and does not accept yet.
 #[derive(Debug)]
 pub struct Broker {
     config: Config,
-    listener: TcpListener,
-    address: SocketAddr,
+    listeners: Listeners,
 }
 
 impl Broker {
-    /// Takes the address. Port 0 takes any free one; see [`Broker::local_addr`].
+    /// Takes the addresses. Port 0 takes any free one; see [`Broker::local_addr`]. A listener
+    /// whose certificate cannot be used is bound as well, and serves once it can.
     ///
     /// # Errors
     /// [`Error::Bind`] with the address and the system's reason.
     pub async fn bind(mut config: Config) -> Result<Self, Error> {
         config.packet_bytes_max = config.packet_bytes_max.min(PACKET_BYTES_LIMIT);
-        let failed = |source| Error::Bind {
-            address: config.listen,
-            source,
-        };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self {
-            config,
-            listener,
-            address,
-        })
+        let listeners = Listeners::bind(&config).await?;
+        Ok(Self { config, listeners })
     }
 
-    /// Where clients connect.
+    /// Where clients connect without TLS and WebSocket: the first such TCP listener.
     #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listeners.plain()
+    }
+
+    /// All addresses, in the order of the configuration.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.listeners.addresses()
     }
 
     /// Serves until `stop`, then settles what was taken: every publish that was read is
@@ -67,7 +63,7 @@ impl Broker {
     /// # Errors
     /// When the log has failed for good, or the fan-out stopped. Nothing else ends it.
     pub async fn run(
-        self,
+        mut self,
         log: Log,
         status: Arc<Status>,
         stop: CancellationToken,
@@ -78,7 +74,8 @@ impl Broker {
         *status
             .listening
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(self.address);
+            .unwrap_or_else(PoisonError::into_inner) = self.listeners.plain();
+        self.listeners.tell(&status);
 
         let mut background = JoinSet::new();
         for index in 0..ingest.streams.len() {
@@ -86,6 +83,7 @@ impl Broker {
         }
         background.spawn(expire(Arc::clone(&ingest)));
         background.spawn(sys::run(Arc::clone(&ingest)));
+        self.listeners.watch(&mut background);
         let mut writers = JoinSet::new();
         writers.spawn(record_gaps(Arc::clone(&ingest), stop.clone()));
         for stream in ingest.config.republish.clone() {
@@ -94,8 +92,8 @@ impl Broker {
         }
 
         let mut connections = JoinSet::new();
-        accept(&self.listener, &ingest, &mut connections, &stop).await;
-        drop(self.listener);
+        accept(&mut self.listeners, &ingest, &mut connections, &stop).await;
+        drop(self.listeners);
         while let Some(ended) = connections.join_next().await {
             report(ended);
         }
@@ -167,7 +165,7 @@ fn streams(config: &Config, log: &Log) -> Result<Streams, skerry_store::Error> {
 }
 
 async fn accept(
-    listener: &TcpListener,
+    listeners: &mut Listeners,
     ingest: &Arc<Ingest>,
     connections: &mut JoinSet<()>,
     stop: &CancellationToken,
@@ -176,16 +174,15 @@ async fn accept(
         tokio::select! {
             () = stop.cancelled() => return,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-            accepted = listener.accept() => match accepted {
+            accepted = listeners.accept() => match accepted {
                 Ok(_) if connections.len() >= ingest.config.connections_max => {
                     if ingest.status.connections_refused.up("connections_max") == 0 {
                         tracing::warn!("connections_max is reached; further clients are closed");
                     }
                 }
-                Ok((socket, address)) => {
-                    let peer = Peer { address: Some(address), certificate: None };
+                Ok(arrival) => {
                     let ingest = Arc::clone(ingest);
-                    connections.spawn(connection::serve(socket, peer, ingest, stop.clone()));
+                    connections.spawn(connection::serve(arrival, ingest, stop.clone()));
                 }
                 Err(error) => {
                     if ingest.status.connections_refused.up("accept") == 0 {

@@ -1,5 +1,6 @@
 //! What a broker is told, and the limits it sets itself.
 
+use crate::listener::Listener;
 use crate::topic::TopicFilter;
 use skerry_store::StreamName;
 use std::net::SocketAddr;
@@ -32,7 +33,8 @@ const _: () = assert!(2 * PACKET_BYTES_LIMIT + 256 * 1024 <= skerry_store::APPEN
 /// Everything a broker needs to know. Fields are public and all combinations work.
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub listen: SocketAddr,
+    /// Where clients connect; without any, nobody does.
+    pub listeners: Vec<Listener>,
     /// Largest packet accepted, its header included; announced to version 5 clients. Taken as
     /// [`PACKET_BYTES_LIMIT`] where it is more.
     pub packet_bytes_max: usize,
@@ -68,11 +70,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: no routes, everything into `default_stream`.
+    /// The defaults: plain TCP on `listen`, no routes, everything into `default_stream`.
     #[must_use]
-    pub const fn new(listen: SocketAddr, default_stream: StreamName) -> Self {
+    pub fn new(listen: SocketAddr, default_stream: StreamName) -> Self {
+        Self::on(vec![Listener::tcp(listen)], default_stream)
+    }
+
+    /// The same with other listeners.
+    #[must_use]
+    pub const fn on(listeners: Vec<Listener>, default_stream: StreamName) -> Self {
         Self {
-            listen,
+            listeners,
             packet_bytes_max: 256 * 1024,
             connections_max: 1000,
             routes: Vec::new(),

@@ -20,6 +20,7 @@ mod publishing;
 mod saving;
 mod subscribing;
 
+use crate::accept::Arrival;
 use crate::access::Access;
 use crate::backlog::{Backlog, Shelf};
 use crate::codec::{Disconnect, Incoming, Outgoing, PacketId, SubscribeOptions, reason};
@@ -27,8 +28,7 @@ use crate::config::OUTBOX_BYTES_MAX;
 use crate::end::End;
 use crate::handshake::Agreed;
 use crate::ingest::Ingest;
-use crate::link::{self, Inlet, Outlet};
-use crate::peer::Peer;
+use crate::link::{Inlet, Outlet};
 use crate::registry::Seat;
 use crate::session::{Session, Step};
 use crate::shared::Group;
@@ -47,20 +47,16 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Serves one client from its first byte to its last commit.
-pub(crate) async fn serve(
-    socket: TcpStream,
-    peer: Peer,
-    ingest: Arc<Ingest>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(arrival: Arrival, ingest: Arc<Ingest>, stop: CancellationToken) {
     let status = Arc::clone(&ingest.status);
-    let (inlet, outlet) = link::split(socket, ingest.config.packet_bytes_max, &status);
     status.connections.up();
     status.connections_total.up();
     status.connections_most.raise(status.connections.get());
-    if let Some(mut connection) = establish::establish(inlet, outlet, peer, ingest, &stop).await {
+    // Boxed: what beginning and end take is not held by a connection that idles in between.
+    let established = Box::pin(establish::establish(arrival, ingest, &stop)).await;
+    if let Some(mut connection) = established {
         let end = connection.talk(&stop).await;
-        connection.part(end).await;
+        Box::pin(connection.part(end)).await;
     }
     status.connections.down();
 }
@@ -137,7 +133,7 @@ impl Connection {
                 self.settle(settled);
             }
             read = self.inlet.fill(), if reading => {
-                if !matches!(read, Ok(true)) {
+                if !read.map_err(|error| End::of_read(&error))? {
                     return Err(End::PeerClosed);
                 }
                 self.heard = Instant::now();

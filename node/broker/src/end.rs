@@ -1,6 +1,7 @@
 //! Why a connection ends, and what follows from it.
 
 use crate::codec::{Malformed, reason};
+use std::io;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -9,6 +10,8 @@ pub(crate) enum End {
         with_will: bool,
     },
     PeerClosed,
+    /// What carries MQTT was misused: a WebSocket text frame, a record that is not TLS.
+    Transport,
     Malformed(Malformed),
     /// One and a half times the keep-alive without a packet.
     Silent,
@@ -23,11 +26,19 @@ pub(crate) enum End {
 }
 
 impl End {
+    pub(crate) fn of_read(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Transport,
+            _ => Self::PeerClosed,
+        }
+    }
+
     /// The word it is counted under.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Bye { .. } => "disconnect",
             Self::PeerClosed => "peer_closed",
+            Self::Transport => "transport",
             Self::Malformed(_) => "malformed",
             Self::Silent => "keep_alive",
             Self::WriteStalled => "write_timeout",
@@ -41,7 +52,7 @@ impl End {
     /// The reason code of the DISCONNECT that a version 5 client gets.
     pub(crate) const fn reason(self) -> Option<u8> {
         match self {
-            Self::Bye { .. } | Self::PeerClosed | Self::WriteStalled => None,
+            Self::Bye { .. } | Self::PeerClosed | Self::Transport | Self::WriteStalled => None,
             Self::Malformed(malformed) => Some(malformed.reason()),
             Self::Silent => Some(reason::KEEP_ALIVE_TIMEOUT),
             Self::TakenOver => Some(reason::TAKEN_OVER),

@@ -1,12 +1,12 @@
 //! What ends a broker. Faults of one connection end that connection and are counted instead.
 
-use std::net::SocketAddr;
+use crate::listener::Address;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot listen for MQTT on {address}: {source}; is another broker running there?")]
     Bind {
-        address: SocketAddr,
+        address: Address,
         source: std::io::Error,
     },
     /// The log failed for good; the process has to restart into recovery.

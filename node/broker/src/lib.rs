@@ -1,7 +1,12 @@
 //! The MQTT broker whose acknowledgement means *on disk*.
 //!
 //! # Contract
-//! - MQTT 3.1.1 and 5.0 on one port, QoS 0, 1 and 2 in both directions.
+//! - MQTT 3.1.1 and 5.0 on every listener, QoS 0, 1 and 2 in both directions. A listener is a TCP
+//!   port or a Unix socket, with TLS 1.3 and 1.2, WebSocket, or both around MQTT.
+//! - New certificate files are in use within seconds, and connections go on; files that cannot be
+//!   used are told of, and the ones before stay.
+//! - A connection's handshakes hold up nobody else, count as a connection, and have to end, CONNECT
+//!   included, within `connect_timeout`.
 //! - PUBACK and PUBREC are sent only after the group commit of the record returned; subscribers
 //!   get a message after that too, in the order of the log.
 //! - A QoS 2 publish of a lasting session is in the log once, across `kill -9` as well.
@@ -20,7 +25,9 @@
 //!
 //! # Parts
 //! ```text
-//! broker      bind, accept, shared tasks          codec         bytes ↔ packets
+//! accept      listeners, a connection's way in    broker        what all connections share
+//! listener, socket, unix, tls, websocket          certificate, renewal, throttle
+//! link        a connection's bytes                codec         bytes ↔ packets
 //! connection  one task per client, all its I/O    session       the protocol, pure
 //! handshake   CONNECT → what was agreed, pure     outbound      outbound QoS, pure
 //! uncommitted appends under way, in order         qos2          inbound QoS 2 ids
@@ -31,14 +38,16 @@
 //! saved       sessions in the catalog             retained      retained messages
 //! sys         `$SYS`, as mosquitto has it          gaps          refused QoS 0 → gap records
 //! streams     how far each is dispatched          backlog, budget, delivery, interest,
-//!                                                 republish, link, access, peer
+//!                                                 republish, access, peer
 //! ```
 
+mod accept;
 mod access;
 mod backlog;
 mod broker;
 mod budget;
 mod catch_up;
+mod certificate;
 mod codec;
 mod config;
 mod connection;
@@ -51,6 +60,7 @@ mod handshake;
 mod ingest;
 mod interest;
 mod link;
+mod listener;
 mod mailbox;
 mod message;
 mod outbound;
@@ -58,20 +68,30 @@ mod peer;
 mod qos2;
 mod record;
 mod registry;
+mod renewal;
 mod republish;
 mod retained;
 mod saved;
 mod session;
 mod shared;
+mod socket;
 mod status;
 mod streams;
 mod subscriptions;
 mod sys;
+mod throttle;
+mod tls;
 mod topic;
 mod uncommitted;
+mod unix;
+mod websocket;
 
 pub use broker::{Broker, run};
+pub use certificate::Validity;
 pub use config::{Config, PACKET_BYTES_LIMIT};
 pub use error::Error;
-pub use status::{Snapshot, Status};
+pub use listener::{Address, Listener, UnixSocket, WebSocket};
+pub use renewal::EXPIRES_SOON_DAYS;
+pub use status::{CertificateSnapshot, ListenerSnapshot, Snapshot, Status};
+pub use tls::{ClientCertificates, Setting, Tls, TlsError};
 pub use topic::{FilterError, TopicFilter};

@@ -1,11 +1,12 @@
 //! Counters that `skerry status`, `/metrics` and tests read.
 
+use crate::certificate::Validity;
 use crate::codec::Qos;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A counter, or a gauge where it can also go down.
 #[derive(Debug, Default)]
@@ -64,10 +65,99 @@ impl Reasons {
     }
 }
 
+/// One listener's share.
+#[derive(Debug)]
+pub(crate) struct ListenerStatus {
+    name: String,
+    transport: &'static str,
+    pub(crate) connections_total: Count,
+    pub(crate) refused: Reasons,
+    certificate: Option<Arc<CertificateStatus>>,
+}
+
+/// [`ListenerStatus`] at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListenerSnapshot {
+    /// Its address, or its path.
+    pub name: String,
+    pub transport: &'static str,
+    pub connections_total: u64,
+    /// Connections that did not come as far as a CONNECT, by reason.
+    pub refused_total: BTreeMap<&'static str, u64>,
+    /// Of a listener with TLS.
+    pub certificate: Option<CertificateSnapshot>,
+}
+
+/// The certificate in use, and what is wrong with the files that were to replace it.
+#[derive(Debug, Default)]
+pub(crate) struct CertificateStatus(Mutex<(Option<Validity>, Option<String>)>);
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CertificateSnapshot {
+    /// Negative once it has expired; `None` where no file could be used since the start.
+    pub days_left: Option<i64>,
+    /// The newest files are in use.
+    pub current: bool,
+    /// Why they are not.
+    pub error: Option<String>,
+}
+
+impl ListenerStatus {
+    pub(crate) fn new(name: String, transport: &'static str) -> Self {
+        Self {
+            name,
+            transport,
+            connections_total: Count::default(),
+            refused: Reasons::default(),
+            certificate: None,
+        }
+    }
+
+    pub(crate) fn with_certificate(&mut self) -> Arc<CertificateStatus> {
+        Arc::clone(self.certificate.get_or_insert_default())
+    }
+
+    fn snapshot(&self) -> ListenerSnapshot {
+        ListenerSnapshot {
+            name: self.name.clone(),
+            transport: self.transport,
+            connections_total: self.connections_total.get(),
+            refused_total: self.refused.get(),
+            certificate: self.certificate.as_ref().map(|it| it.snapshot()),
+        }
+    }
+}
+
+impl CertificateStatus {
+    pub(crate) fn good(&self, validity: Validity) {
+        *self.lock() = (Some(validity), None);
+    }
+
+    /// False if this was the trouble already.
+    pub(crate) fn bad(&self, error: &str) -> bool {
+        let before = self.lock().1.replace(error.to_owned());
+        before.as_deref() != Some(error)
+    }
+
+    fn snapshot(&self) -> CertificateSnapshot {
+        let (validity, error) = self.lock().clone();
+        CertificateSnapshot {
+            days_left: validity.map(Validity::days_left_now),
+            current: error.is_none(),
+            error,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Option<Validity>, Option<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What the broker has done so far. Shared with whoever wants to look; reading never blocks it.
 #[derive(Debug, Default)]
 pub struct Status {
     pub(crate) listening: Mutex<Option<SocketAddr>>,
+    pub(crate) listeners: Mutex<Vec<Arc<ListenerStatus>>>,
     pub(crate) connections: Count,
     pub(crate) connections_total: Count,
     pub(crate) connections_refused: Reasons,
@@ -105,8 +195,10 @@ pub struct Status {
 /// [`Status`] at one moment. `_total` only ever grows; the others are gauges.
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {
-    /// Where clients connect; `None` until the broker runs.
+    /// Where clients connect without TLS and WebSocket; `None` until the broker runs.
     pub listening: Option<SocketAddr>,
+    /// Every way in; none until the broker runs.
+    pub listeners: Vec<ListenerSnapshot>,
     pub connections: u64,
     pub connections_total: u64,
     pub connections_refused_total: BTreeMap<&'static str, u64>,
@@ -166,6 +258,13 @@ impl Status {
                 .listening
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
+            listeners: self
+                .listeners
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .map(|listener| listener.snapshot())
+                .collect(),
             connections: self.connections.get(),
             connections_total: self.connections_total.get(),
             connections_refused_total: self.connections_refused.get(),

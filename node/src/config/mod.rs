@@ -2,6 +2,7 @@
 //! reported at once with its line and key.
 
 mod encryption;
+mod listeners;
 mod models;
 mod opcua;
 mod reader;
@@ -9,7 +10,7 @@ mod streams;
 mod units;
 mod uplink;
 
-use reader::{Report, Source, Table};
+use reader::{Remark, Report, Source, Table};
 use skerry_bridge::uplink as kafka;
 use skerry_store::StreamName;
 use std::collections::BTreeSet;
@@ -18,11 +19,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use streams::Streams;
 
+pub use reader::Severity;
 pub use streams::NODE_EVENTS;
 
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/skerry";
 pub const HTTP_LISTEN_DEFAULT: &str = "127.0.0.1:9810";
-const MQTT_LISTEN_DEFAULT: &str = "0.0.0.0:1883";
 
 const MIB: u64 = 1024 * 1024;
 const QUOTA_LEAST: u64 = 16 * MIB;
@@ -41,6 +42,8 @@ pub struct Config {
     pub opcua: Vec<skerry_bridge::opcua::Config>,
     pub models: skerry_inference::Config,
     pub uplink: Option<skerry_bridge::uplink::Config>,
+    /// What `skerry check` tells besides.
+    pub remarks: Vec<Remark>,
 }
 
 /// Why there is no configuration.
@@ -91,7 +94,12 @@ impl Config {
             lines.push(format!("  key      the log is encrypted with {key}"));
         }
         if let Some(mqtt) = &self.mqtt {
-            lines.push(format!("  mqtt     listens on {}", mqtt.listen));
+            let listeners = mqtt.listeners.iter().map(|it| match it.transport() {
+                "tcp" => it.address.to_string(),
+                transport => format!("{} ({transport})", it.address),
+            });
+            let listeners: Vec<_> = listeners.collect();
+            lines.push(format!("  mqtt     listens on {}", listeners.join(", ")));
         }
         for server in &self.opcua {
             lines.push(format!(
@@ -123,7 +131,10 @@ impl Config {
     fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         let source = Source::new(path, text);
-        let config = source.read(|root| read_root(root, base));
+        let mut config = source.read(|root| read_root(root, base));
+        if let Some(config) = &mut config {
+            config.remarks = source.take_remarks();
+        }
         match (config, source.into_report()) {
             (Some(config), None) => Ok(config),
             (_, report) => Err(report.expect("a missing value is always noted").into()),
@@ -152,7 +163,7 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         &streams,
         opcua.as_deref().unwrap_or(&[]),
     );
-    let mqtt = read_mqtt(root, &streams, models.as_ref());
+    let mqtt = read_mqtt(root, base, &streams, models.as_ref());
     let uplink = match &kafka {
         // Read even where the node has no valid name yet, for the sake of its own problems.
         Some(table) => {
@@ -180,6 +191,7 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         opcua,
         models,
         uplink,
+        remarks: Vec::new(),
     })
 }
 
@@ -281,11 +293,12 @@ fn check_reserves(root: &Table<'_>, store: &skerry_store::Options, streams: &Str
 
 fn read_mqtt(
     root: &Table<'_>,
+    base: &Path,
     streams: &Streams,
     models: Option<&skerry_inference::Config>,
 ) -> Option<skerry_broker::Config> {
     let table = root.table("mqtt")?;
-    let listen = table.optional("listen", units::listen);
+    let listeners = listeners::read(&table, base);
     let packet_bytes = table.optional("packet_bytes_max", units::bytes(1024..=PACKET_BYTES_MOST));
     let connections = table.optional("connections_max", units::count(1..=100_000));
     let republish = table
@@ -294,8 +307,7 @@ fn read_mqtt(
         })
         .unwrap_or_else(|| models.map(outputs_of).unwrap_or_default());
     table.finish();
-    let listen = listen.or_else(|| MQTT_LISTEN_DEFAULT.parse().ok())?;
-    let mut config = skerry_broker::Config::new(listen, streams.default_stream());
+    let mut config = skerry_broker::Config::on(listeners, streams.default_stream());
     config.routes = streams.routes().to_vec();
     config.memory = streams.memory().to_vec();
     config.immediate = streams.immediate().to_vec();

@@ -22,12 +22,29 @@ pub struct Problem {
     pub message: String,
 }
 
+/// Something that a config file leads to, right as it is itself: told by `skerry check`, and no
+/// reason not to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    pub severity: Severity,
+    path: PathBuf,
+    problem: Problem,
+}
+
+/// Whether a check that finds it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Wrong,
+    Warning,
+}
+
 /// The file's name and the problems found in it so far.
 #[derive(Debug)]
 pub struct Source<'t> {
     path: PathBuf,
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
+    remarks: RefCell<Vec<Remark>>,
 }
 
 impl<'t> Source<'t> {
@@ -36,6 +53,7 @@ impl<'t> Source<'t> {
             path: path.to_owned(),
             text,
             problems: RefCell::default(),
+            remarks: RefCell::default(),
         }
     }
 
@@ -60,17 +78,27 @@ impl<'t> Source<'t> {
     }
 
     pub fn note(&self, at: &Range<usize>, key: &str, message: impl Into<String>) {
+        let problem = self.problem(at, key, message.into());
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// The remarks so far, which are taken.
+    pub fn take_remarks(&self) -> Vec<Remark> {
+        self.remarks.take()
+    }
+
+    fn problem(&self, at: &Range<usize>, key: &str, message: String) -> Problem {
         let end = at.start.min(self.text.len());
         let line = self.text.as_bytes()[..end]
             .iter()
             .filter(|byte| **byte == b'\n')
             .count()
             + 1;
-        self.problems.borrow_mut().push(Problem {
+        Problem {
             line,
             key: key.to_owned(),
-            message: message.into(),
-        });
+            message,
+        }
     }
 
     /// The problems in the order of their lines, each as `file:line: key: message`.
@@ -95,15 +123,31 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.problems {
-            write!(f, "{}:{}: ", self.path.display(), problem.line)?;
-            if !problem.key.is_empty() {
-                write!(f, "{}: ", problem.key)?;
-            }
-            writeln!(f, "{}", problem.message)?;
+            writeln!(f, "{}:{problem}", self.path.display())?;
         }
         let count = self.problems.len();
         let noun = if count == 1 { "problem" } else { "problems" };
         write!(f, "{count} {noun} in {}", self.path.display())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.line)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.severity {
+            Severity::Wrong => "",
+            Severity::Warning => "warning: ",
+        };
+        write!(f, "{kind}{}:{}", self.path.display(), self.problem)
     }
 }
 
@@ -181,6 +225,16 @@ impl<'s> Table<'s> {
     pub fn problem(&self, key: &str, message: impl Into<String>) {
         let at = self.ask(key).map_or(self.span.clone(), |(span, _)| span);
         self.source.note(&at, &self.key(key), message);
+    }
+
+    /// Like [`Table::problem`], for what the file itself is not to blame for.
+    pub fn remark(&self, key: &str, severity: Severity, message: impl Into<String>) {
+        let at = self.ask(key).map_or(self.span.clone(), |(span, _)| span);
+        self.source.remarks.borrow_mut().push(Remark {
+            severity,
+            path: self.source.path.clone(),
+            problem: self.source.problem(&at, &self.key(key), message.into()),
+        });
     }
 
     /// Notes every key that nobody asked for. Called once all have been.

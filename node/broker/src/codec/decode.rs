@@ -12,6 +12,10 @@ use super::{
 use crate::topic;
 use bytes::{Buf, BytesMut};
 
+/// The first byte of every TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
+const HTTP_GET: u8 = b'G';
+
 /// Cuts packets off the front of a receive buffer. Knows the version once CONNECT was read.
 #[derive(Debug)]
 pub(crate) struct Decoder {
@@ -63,6 +67,9 @@ impl Decoder {
     fn check_first_byte(&self, first: u8) -> Result<(), Malformed> {
         let (kind, flags) = (first >> 4, first & 0x0F);
         match (self.version, kind) {
+            // No CONNECT begins so, and whoever set up the client should be told.
+            (None, _) if first == TLS_HANDSHAKE => return Err(Malformed::Tls),
+            (None, _) if first == HTTP_GET => return Err(Malformed::Http),
             (None, 1) => {}
             (None, _) => return Err(Malformed::NotConnect),
             (Some(_), 1) => return Err(Malformed::SecondConnect),

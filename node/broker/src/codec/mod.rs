@@ -227,6 +227,10 @@ pub(crate) enum Malformed {
     Property,
     #[error("the first packet is not CONNECT")]
     NotConnect,
+    #[error("this is TLS, and the listener speaks MQTT without it")]
+    Tls,
+    #[error("this is HTTP, and the listener speaks MQTT without WebSocket")]
+    Http,
     #[error("a second CONNECT")]
     SecondConnect,
     #[error("the protocol name is not MQTT")]
@@ -260,6 +264,8 @@ impl Malformed {
             Self::PacketId => "packet_id",
             Self::Property => "property",
             Self::NotConnect => "not_connect",
+            Self::Tls => "tls_on_plain_port",
+            Self::Http => "http_on_mqtt_port",
             Self::SecondConnect => "second_connect",
             Self::ProtocolName => "protocol_name",
             Self::ProtocolLevel(_) => "protocol_level",
@@ -281,6 +287,8 @@ impl Malformed {
             Self::ReceiveMaximum => reason::RECEIVE_MAXIMUM,
             Self::Property
             | Self::NotConnect
+            | Self::Tls
+            | Self::Http
             | Self::SecondConnect
             | Self::NoFilter
             | Self::Auth

@@ -3,42 +3,75 @@
 use super::catching_up::CatchingUp;
 use super::saving::Saving;
 use super::{Connection, FAREWELL};
+use crate::accept::Arrival;
 use crate::access::Access;
 use crate::backlog::{Backlog, OwedRetained};
 use crate::codec::{Incoming, Malformed};
+use crate::end::End;
 use crate::handshake::{self, Agreed, Refused};
 use crate::ingest::Ingest;
-use crate::link::{Inlet, Outlet};
+use crate::link::{self, Inlet};
 use crate::outbound::Outbound;
-use crate::peer::Peer;
 use crate::qos2;
 use crate::registry::Seat;
 use crate::session::Session;
 use crate::uncommitted::Uncommitted;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// Reads CONNECT and answers it; `None` if it did not come to a session.
+/// Takes the connection through its transport's handshakes, reads CONNECT and answers it; `None`
+/// if it did not come to a session.
 pub(super) async fn establish(
-    mut inlet: Inlet,
-    mut outlet: Outlet,
-    _peer: Peer,
+    arrival: Arrival,
     ingest: Arc<Ingest>,
     stop: &CancellationToken,
 ) -> Option<Connection> {
     let status = &ingest.status;
     let patience = ingest.config.connect_timeout;
+    // For all of it: each step on its own could be drawn out.
+    let deadline = Instant::now() + patience;
+    let (address, entrance) = (arrival.address, Arc::clone(&arrival.entrance));
+    let opening = timeout_at(deadline, arrival.open(ingest.config.packet_bytes_max));
+    let opened = tokio::select! {
+        () = stop.cancelled() => return None,
+        opened = opening => opened,
+    };
+    let (socket, _peer) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(unopened)) => {
+            status.connections_refused.up(unopened.reason);
+            entrance.turned_away(address, unopened.reason, &unopened.detail);
+            return None;
+        }
+        Err(_) => {
+            status.connections_refused.up("handshake_timeout");
+            let detail = "its TLS or WebSocket handshake took too long";
+            entrance.turned_away(address, "handshake_timeout", &detail);
+            return None;
+        }
+    };
+    let (mut inlet, mut outlet) = link::split(socket, ingest.config.packet_bytes_max, status);
     let first = tokio::select! {
         () = stop.cancelled() => return None,
-        first = timeout(patience, first_packet(&mut inlet)) => first,
+        first = timeout_at(deadline, first_packet(&mut inlet)) => first,
     };
     let connect = match first {
-        Ok(Ok(Some(Incoming::Connect(connect)))) => *connect,
-        Ok(Ok(_)) => return None,
-        Ok(Err(malformed)) => {
+        Ok(Ok(Incoming::Connect(connect))) => *connect,
+        // The decoder lets nothing else be the first.
+        Ok(Ok(_) | Err(NoPacket::Closed)) => return None,
+        Ok(Err(NoPacket::Transport(error))) => {
+            let end = End::Transport.word();
+            status.closed.up(end);
+            entrance.turned_away(address, end, &error);
+            outlet.finish(FAREWELL).await;
+            return None;
+        }
+        Ok(Err(NoPacket::Malformed(malformed))) => {
             status.malformed.up(malformed.word());
+            entrance.turned_away(address, malformed.word(), &malformed);
             if let Some((answer, version)) = handshake::answer_to_malformed(malformed) {
                 outlet.send(&answer, version);
                 outlet.finish(FAREWELL).await;
@@ -47,6 +80,7 @@ pub(super) async fn establish(
         }
         Err(_) => {
             status.connections_refused.up("connect_timeout");
+            entrance.turned_away(address, "connect_timeout", &"it sent no CONNECT in time");
             return None;
         }
     };
@@ -109,13 +143,25 @@ pub(super) async fn establish(
     }
 }
 
-async fn first_packet(inlet: &mut Inlet) -> Result<Option<Incoming>, Malformed> {
+/// Why there is no first packet.
+enum NoPacket {
+    Closed,
+    Malformed(Malformed),
+    /// What carries MQTT was misused.
+    Transport(io::Error),
+}
+
+async fn first_packet(inlet: &mut Inlet) -> Result<Incoming, NoPacket> {
     loop {
-        if let Some(packet) = inlet.packet()? {
-            return Ok(Some(packet));
+        if let Some(packet) = inlet.packet().map_err(NoPacket::Malformed)? {
+            return Ok(packet);
         }
-        if !inlet.fill().await.unwrap_or(false) {
-            return Ok(None);
+        match inlet.fill().await {
+            Ok(true) => {}
+            Err(error) if End::of_read(&error) == End::Transport => {
+                return Err(NoPacket::Transport(error));
+            }
+            Ok(false) | Err(_) => return Err(NoPacket::Closed),
         }
     }
 }

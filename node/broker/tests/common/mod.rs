@@ -4,7 +4,7 @@
 #![expect(dead_code, unreachable_pub, reason = "each test file uses its share")]
 
 use bytes::{BufMut, BytesMut};
-use skerry_broker::{Broker, Config, Error, Snapshot, Status};
+use skerry_broker::{Address, Broker, Config, Error, Snapshot, Status};
 use skerry_store::{
     Disk, Fault, Kind, Log, Offset, Operation, Options, Record, StreamName, StreamOptions,
 };
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -67,7 +67,10 @@ pub struct Node {
     directory: Arc<TempDir>,
     pub gate: Arc<Gate>,
     pub log: Log,
+    /// Its first plain TCP listener.
     pub address: SocketAddr,
+    /// All of its listeners.
+    pub addresses: Vec<Address>,
     status: Arc<Status>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), Error>>,
@@ -113,7 +116,8 @@ impl Node {
         let mut config = Config::new(([127, 0, 0, 1], 0).into(), stream("default"));
         tweak(&mut config);
         let broker = Broker::bind(config).await.unwrap();
-        let address = broker.local_addr();
+        let address = broker.local_addr().expect("a plain listener");
+        let addresses = broker.addresses().cloned().collect();
         let (status, stop) = (Arc::<Status>::default(), CancellationToken::new());
         let running = tokio::spawn(broker.run(log.clone(), Arc::clone(&status), stop.clone()));
         Self {
@@ -121,6 +125,7 @@ impl Node {
             gate,
             log,
             address,
+            addresses,
             status,
             stop,
             running,
@@ -154,6 +159,22 @@ impl Node {
 
     pub fn status(&self) -> Snapshot {
         self.status.snapshot()
+    }
+
+    /// The TCP address of its `index`th listener.
+    pub fn tcp(&self, index: usize) -> SocketAddr {
+        match &self.addresses[index] {
+            Address::Tcp(address) => *address,
+            Address::Unix(socket) => panic!("{socket:?}"),
+        }
+    }
+
+    /// Waits until its `index`th listener has turned so many away for this reason.
+    pub async fn until_turned_away(&self, index: usize, reason: &str, count: u64) {
+        self.until(reason, |status| {
+            status.listeners[index].refused_total.get(reason) == Some(&count)
+        })
+        .await;
     }
 
     /// Every record of a stream.
@@ -265,9 +286,14 @@ impl<'a> Hello<'a> {
     }
 }
 
+/// Any transport, once its handshakes are done.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
 /// A client that sends what it is told and hides nothing of what it gets.
 pub struct Client {
-    socket: TcpStream,
+    socket: Box<dyn Duplex>,
     level: u8,
 }
 
@@ -292,11 +318,9 @@ impl Client {
 
     /// The client and its CONNACK.
     pub async fn try_connect(address: SocketAddr, hello: &Hello<'_>) -> (Self, Vec<u8>) {
-        let mut client = Self {
-            socket: TcpStream::connect(address).await.unwrap(),
-            level: hello.level,
-        };
-        client.socket.set_nodelay(true).unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut client = Self::over(socket, hello.level);
         client.send(&hello.bytes()).await;
         let connack = client.packet().await.expect("CONNACK");
         assert_eq!(connack[0], 0x20, "{connack:x?}");
@@ -304,15 +328,27 @@ impl Client {
     }
 
     pub async fn raw(node: &Node, level: u8) -> Self {
-        Self {
-            socket: TcpStream::connect(node.address).await.unwrap(),
-            level,
-        }
+        Self::over(TcpStream::connect(node.address).await.unwrap(), level)
+    }
+
+    pub fn over(socket: impl Duplex + 'static, level: u8) -> Self {
+        let socket = Box::new(socket);
+        Self { socket, level }
+    }
+
+    /// CONNECT over a transport of any kind.
+    pub async fn greet(socket: impl Duplex + 'static, hello: &Hello<'_>) -> Self {
+        let mut client = Self::over(socket, hello.level);
+        client.send(&hello.bytes()).await;
+        let connack = client.packet().await.expect("CONNACK");
+        assert_eq!((connack[0], connack[3]), (0x20, 0), "{connack:x?}");
+        client
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
         // A peer that closed meanwhile shows when reading.
         let _ = self.socket.write_all(bytes).await;
+        let _ = self.socket.flush().await;
     }
 
     pub fn publish_bytes(
