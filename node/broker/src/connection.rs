@@ -37,7 +37,6 @@ use catching_up::CatchingUp;
 use saving::Saving;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
