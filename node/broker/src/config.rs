@@ -3,6 +3,7 @@
 use crate::topic::TopicFilter;
 use skerry_store::StreamName;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 /// Publishes of one connection that wait for their commit. Also the Receive Maximum announced to
@@ -44,6 +45,9 @@ pub struct Config {
     pub default_stream: StreamName,
     /// Derived streams that are published locally as `skerry/<stream>/<source>`.
     pub republish: Vec<StreamName>,
+    /// Longest keep-alive in seconds: a version 5 client that asks for a longer one, or for none,
+    /// is told to use this. 3.1.1 has no way to tell, so there the client's own holds.
+    pub keep_alive_max: Option<NonZeroU16>,
     /// A client that sent no CONNECT by then is closed.
     pub connect_timeout: Duration,
     /// A client that took no byte for this long while bytes were waiting is closed.
@@ -73,6 +77,7 @@ impl Config {
             routes: Vec::new(),
             default_stream,
             republish: Vec::new(),
+            keep_alive_max: None,
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(20),
             refused_hold: Duration::from_secs(5),

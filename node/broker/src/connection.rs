@@ -30,7 +30,7 @@ use crate::peer::Peer;
 use crate::qos2;
 use crate::registry::Seat;
 use crate::session::{Session, Step};
-use crate::topic::TopicFilter;
+use crate::topic::{self, TopicFilter};
 use crate::uncommitted::{Owed, Uncommitted};
 use skerry_store::StreamName;
 use std::sync::Arc;
@@ -43,7 +43,6 @@ use tokio_util::sync::CancellationToken;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The alarm of a connection that has nothing to fear.
 const IDLE: Duration = Duration::from_secs(3600);
-const SHARED_PREFIX: &str = "$share/";
 /// SUBACK failure in 3.1.1.
 const FAILURE_V311: u8 = 0x80;
 
@@ -202,6 +201,10 @@ impl Connection {
                 self.publish(publish);
                 self.uncommitted.advance().await;
             }
+            Step::Refuse(publish) => {
+                let stream = self.ingest.config.stream_of(&publish.topic).clone();
+                self.refuse(&stream, publish.qos, publish.id, Refusal::PayloadFormat);
+            }
             Step::Forget(id) => {
                 self.forget(id);
                 self.uncommitted.advance().await;
@@ -329,7 +332,7 @@ impl Connection {
         } = subscribe;
         let mut codes = Vec::with_capacity(filters.len());
         for (text, options) in filters {
-            let checked = if text.starts_with(SHARED_PREFIX) {
+            let checked = if topic::shared(&text).is_some() {
                 Err(reason::SHARED_UNSUPPORTED)
             } else if self.seat.subscriptions() >= SUBSCRIPTIONS_MAX {
                 Err(reason::QUOTA_EXCEEDED)
@@ -379,10 +382,9 @@ impl Connection {
 
     fn leave(&mut self, disconnect: Disconnect) -> End {
         if let Some(seconds) = disconnect.session_expiry_secs {
-            // A session that was to end with its connection cannot be made to last (3.14.2.2.2).
-            if self.agreed.is_lasting() {
-                let asked = Duration::from_secs(seconds.into());
-                self.agreed.session_expiry = asked.min(self.ingest.config.session_expiry_max);
+            let longest = self.ingest.config.session_expiry_max;
+            if let Err(malformed) = self.agreed.change_expiry(seconds, longest) {
+                return End::Malformed(malformed);
             }
         }
         End::Bye {
@@ -421,7 +423,8 @@ impl Connection {
             return;
         }
         if let Some(reason) = end.reason() {
-            outlet.send(&Outgoing::Disconnect { reason }, agreed.version);
+            let why = end.why();
+            outlet.send(&Outgoing::Disconnect { reason, why }, agreed.version);
         }
         outlet.finish(FAREWELL).await;
         // Closing with unread bytes would reset the connection under our last words.

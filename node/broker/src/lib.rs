@@ -1,7 +1,9 @@
 //! The MQTT broker whose acknowledgement means *on disk*.
 //!
 //! # Contract
-//! - MQTT 3.1.1 and 5.0 on one TCP port, QoS 0, 1 and 2 in both directions.
+//! - MQTT 3.1.1 (with it 3.1) and 5.0 on one TCP port, QoS 0, 1 and 2 in both directions.
+//! - Strict where the standard is: what is malformed ends its connection, and version 5 clients
+//!   are told the reason in a code and, where they want it and it fits, in words.
 //! - PUBACK and PUBREC are sent only after the group commit of the record returned; subscribers
 //!   get a message after that too, in commit order per publisher.
 //! - A QoS 2 publish of a lasting session is in the log once, across `kill -9` as well.
@@ -11,12 +13,13 @@
 //! - Retained messages survive a restart. Only an empty payload *with* the retain flag clears one.
 //! - A slow subscriber loses live messages, counted and logged, and slows nobody else down. The
 //!   log keeps what it lost.
-//! - Clients cannot publish to `skerry/#` (derived streams appear there) nor `$SYS/#`.
+//! - Clients cannot publish to `skerry/#` (derived streams appear there), nor to `$SYS/#`,
+//!   `$CONTROL/#` and `$share/#`. A payload that says it is text and is not UTF-8 is refused (0x99).
 //!
 //! # What it is not, yet
 //! Sessions live in memory: subscriptions and unacknowledged deliveries survive a reconnect, not a
 //! restart (CONNACK then says so). No users, no TLS, no shared subscriptions (announced and
-//! refused), no will delay (a will is published at once), no outbound topic aliases.
+//! refused), no will delay (it is read, and a will is published at once).
 //!
 //! # Parts
 //! ```text
@@ -27,9 +30,11 @@
 //! ingest      publish → append → subscribers      retained    retained messages
 //! registry    seats and absent sessions           subscriptions, mailbox, backlog
 //! fanout      rumqttd's router (only there)       republish, gaps
+//! aliases     topic aliases towards a client      fuzzing (tests only)
 //! ```
 
 mod access;
+mod aliases;
 mod backlog;
 mod broker;
 mod codec;
@@ -38,6 +43,8 @@ mod connection;
 mod end;
 mod error;
 mod fanout;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gaps;
 mod handshake;
 mod ingest;

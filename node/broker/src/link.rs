@@ -1,7 +1,8 @@
 //! One TCP connection with its two buffers. Both directions are safe to cancel in a `select!`.
 
+use crate::aliases::Aliases;
 use crate::codec::{
-    Decoder, Incoming, Malformed, Outgoing, PublishView, Version, encode, encode_publish,
+    Decoder, Incoming, Malformed, Outgoing, PublishView, Terms, Version, encode, encode_publish,
 };
 use crate::status::Status;
 use bytes::BytesMut;
@@ -28,6 +29,8 @@ pub(crate) struct Inlet {
 pub(crate) struct Outlet {
     socket: OwnedWriteHalf,
     buffer: BytesMut,
+    terms: Terms,
+    aliases: Aliases,
     /// Since when bytes wait without any being taken.
     pub stalled_since: Option<Instant>,
     status: Arc<Status>,
@@ -51,6 +54,8 @@ pub(crate) fn split(
     let outlet = Outlet {
         socket: write,
         buffer: BytesMut::new(),
+        terms: Terms::default(),
+        aliases: Aliases::default(),
         stalled_since: None,
         status: Arc::clone(status),
     };
@@ -61,6 +66,11 @@ impl Inlet {
     /// The next whole packet that was already read.
     pub(crate) fn packet(&mut self) -> Result<Option<Incoming>, Malformed> {
         self.decoder.next(&mut self.buffer)
+    }
+
+    /// What the client speaks, once it said so.
+    pub(crate) const fn version(&self) -> Option<Version> {
+        self.decoder.version()
     }
 
     /// Reads some bytes; false at the end of the stream.
@@ -87,12 +97,20 @@ impl Inlet {
 }
 
 impl Outlet {
-    pub(crate) fn send(&mut self, packet: &Outgoing, version: Version) {
-        encode(packet, version, &mut self.buffer);
-        self.mark();
+    /// What the client takes, from its CONNECT.
+    pub(crate) fn agree(&mut self, terms: Terms, topic_alias_maximum: u16) {
+        self.terms = terms;
+        self.aliases = Aliases::new(topic_alias_maximum);
     }
 
-    /// Queues a PUBLISH unless it would be larger than `bytes_max`.
+    /// Queues a packet unless it would be larger than the client takes.
+    pub(crate) fn send(&mut self, packet: &Outgoing, version: Version) -> bool {
+        let fits = encode(packet, version, self.terms, &mut self.buffer);
+        self.mark();
+        fits
+    }
+
+    /// Queues a PUBLISH unless it would be larger than `bytes_max`. The topic alias is chosen here.
     pub(crate) fn publish(
         &mut self,
         publish: &PublishView<'_>,
@@ -100,10 +118,13 @@ impl Outlet {
         bytes_max: usize,
     ) -> bool {
         let before = self.buffer.len();
-        encode_publish(publish, version, &mut self.buffer);
+        let alias = self.aliases.of(publish.topic);
+        let publish = PublishView { alias, ..*publish };
+        encode_publish(&publish, version, &mut self.buffer);
         let fits = self.buffer.len() - before <= bytes_max;
         if !fits {
             self.buffer.truncate(before);
+            alias.inspect(|alias| self.aliases.take_back(*alias));
         }
         self.mark();
         fits

@@ -28,6 +28,14 @@ pub(crate) enum Stage {
     Released,
 }
 
+/// What a client has to send next for a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owed {
+    PubAck,
+    PubRec,
+    PubComp,
+}
+
 /// What PUBREC asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
@@ -74,6 +82,15 @@ impl Outbound {
     /// The delivery never went out; its id is free again.
     pub(crate) fn cancel(&mut self, id: PacketId) {
         self.in_flight.remove(&id);
+    }
+
+    /// The packet that the client owes for a delivery, if there is one of this id.
+    pub(crate) fn owed(&self, id: PacketId) -> Option<Owed> {
+        Some(match &self.in_flight.get(&id)?.stage {
+            Stage::Sent(delivery) if delivery.qos == Qos::AtLeastOnce => Owed::PubAck,
+            Stage::Sent(_) => Owed::PubRec,
+            Stage::Released => Owed::PubComp,
+        })
     }
 
     /// PUBACK, in any order; false if nothing was waiting for it.

@@ -7,6 +7,7 @@
 use crate::codec::{Publish, PublishProperties, Qos};
 use crate::ingest::{Ingest, OWN_PREFIX};
 use crate::message::Message;
+use crate::topic;
 use skerry_store::{Append, Batch, Change, Class, Error, Kind, Offset, Reader, Record, StreamName};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -123,9 +124,13 @@ fn message(stream: &StreamName, record: Record) -> Message {
     Message::new(publish, record.ingest_time, 0)
 }
 
-/// Sources are free text; a topic may contain neither wildcards nor NUL.
+/// Sources are free text; a topic contains neither wildcards nor control characters.
 fn topic(stream: &StreamName, source: &str) -> String {
-    let source = source.replace(['+', '#', '\0'], "_");
+    let is_fine = |c: char| topic::is_name_character(c) && !matches!(c, '+' | '#');
+    let source: String = source
+        .chars()
+        .map(|c| if is_fine(c) { c } else { '_' })
+        .collect();
     format!("{OWN_PREFIX}{}/{source}", stream.as_str())
 }
 
@@ -140,6 +145,6 @@ mod tests {
             topic(&stream, "bearing/pump1"),
             "skerry/alerts/bearing/pump1"
         );
-        assert!(crate::topic::is_name(&topic(&stream, "a+b#c\0")));
+        assert_eq!(topic(&stream, "a+b#c\0d\n"), "skerry/alerts/a_b_c_d_");
     }
 }

@@ -77,6 +77,7 @@ impl Connection {
             qos: delivery.qos,
             retain: delivery.retain,
             topic: &message.topic,
+            alias: None,
             id,
             payload: &message.payload,
             properties: &message.properties,

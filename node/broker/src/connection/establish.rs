@@ -36,7 +36,9 @@ pub(super) async fn establish(
         Ok(Ok(_)) => return None,
         Ok(Err(malformed)) => {
             status.malformed.up(malformed.word());
-            if let Some((answer, version)) = handshake::answer_to_malformed(malformed) {
+            if let Some((answer, version)) =
+                handshake::answer_to_malformed(malformed, inlet.version())
+            {
                 outlet.send(&answer, version);
                 outlet.finish(FAREWELL).await;
             }
@@ -58,7 +60,12 @@ pub(super) async fn establish(
     };
     match joined {
         Ok((agreed, seat, session, session_present)) => {
-            outlet.send(&agreed.connack(session_present, &ingest.config), version);
+            outlet.agree(agreed.terms(), agreed.topic_alias_maximum);
+            if !outlet.send(&agreed.connack(session_present, &ingest.config), version) {
+                // It takes not even this answer.
+                status.connections_refused.up("packet_size");
+                return None;
+            }
             let backlog = Backlog::resend(session.outbound.resend());
             Some(Connection {
                 ingest,
