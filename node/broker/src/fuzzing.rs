@@ -311,22 +311,52 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use proptest::prelude::*;
+    use std::path::{Path, PathBuf};
+
+    fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let seeds = std::fs::read_dir(corpus.join(target)).expect("a folder of seeds");
+        let mut paths: Vec<_> = seeds.map(|seed| seed.expect("a seed").path()).collect();
+        paths.sort();
+        let read = |path: PathBuf| (path.clone(), std::fs::read(path).expect("readable"));
+        paths.into_iter().map(read).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// A fuzzer's work in small, where there is no fuzzer.
+        #[test]
+        fn damaged_seeds_keep_the_promises(
+            pick: prop::sample::Index,
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            insert in prop::collection::vec(any::<u8>(), 0..6),
+        ) {
+            for (target, run) in TARGETS {
+                let seeds = seeds(target);
+                let (_, mut input) = pick.get(&seeds).clone();
+                let at = damage[0].0.index(input.len());
+                input.splice(at..at, insert.iter().copied());
+                for (place, byte) in &damage {
+                    let place = place.index(input.len());
+                    input[place] = *byte;
+                }
+                run(&input);
+            }
+        }
+    }
 
     /// What once broke a promise, and all else that was worth keeping, in `fuzz/corpus`.
     #[test]
     fn every_seed_keeps_the_promises() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         for (target, run) in TARGETS {
-            let seeds = std::fs::read_dir(corpus.join(target)).expect("a folder of seeds");
-            let mut count = 0;
-            for seed in seeds {
-                let path = seed.expect("a seed").path();
+            let seeds = seeds(target);
+            assert!(!seeds.is_empty(), "no seeds for {target}");
+            for (path, seed) in seeds {
                 println!("{}", path.display());
-                run(&std::fs::read(path).expect("readable"));
-                count += 1;
+                run(&seed);
             }
-            assert!(count > 0, "no seeds for {target}");
         }
         let folders = std::fs::read_dir(corpus).expect("a folder");
         let folders: BTreeSet<_> = folders

@@ -124,7 +124,9 @@ impl Outlet {
         let fits = self.buffer.len() - before <= bytes_max;
         if !fits {
             self.buffer.truncate(before);
-            alias.inspect(|alias| self.aliases.take_back(*alias));
+            if let Some(alias) = alias {
+                self.aliases.take_back(alias);
+            }
         }
         self.mark();
         fits

@@ -169,9 +169,9 @@ async fn old_versions_are_served_or_told() {
     let node = Node::start().await;
     let accepted = b"\x20\x02\0\0".to_vec();
     for first in [0x10, 0x14] {
-        // 3.1 has no rule for the flags of CONNECT.
+        // 3.1 has no rule for the flags of its header, nor for the reserved one.
         let mut old = Client::raw(&node, 4).await;
-        old.send(&packet(first, b"\0\x06MQIsdp\x03\x02\0\x0a\0\x01p"))
+        old.send(&packet(first, b"\0\x06MQIsdp\x03\x03\0\x0a\0\x01p"))
             .await;
         assert_eq!(old.packet().await, Some(accepted.clone()));
         assert_eq!(old.subscribe("a/#", 1).await, 1);

@@ -76,7 +76,7 @@ impl Decoder {
             (Some(_), _) => return Err(Malformed::PacketType),
         }
         let expected = match kind {
-            // 3.1 has no rule for the flags of CONNECT, so they are looked at when the version is known.
+            // 3.1 has no rule for the flags of CONNECT: they are looked at with the version.
             1 | 3 => return Ok(()),
             6 | 8 | 10 => 0b0010,
             _ => 0,
@@ -129,15 +129,12 @@ impl Decoder {
         if first & 0x0F != 0 && !is_3_1 {
             return Err(Malformed::ReservedBits);
         }
-        Ok(Connect {
-            must_name_itself: is_3_1,
-            ..connect(wire, version)?
-        })
+        connect(wire, version, is_3_1)
     }
 }
 
 /// CONNECT (3.1) from its flags on.
-fn connect(wire: &mut Wire, version: Version) -> Result<Connect, Malformed> {
+fn connect(wire: &mut Wire, version: Version, is_3_1: bool) -> Result<Connect, Malformed> {
     const RESERVED: u8 = 0x01;
     const CLEAN: u8 = 0x02;
     const WILL: u8 = 0x04;
@@ -150,7 +147,8 @@ fn connect(wire: &mut Wire, version: Version) -> Result<Connect, Malformed> {
     let will_bits_without_will = flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0;
     let password_without_user =
         version == Version::V311 && flags & PASSWORD != 0 && flags & USER == 0;
-    if flags & RESERVED != 0 || will_bits_without_will || password_without_user {
+    let is_reserved_bit_set = flags & RESERVED != 0 && !is_3_1;
+    if is_reserved_bit_set || will_bits_without_will || password_without_user {
         return Err(Malformed::ReservedBits);
     }
     let keep_alive_secs = wire.u16()?;
@@ -193,7 +191,7 @@ fn connect(wire: &mut Wire, version: Version) -> Result<Connect, Malformed> {
     Ok(Connect {
         version,
         client_id,
-        must_name_itself: false,
+        must_name_itself: is_3_1,
         clean: flags & CLEAN != 0,
         keep_alive_secs,
         will,
