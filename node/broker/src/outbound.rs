@@ -31,9 +31,12 @@ pub(crate) enum Stage {
 /// What a client has to send next for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owed {
-    PubAck,
-    PubRec,
-    PubComp,
+    /// PUBACK.
+    Acknowledgement,
+    /// PUBREC.
+    Receipt,
+    /// PUBCOMP.
+    Completion,
 }
 
 /// What PUBREC asks for.
@@ -87,9 +90,9 @@ impl Outbound {
     /// The packet that the client owes for a delivery, if there is one of this id.
     pub(crate) fn owed(&self, id: PacketId) -> Option<Owed> {
         Some(match &self.in_flight.get(&id)?.stage {
-            Stage::Sent(delivery) if delivery.qos == Qos::AtLeastOnce => Owed::PubAck,
-            Stage::Sent(_) => Owed::PubRec,
-            Stage::Released => Owed::PubComp,
+            Stage::Sent(delivery) if delivery.qos == Qos::AtLeastOnce => Owed::Acknowledgement,
+            Stage::Sent(_) => Owed::Receipt,
+            Stage::Released => Owed::Completion,
         })
     }
 

@@ -61,12 +61,12 @@ impl Session {
         Ok(match packet {
             Incoming::Publish(publish) => self.publish(publish)?,
             Incoming::PubAck(ack) => {
-                self.check_turn(ack.id, &[Owed::PubAck])?;
+                self.check_turn(ack.id, &[Owed::Acknowledgement])?;
                 self.outbound.acknowledged(ack.id);
                 Step::Nothing
             }
             Incoming::PubRec(ack) => {
-                self.check_turn(ack.id, &[Owed::PubRec, Owed::PubComp])?;
+                self.check_turn(ack.id, &[Owed::Receipt, Owed::Completion])?;
                 match self.outbound.received(ack.id, ack.reason) {
                     Received::Refused => Step::Nothing,
                     Received::Unknown if ack.reason >= 0x80 => Step::Nothing,
@@ -78,7 +78,7 @@ impl Session {
             }
             Incoming::PubRel(ack) => self.release(ack.id),
             Incoming::PubComp(ack) => {
-                self.check_turn(ack.id, &[Owed::PubComp])?;
+                self.check_turn(ack.id, &[Owed::Completion])?;
                 self.outbound.completed(ack.id);
                 Step::Nothing
             }

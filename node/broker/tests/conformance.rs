@@ -31,7 +31,7 @@ fn reason_of(packet: &[u8]) -> (u8, Option<String>) {
         Some(length) if *length > 0 => {
             let properties = &packet[properties_at + 1..][..usize::from(*length)];
             assert_eq!(properties[0], REASON_STRING, "{packet:x?}");
-            Some(String::from_utf8(properties[3..].to_vec()).unwrap())
+            Some(String::from_utf8(properties[3..].to_vec()).expect("UTF-8"))
         }
         _ => None,
     };
