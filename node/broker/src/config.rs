@@ -4,6 +4,7 @@ use crate::listener::Listener;
 use crate::topic::TopicFilter;
 use skerry_store::StreamName;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 /// Publishes of one connection that wait for their commit. Also the Receive Maximum announced to
@@ -51,6 +52,9 @@ pub struct Config {
     pub immediate: Vec<StreamName>,
     /// Derived streams that are published locally as `skerry/<stream>/<source>`.
     pub republish: Vec<StreamName>,
+    /// Longest keep-alive in seconds: a version 5 client that asks for a longer one, or for none,
+    /// is told to use this. 3.1.1 has no way to tell, so there the client's own holds.
+    pub keep_alive_max: Option<NonZeroU16>,
     /// A client that sent no CONNECT by then is closed.
     pub connect_timeout: Duration,
     /// A client that took no byte for this long while bytes were waiting is closed.
@@ -88,6 +92,7 @@ impl Config {
             memory: Vec::new(),
             immediate: Vec::new(),
             republish: Vec::new(),
+            keep_alive_max: None,
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(20),
             refused_hold: Duration::from_secs(5),

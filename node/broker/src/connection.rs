@@ -27,7 +27,7 @@ use crate::codec::{Disconnect, Incoming, Outgoing, PacketId, SubscribeOptions, r
 use crate::config::OUTBOX_BYTES_MAX;
 use crate::end::End;
 use crate::handshake::Agreed;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Refusal};
 use crate::link::{Inlet, Outlet};
 use crate::registry::Seat;
 use crate::session::{Session, Step};
@@ -235,6 +235,10 @@ impl Connection {
             }
             Step::Send(packet) => self.send(&packet),
             Step::Ingest(publish) => self.publish(publish),
+            Step::Refuse(publish) => {
+                let stream = self.ingest.config.stream_of(&publish.topic).clone();
+                self.refuse(&stream, publish.qos, publish.id, Refusal::PayloadFormat);
+            }
             Step::Forget(id) => self.forget(id),
             Step::Subscribe(subscribe) => self.subscribe(subscribe),
             Step::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
@@ -281,10 +285,9 @@ impl Connection {
 
     fn leave(&mut self, disconnect: Disconnect) -> End {
         if let Some(seconds) = disconnect.session_expiry_secs {
-            // A session that was to end with its connection cannot be made to last (3.14.2.2.2).
-            if self.agreed.is_lasting() {
-                let asked = Duration::from_secs(seconds.into());
-                self.agreed.session_expiry = asked.min(self.ingest.config.session_expiry_max);
+            let longest = self.ingest.config.session_expiry_max;
+            if let Err(malformed) = self.agreed.change_expiry(seconds, longest) {
+                return End::Malformed(malformed);
             }
         }
         End::Bye {

@@ -62,6 +62,14 @@ impl End {
         }
     }
 
+    /// More than the reason code says.
+    pub(crate) fn why(self) -> Option<String> {
+        match self {
+            Self::Malformed(malformed) => Some(malformed.to_string()),
+            _ => None,
+        }
+    }
+
     /// A will says "the device is gone". A node that stops does not know that, and would say it
     /// of every device at once.
     pub(crate) const fn publishes_will(self) -> bool {

@@ -1,7 +1,10 @@
 //! CONNECT → who this is and what was agreed, or the refusal to send. Pure.
 
-use crate::codec::{ConnAckProperties, Connect, Malformed, Outgoing, Publish, Version, reason};
+use crate::codec::{
+    ConnAckProperties, Connect, Malformed, Outgoing, Publish, Terms, Version, reason,
+};
 use crate::config::{Config, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX, TOPIC_ALIAS_MAX, UNCOMMITTED_MAX};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 /// Return codes of a 3.1.1 CONNACK (3.2.2.3).
@@ -21,15 +24,20 @@ pub(crate) struct Agreed {
     pub clean: bool,
     /// How long the session outlives its connection; zero ends it with the connection.
     pub session_expiry: Duration,
-    /// Silence after which the client counts as gone: one and a half times its keep-alive.
+    /// Silence after which the client counts as gone: one and a half times the keep-alive.
     pub silence_max: Option<Duration>,
+    /// The keep-alive that holds instead of the one the client asked for.
+    server_keep_alive_secs: Option<u16>,
     pub will: Option<Publish>,
-    /// How long the will waits for the client to come back.
+    /// How long the will waits for its client to come back.
     pub will_delay: Duration,
     /// Unacknowledged deliveries the client takes.
     pub in_flight_max: u16,
     /// Largest packet the client takes.
     pub packet_bytes_max: usize,
+    /// Topic aliases the client takes.
+    pub topic_alias_maximum: u16,
+    wants_reasons: bool,
     requested_expiry_secs: u32,
 }
 
@@ -71,18 +79,30 @@ impl Refused {
     }
 }
 
-/// The answer to bytes that are no CONNECT, where one is due: to a version this node does not
-/// speak, in the words of the version closest to it.
-pub(crate) fn answer_to_malformed(malformed: Malformed) -> Option<(Outgoing, Version)> {
-    let (code, version) = match malformed {
-        Malformed::ProtocolLevel(0..=4) => (code::LEVEL, Version::V311),
-        Malformed::ProtocolLevel(_) => (reason::UNSUPPORTED_VERSION, Version::V5),
-        _ => return None,
+/// The answer to bytes that are no CONNECT, where one is due: in version 5, or to a version this
+/// node does not speak, in the words of the version closest to it. Another broker that bridges to
+/// this one sets the level's highest bit, and takes the answer of 3.1.1 as a hint not to.
+pub(crate) fn answer_to_malformed(
+    malformed: Malformed,
+    version: Option<Version>,
+) -> Option<(Outgoing, Version)> {
+    let (code, version) = match (malformed, version) {
+        (Malformed::ProtocolLevel(0..=4 | 0x80..), _) => (code::LEVEL, Version::V311),
+        (Malformed::ProtocolLevel(_), _) => (reason::UNSUPPORTED_VERSION, Version::V5),
+        (_, Some(Version::V5)) => (malformed.reason(), Version::V5),
+        (_, Some(Version::V311) | None) => return None,
+    };
+    let why = match malformed {
+        Malformed::ProtocolLevel(_) => None,
+        _ => Some(malformed.to_string()),
     };
     let refusal = Outgoing::ConnAck {
         session_present: false,
         code,
-        properties: Box::default(),
+        properties: Box::new(ConnAckProperties {
+            reason_string: why,
+            ..ConnAckProperties::default()
+        }),
     };
     Some((refusal, version))
 }
@@ -97,6 +117,7 @@ pub(crate) fn agree(
     let Connect {
         version,
         client_id,
+        must_name_itself,
         clean,
         keep_alive_secs,
         will,
@@ -110,7 +131,7 @@ pub(crate) fn agree(
         return Err(Refused::WillNotAllowed);
     }
     let assigned = client_id.is_empty();
-    if assigned && version == Version::V311 && !clean {
+    if assigned && version == Version::V311 && (must_name_itself || !clean) {
         return Err(Refused::ClientId);
     }
     let requested_expiry_secs = match version {
@@ -130,6 +151,12 @@ pub(crate) fn agree(
     let packet_bytes_max = properties.packet_bytes_max.map_or(usize::MAX, |bytes| {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     });
+    let keep_alive_max = config.keep_alive_max.map_or(0, NonZeroU16::get);
+    // Zero is "for ever", in the client's wish as in our limit.
+    let is_longer = keep_alive_max > 0 && !(1..=keep_alive_max).contains(&keep_alive_secs);
+    // A 3.1.1 client cannot be told, so its own holds.
+    let server_keep_alive_secs = (is_longer && version == Version::V5).then_some(keep_alive_max);
+    let keep_alive_secs = server_keep_alive_secs.unwrap_or(keep_alive_secs);
     let keep_alive = Duration::from_secs(keep_alive_secs.into());
     Ok(Agreed {
         version,
@@ -138,10 +165,13 @@ pub(crate) fn agree(
         clean,
         session_expiry: requested_expiry.min(config.session_expiry_max),
         silence_max: (keep_alive_secs > 0).then(|| keep_alive + keep_alive / 2),
+        server_keep_alive_secs,
         will,
         will_delay: Duration::from_secs(will_delay_secs.into()),
         in_flight_max,
         packet_bytes_max,
+        topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+        wants_reasons: properties.wants_reasons.unwrap_or(true),
         requested_expiry_secs,
     })
 }
@@ -152,6 +182,23 @@ impl Agreed {
         !self.session_expiry.is_zero()
     }
 
+    /// What the client takes.
+    pub(crate) const fn terms(&self) -> Terms {
+        Terms {
+            packet_bytes_max: self.packet_bytes_max,
+            wants_reasons: self.wants_reasons,
+        }
+    }
+
+    /// DISCONNECT may shorten or lengthen a session's life, but not begin one (3.14.2.2.2).
+    pub(crate) fn change_expiry(&mut self, secs: u32, longest: Duration) -> Result<(), Malformed> {
+        if secs > 0 && self.requested_expiry_secs == 0 {
+            return Err(Malformed::SessionExpiry);
+        }
+        self.session_expiry = Duration::from_secs(secs.into()).min(longest);
+        Ok(())
+    }
+
     /// The accepting CONNACK. It announces what differs from the standard's defaults.
     pub(crate) fn connack(&self, session_present: bool, config: &Config) -> Outgoing {
         let granted_secs = u32::try_from(self.session_expiry.as_secs()).unwrap_or(u32::MAX);
@@ -160,6 +207,7 @@ impl Agreed {
                 .then_some(granted_secs),
             receive_maximum: Some(UNCOMMITTED_MAX),
             packet_bytes_max: u32::try_from(config.packet_bytes_max).ok(),
+            server_keep_alive_secs: self.server_keep_alive_secs,
             assigned_client_id: self.assigned.then(|| self.client_id.clone()),
             topic_alias_maximum: TOPIC_ALIAS_MAX,
             reason_string: None,
@@ -187,6 +235,7 @@ mod tests {
         Connect {
             version,
             client_id: client_id.into(),
+            must_name_itself: false,
             clean,
             keep_alive_secs: 10,
             will: None,
@@ -207,6 +256,11 @@ mod tests {
             try_agree(connect(Version::V311, "", false)),
             Err(Refused::ClientId)
         );
+        let old = Connect {
+            must_name_itself: true,
+            ..connect(Version::V311, "", true)
+        };
+        assert_eq!(try_agree(old), Err(Refused::ClientId), "3.1");
         let agreed = try_agree(connect(Version::V5, "", false)).expect("version 5");
         match agreed.connack(false, &config()) {
             Outgoing::ConnAck { properties, .. } => {
@@ -225,6 +279,69 @@ mod tests {
             ..connect(Version::V311, "a", true)
         };
         assert_eq!(try_agree(quiet).expect("fine").silence_max, None);
+    }
+
+    #[test]
+    fn a_keep_alive_that_is_too_long_is_shortened_where_the_client_can_be_told() {
+        let mut config = config();
+        config.keep_alive_max = NonZeroU16::new(60);
+        for (version, asked, told, silence_secs) in [
+            (Version::V5, 120, Some(60), Some(90)),
+            (Version::V5, 0, Some(60), Some(90)),
+            (Version::V5, 60, None, Some(90)),
+            (Version::V5, 10, None, Some(15)),
+            (Version::V311, 120, None, Some(180)),
+            (Version::V311, 0, None, None),
+        ] {
+            let asking = Connect {
+                keep_alive_secs: asked,
+                ..connect(version, "a", true)
+            };
+            let agreed = agree(asking, &config, |_| true, String::new).expect("fine");
+            assert_eq!(agreed.silence_max, silence_secs.map(Duration::from_secs));
+            match agreed.connack(false, &config) {
+                Outgoing::ConnAck { properties, .. } => {
+                    assert_eq!(
+                        properties.server_keep_alive_secs, told,
+                        "{version:?} {asked}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_will_and_a_client_ask_for_is_carried() {
+        let mut asking = connect(Version::V5, "a", true);
+        asking.will_delay_secs = 7;
+        asking.properties.topic_alias_maximum = Some(3);
+        asking.properties.wants_reasons = Some(false);
+        asking.properties.packet_bytes_max = Some(100);
+        let agreed = try_agree(asking).expect("fine");
+        assert_eq!(agreed.will_delay, Duration::from_secs(7));
+        assert_eq!(agreed.topic_alias_maximum, 3);
+        let terms = Terms {
+            packet_bytes_max: 100,
+            wants_reasons: false,
+        };
+        assert_eq!(agreed.terms(), terms);
+    }
+
+    #[test]
+    fn disconnect_changes_the_expiry_of_lasting_sessions_only() {
+        let longest = config().session_expiry_max;
+        let mut lasting = connect(Version::V5, "a", true);
+        lasting.properties.session_expiry_secs = Some(5);
+        let mut lasting = try_agree(lasting).expect("fine");
+        assert_eq!(lasting.change_expiry(u32::MAX, longest), Ok(()));
+        assert_eq!(lasting.session_expiry, longest);
+        assert_eq!(lasting.change_expiry(0, longest), Ok(()));
+        assert!(!lasting.is_lasting());
+        let mut ending = try_agree(connect(Version::V5, "a", true)).expect("fine");
+        assert_eq!(ending.change_expiry(0, longest), Ok(()));
+        let refused = Err(Malformed::SessionExpiry);
+        assert_eq!(ending.change_expiry(1, longest), refused);
     }
 
     #[test]

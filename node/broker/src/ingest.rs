@@ -25,6 +25,9 @@ pub(crate) const OWN_PREFIX: &str = "skerry/";
 const NOTE_BYTES: usize = 1024 * 1024;
 /// Sessions that read the log at the same time: each holds a frame or two.
 const READERS_MAX: usize = 4;
+/// Topics under these mean something to brokers, or nothing at all: nobody can subscribe to a
+/// topic that starts with `$share/`.
+const BROKER_PREFIXES: [&str; 3] = ["$SYS/", "$share/", "$CONTROL/"];
 
 /// What connections, wills and the dispatchers share.
 pub(crate) struct Ingest {
@@ -55,6 +58,8 @@ pub(crate) enum Refusal {
     Fatal,
     /// Clients may not publish there.
     NotAllowed,
+    /// The payload is not the text that it says it is.
+    PayloadFormat,
 }
 
 impl Refusal {
@@ -65,6 +70,7 @@ impl Refusal {
             Self::Rejected => "rejected",
             Self::Fatal => "fatal",
             Self::NotAllowed => "not_allowed",
+            Self::PayloadFormat => "payload_format",
         }
     }
 
@@ -73,6 +79,7 @@ impl Refusal {
         match self {
             Self::Full => reason::QUOTA_EXCEEDED,
             Self::NotAllowed => reason::NOT_AUTHORIZED,
+            Self::PayloadFormat => reason::PAYLOAD_FORMAT_INVALID,
             Self::Storage | Self::Rejected | Self::Fatal => reason::IMPLEMENTATION_SPECIFIC,
         }
     }
@@ -111,8 +118,8 @@ impl Ingest {
 
     /// Whether a client may publish to `topic`.
     pub(crate) fn check(&self, topic: &str) -> Result<(), Refusal> {
-        let own = topic.starts_with(OWN_PREFIX) || topic.starts_with(SYS_PREFIX);
-        if own {
+        let is_reserved = |prefix: &&str| topic.starts_with(*prefix);
+        if [OWN_PREFIX].iter().chain(&BROKER_PREFIXES).any(is_reserved) {
             Err(Refusal::NotAllowed)
         } else {
             Ok(())

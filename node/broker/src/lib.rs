@@ -1,12 +1,14 @@
 //! The MQTT broker whose acknowledgement means *on disk*.
 //!
 //! # Contract
-//! - MQTT 3.1.1 and 5.0 on every listener, QoS 0, 1 and 2 in both directions. A listener is a TCP
+//! - MQTT 3.1.1 (with it 3.1) and 5.0 on every listener, QoS 0, 1 and 2 in both directions. A listener is a TCP
 //!   port or a Unix socket, with TLS 1.3 and 1.2, WebSocket, or both around MQTT.
 //! - New certificate files are in use within seconds, and connections go on; files that cannot be
 //!   used are told of, and the ones before stay.
 //! - A connection's handshakes hold up nobody else, count as a connection, and have to end, CONNECT
 //!   included, within `connect_timeout`.
+//! - Strict where the standard is: what is malformed ends its connection, and version 5 clients
+//!   are told the reason in a code and, where they want it and it fits, in words.
 //! - PUBACK and PUBREC are sent only after the group commit of the record returned; subscribers
 //!   get a message after that too, in the order of the log.
 //! - A QoS 2 publish of a lasting session is in the log once, across `kill -9` as well.
@@ -21,7 +23,8 @@
 //! - Retained messages survive a restart. Only an empty payload *with* the retain flag clears one.
 //! - A slow subscriber slows nobody down and takes no memory: it reads the log when it can. Of QoS
 //!   0 it loses what it does not take, counted and logged.
-//! - Clients cannot publish to `skerry/#` (derived streams appear there) nor `$SYS/#`.
+//! - Clients cannot publish to `skerry/#` (derived streams appear there), nor to `$SYS/#`,
+//!   `$CONTROL/#` and `$share/#`. A payload that says it is text and is not UTF-8 is refused (0x99).
 //!
 //! # Parts
 //! ```text
@@ -38,11 +41,12 @@
 //! saved       sessions in the catalog             retained      retained messages
 //! sys         `$SYS`, as mosquitto has it          gaps          refused QoS 0 → gap records
 //! streams     how far each is dispatched          backlog, budget, delivery, interest,
-//!                                                 republish, access, peer
+//! aliases     topic aliases towards a client      republish, access, peer, fuzzing (tests only)
 //! ```
 
 mod accept;
 mod access;
+mod aliases;
 mod backlog;
 mod broker;
 mod budget;
@@ -55,6 +59,8 @@ mod delivery;
 mod dispatch;
 mod end;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gaps;
 mod handshake;
 mod ingest;

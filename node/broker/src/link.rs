@@ -1,8 +1,9 @@
 //! One connection's bytes with their two buffers. Both directions are safe to cancel in a
 //! `select!`, and neither holds a buffer while it is idle.
 
+use crate::aliases::Aliases;
 use crate::codec::{
-    Decoder, Incoming, Malformed, Outgoing, PublishView, Version, encode, encode_publish,
+    Decoder, Incoming, Malformed, Outgoing, PublishView, Terms, Version, encode, encode_publish,
 };
 use crate::socket::{ReadEnd, Socket, WriteEnd};
 use crate::status::Status;
@@ -37,6 +38,8 @@ pub(crate) struct Outlet {
     buffer: BytesMut,
     /// A layer was given bytes and may still have some.
     unflushed: bool,
+    terms: Terms,
+    aliases: Aliases,
     /// Since when bytes wait without any being taken.
     pub stalled_since: Option<Instant>,
     status: Arc<Status>,
@@ -58,6 +61,8 @@ pub(crate) fn split(
         socket: write,
         buffer: BytesMut::new(),
         unflushed: false,
+        terms: Terms::default(),
+        aliases: Aliases::default(),
         stalled_since: None,
         status: Arc::clone(status),
     };
@@ -73,6 +78,11 @@ impl Inlet {
             self.buffer = BytesMut::new();
         }
         Ok(packet)
+    }
+
+    /// What the client speaks, once it said so.
+    pub(crate) const fn version(&self) -> Option<Version> {
+        self.decoder.version()
     }
 
     /// Reads some bytes; false at the end of the stream.
@@ -107,13 +117,21 @@ impl Inlet {
 }
 
 impl Outlet {
-    pub(crate) fn send(&mut self, packet: &Outgoing, version: Version) {
-        encode(packet, version, &mut self.buffer);
-        self.status.packets_out.up();
-        self.mark();
+    /// What the client takes, from its CONNECT.
+    pub(crate) fn agree(&mut self, terms: Terms, topic_alias_maximum: u16) {
+        self.terms = terms;
+        self.aliases = Aliases::new(topic_alias_maximum);
     }
 
-    /// Queues a PUBLISH unless it would be larger than `bytes_max`.
+    /// Queues a packet unless it would be larger than the client takes.
+    pub(crate) fn send(&mut self, packet: &Outgoing, version: Version) -> bool {
+        let fits = encode(packet, version, self.terms, &mut self.buffer);
+        self.status.packets_out.add(usize::from(fits));
+        self.mark();
+        fits
+    }
+
+    /// Queues a PUBLISH unless it would be larger than `bytes_max`. The topic alias is chosen here.
     pub(crate) fn publish(
         &mut self,
         publish: &PublishView<'_>,
@@ -121,10 +139,15 @@ impl Outlet {
         bytes_max: usize,
     ) -> bool {
         let before = self.buffer.len();
-        encode_publish(publish, version, &mut self.buffer);
+        let alias = self.aliases.of(publish.topic);
+        let publish = PublishView { alias, ..*publish };
+        encode_publish(&publish, version, &mut self.buffer);
         let fits = self.buffer.len() - before <= bytes_max;
         if !fits {
             self.buffer.truncate(before);
+            if let Some(alias) = alias {
+                self.aliases.take_back(alias);
+            }
         }
         self.mark();
         fits

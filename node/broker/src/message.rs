@@ -66,6 +66,7 @@ impl Message {
             qos: self.qos,
             retain: self.retain,
             topic: &self.topic,
+            alias: None,
             id: (self.qos != Qos::AtMostOnce).then_some(PacketId::MIN),
             payload: &self.payload,
             properties: &self.properties,

@@ -61,6 +61,15 @@ impl Named {
             group.settled(*place);
         }
     }
+/// What a client has to send next for a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owed {
+    /// PUBACK.
+    Acknowledgement,
+    /// PUBREC.
+    Receipt,
+    /// PUBCOMP.
+    Completion,
 }
 
 /// What PUBREC asks for.
@@ -148,6 +157,16 @@ impl Outbound {
         if let Some(held) = self.in_flight.remove(&id) {
             held.named.settle();
         }
+    }
+
+    /// The packet that the client owes for a delivery, if there is one of this id.
+    pub(crate) fn owed(&self, id: PacketId) -> Option<Owed> {
+        let held = self.in_flight.get(&id)?;
+        Some(match held.stage {
+            Stage::Sent(_) if held.named.qos == Qos::AtLeastOnce => Owed::Acknowledgement,
+            Stage::Sent(_) => Owed::Receipt,
+            Stage::Released => Owed::Completion,
+        })
     }
 
     /// PUBACK, in any order; false if nothing was waiting for it.

@@ -9,6 +9,7 @@
 use crate::codec::{PublishProperties, Qos};
 use crate::ingest::OWN_PREFIX;
 use crate::message::Message;
+use crate::topic;
 use bytes::Bytes;
 use skerry_store::{Kind, Record, RecordView, StreamName, WallNanos};
 use std::borrow::Cow;
@@ -113,9 +114,13 @@ pub(crate) fn topic<'a>(
     }
 }
 
-/// Sources are free text; a topic may contain neither wildcards nor NUL.
+/// Sources are free text; a topic contains neither wildcards nor control characters.
 pub(crate) fn derived_topic(stream: &StreamName, source: &str) -> String {
-    let source = source.replace(['+', '#', '\0'], "_");
+    let is_fine = |c: char| topic::is_name_character(c) && !matches!(c, '+' | '#');
+    let source: String = source
+        .chars()
+        .map(|c| if is_fine(c) { c } else { '_' })
+        .collect();
     format!("{OWN_PREFIX}{}/{source}", stream.as_str())
 }
 
@@ -304,8 +309,8 @@ mod tests {
     #[test]
     fn any_source_becomes_a_topic() {
         let stream = StreamName::new("alerts").expect("a name");
-        let topic = derived_topic(&stream, "a+b#c\0");
-        assert_eq!(topic, "skerry/alerts/a_b_c_");
+        let topic = derived_topic(&stream, "a+b#c\0d\n");
+        assert_eq!(topic, "skerry/alerts/a_b_c_d_");
         assert!(crate::topic::is_name(&topic));
     }
 }

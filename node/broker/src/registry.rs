@@ -177,17 +177,11 @@ impl Registry {
         mailbox.leave();
         let mut held = HashMap::new();
         for (text, wanted) in session.subscriptions {
-            let shared = shared::parse(&text);
-            let Some(Ok(filter)) = shared
-                .clone()
-                .or_else(|| Some(TopicFilter::new(&text).map_err(|_| ())))
-            else {
+            let Ok((filter, is_shared)) = shared::filter_of(&text) else {
                 continue;
             };
             let name: Arc<str> = text.into();
-            let group = shared
-                .is_some()
-                .then(|| self.join_group(&name, &filter, &wanted.since));
+            let group = is_shared.then(|| self.join_group(&name, &filter, &wanted.since));
             if group.is_none() {
                 self.change_tree(|tree| tree.subscribe(&filter, subscription(&mailbox, &wanted)));
             }

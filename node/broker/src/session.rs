@@ -3,10 +3,10 @@
 
 use crate::codec::{
     Ack, Disconnect, Incoming, Malformed, Outgoing, PacketId, Publish, Qos, Subscribe, Unsubscribe,
-    Version, reason,
+    Version,
 };
 use crate::config::{TOPIC_ALIAS_MAX, UNCOMMITTED_MAX};
-use crate::outbound::{Outbound, Received};
+use crate::outbound::{Outbound, Owed, Received};
 use crate::qos2::{Digest, Held, Ids};
 use std::collections::HashMap;
 
@@ -17,6 +17,9 @@ pub(crate) enum Step {
     Send(Outgoing),
     /// Append to the log; [`Session::committed`] or [`Session::refused`] follows for QoS 1 and 2.
     Ingest(Publish),
+    /// Not to be logged: the payload is not the text that it says it is. [`Session::refused`]
+    /// follows for QoS 1 and 2.
+    Refuse(Publish),
     /// Forget a QoS 2 id in the catalog; [`Session::forgotten`] follows.
     Forget(PacketId),
     Subscribe(Subscribe),
@@ -58,16 +61,24 @@ impl Session {
         Ok(match packet {
             Incoming::Publish(publish) => self.publish(publish)?,
             Incoming::PubAck(ack) => {
+                self.check_turn(ack.id, &[Owed::Acknowledgement])?;
                 self.outbound.acknowledged(ack.id);
                 Step::Nothing
             }
-            Incoming::PubRec(ack) => match self.outbound.received(ack.id, ack.reason) {
-                Received::Release => Step::Send(Outgoing::PubRel(Ack::ok(ack.id))),
-                Received::Refused => Step::Nothing,
-                Received::Unknown => Step::Send(Outgoing::PubRel(self.not_found(ack.id))),
-            },
+            Incoming::PubRec(ack) => {
+                self.check_turn(ack.id, &[Owed::Receipt, Owed::Completion])?;
+                match self.outbound.received(ack.id, ack.reason) {
+                    Received::Refused => Step::Nothing,
+                    Received::Unknown if ack.reason >= 0x80 => Step::Nothing,
+                    // Known or not, the client is to let go of it: see `release`.
+                    Received::Release | Received::Unknown => {
+                        Step::Send(Outgoing::PubRel(Ack::ok(ack.id)))
+                    }
+                }
+            }
             Incoming::PubRel(ack) => self.release(ack.id),
             Incoming::PubComp(ack) => {
+                self.check_turn(ack.id, &[Owed::Completion])?;
                 self.outbound.completed(ack.id);
                 Step::Nothing
             }
@@ -80,10 +91,19 @@ impl Session {
         })
     }
 
+    /// An acknowledgement is for a delivery that awaits it, or for one that is over: that happens
+    /// to a client that resumes. For another kind of delivery it is an error (4.3).
+    fn check_turn(&self, id: PacketId, allowed: &[Owed]) -> Result<(), Malformed> {
+        match self.outbound.owed(id) {
+            Some(owed) if !allowed.contains(&owed) => Err(Malformed::Acknowledgement),
+            _ => Ok(()),
+        }
+    }
+
     fn publish(&mut self, mut publish: Publish) -> Result<Step, Malformed> {
         self.resolve_alias(&mut publish)?;
         let Some(id) = publish.id else {
-            return Ok(Step::Ingest(publish));
+            return Ok(step_for(publish));
         };
         if publish.qos == Qos::ExactlyOnce {
             match self.ids.begin(
@@ -109,7 +129,7 @@ impl Session {
         if self.version == Version::V5 && outstanding > usize::from(UNCOMMITTED_MAX) {
             return Err(Malformed::ReceiveMaximum);
         }
-        Ok(Step::Ingest(publish))
+        Ok(step_for(publish))
     }
 
     fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Malformed> {
@@ -120,7 +140,7 @@ impl Session {
             return Err(Malformed::TopicAlias);
         }
         if publish.topic.is_empty() {
-            let topic = self.aliases.get(&alias).ok_or(Malformed::TopicAlias)?;
+            let topic = self.aliases.get(&alias).ok_or(Malformed::NoTopic)?;
             publish.topic.clone_from(topic);
         } else {
             self.aliases.insert(alias, publish.topic.clone());
@@ -133,18 +153,10 @@ impl Session {
             Held::Committed => Step::Forget(id),
             // PUBREL before PUBREC: out of turn. The publish stays what it is.
             Held::Uncommitted => Step::Nothing,
-            Held::New => Step::Send(Outgoing::PubComp(self.not_found(id))),
-        }
-    }
-
-    /// Version 5 has a word for it; in 3.1.1 the answer is the same as to a known id.
-    fn not_found(&self, id: PacketId) -> Ack {
-        match self.version {
-            Version::V311 => Ack::ok(id),
-            Version::V5 => Ack {
-                id,
-                reason: reason::PACKET_ID_NOT_FOUND,
-            },
+            // The answer to an earlier one was lost with its connection. Version 5 has the word
+            // "packet identifier not found" for it, but client libraries report that as a failed
+            // publish, and an application that publishes once more has its message twice.
+            Held::New => Step::Send(Outgoing::PubComp(Ack::ok(id))),
         }
     }
 
@@ -187,11 +199,26 @@ impl Session {
     }
 }
 
+/// The check of a payload that says it is text is the receiver's to make or not (3.3.2.3.2). Made,
+/// the promise holds for whoever reads the log.
+fn step_for(publish: Publish) -> Step {
+    let says_text = publish.properties.payload_is_text == Some(true);
+    if says_text && std::str::from_utf8(&publish.payload).is_err() {
+        Step::Refuse(publish)
+    } else {
+        Step::Ingest(publish)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::PublishProperties;
+    use crate::codec::{PublishProperties, reason};
+    use crate::mailbox::Delivery;
+    use crate::message::Message;
     use bytes::Bytes;
+    use skerry_store::WallNanos;
+    use std::sync::Arc;
 
     fn id(number: u16) -> PacketId {
         PacketId::new(number).expect("not zero")
@@ -245,14 +272,8 @@ mod tests {
         let release = Incoming::PubRel(Ack::ok(id(5)));
         assert_eq!(session.packet(release.clone()), Ok(Step::Forget(id(5))));
         assert_eq!(session.forgotten(id(5)), Outgoing::PubComp(Ack::ok(id(5))));
-        let unknown = Ack {
-            id: id(5),
-            reason: reason::PACKET_ID_NOT_FOUND,
-        };
-        assert_eq!(
-            session.packet(release),
-            Ok(Step::Send(Outgoing::PubComp(unknown)))
-        );
+        let again_complete = Step::Send(Outgoing::PubComp(Ack::ok(id(5))));
+        assert_eq!(session.packet(release), Ok(again_complete));
         assert!(
             is_ingest(&again(&mut session).expect("fine")),
             "the id is free again"
@@ -302,7 +323,7 @@ mod tests {
                 ..Publish::default()
             }))
         };
-        assert_eq!(with_alias("", 1), Err(Malformed::TopicAlias), "never set");
+        assert_eq!(with_alias("", 1), Err(Malformed::NoTopic), "never set");
         assert!(with_alias("a", 1).is_ok());
         match with_alias("", 1) {
             Ok(Step::Ingest(publish)) => assert_eq!(publish.topic, "a"),
@@ -313,5 +334,76 @@ mod tests {
             with_alias("a", TOPIC_ALIAS_MAX + 1),
             Err(Malformed::TopicAlias)
         );
+    }
+
+    fn deliver(session: &mut Session, qos: Qos) -> PacketId {
+        let message = Message::new(Publish::default(), WallNanos(0), 0);
+        session.outbound.set_window(10);
+        session.outbound.send(&Delivery {
+            message: Arc::new(message),
+            qos,
+            retain: false,
+            subscriptions: Box::default(),
+        })
+    }
+
+    #[test]
+    fn acknowledgements_of_the_wrong_kind_end_the_connection() {
+        type Kind = fn(Ack) -> Incoming;
+        let (ack, rec, comp): (Kind, Kind, Kind) =
+            (Incoming::PubAck, Incoming::PubRec, Incoming::PubComp);
+        for (qos, before, wrong) in [
+            (Qos::AtLeastOnce, None, rec),
+            (Qos::AtLeastOnce, None, comp),
+            (Qos::ExactlyOnce, None, ack),
+            (Qos::ExactlyOnce, None, comp),
+            (Qos::ExactlyOnce, Some(rec), ack),
+        ] {
+            let mut session = new_session(Version::V5);
+            let id = deliver(&mut session, qos);
+            if let Some(before) = before {
+                session.packet(before(Ack::ok(id))).expect("in turn");
+            }
+            let answer = session.packet(wrong(Ack::ok(id)));
+            assert_eq!(answer, Err(Malformed::Acknowledgement));
+        }
+        // What is over, or was never known, is no error.
+        let mut session = new_session(Version::V5);
+        let id = id(9);
+        assert_eq!(session.packet(ack(Ack::ok(id))), Ok(Step::Nothing));
+        assert_eq!(session.packet(comp(Ack::ok(id))), Ok(Step::Nothing));
+        let release = Ok(Step::Send(Outgoing::PubRel(Ack::ok(id))));
+        assert_eq!(session.packet(rec(Ack::ok(id))), release);
+        let refused = Ack { id, reason: 0x80 };
+        assert_eq!(session.packet(rec(refused)), Ok(Step::Nothing));
+    }
+
+    #[test]
+    fn a_payload_that_is_not_the_text_it_says_it_is_is_refused() {
+        let mut session = new_session(Version::V5);
+        for (payload_is_text, payload, is_refused) in [
+            (Some(true), &b"\xff"[..], true),
+            (Some(true), "ü".as_bytes(), false),
+            (Some(false), b"\xff", false),
+            (None, b"\xff", false),
+        ] {
+            for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
+                let publish = Publish {
+                    qos,
+                    topic: "t".into(),
+                    id: PacketId::new(qos as u16),
+                    payload: Bytes::copy_from_slice(payload),
+                    properties: PublishProperties {
+                        payload_is_text,
+                        ..PublishProperties::default()
+                    },
+                    ..Publish::default()
+                };
+                let id = publish.id;
+                let step = session.packet(Incoming::Publish(publish)).expect("fine");
+                assert_eq!(matches!(step, Step::Refuse(_)), is_refused);
+                session.refused(qos, id, reason::PAYLOAD_FORMAT_INVALID);
+            }
+        }
     }
 }

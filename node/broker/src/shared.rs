@@ -9,23 +9,17 @@ use crate::delivery::Delivery;
 use crate::interest::{Interest, Wanted};
 use crate::mailbox::Mailbox;
 use crate::streams::{Place, Positions};
-use crate::topic::TopicFilter;
+use crate::topic::{self, FilterError, TopicFilter};
 use skerry_store::Offset;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-const PREFIX: &str = "$share/";
-
-/// Name and filter of a shared subscription; `None` for any other, `Some(Err)` for one that is
-/// not well formed.
-pub(crate) fn parse(text: &str) -> Option<Result<TopicFilter, ()>> {
-    let (name, filter) = match text.strip_prefix(PREFIX)?.split_once('/') {
-        Some(parts) => parts,
-        None => return Some(Err(())),
-    };
-    let fine = !name.is_empty() && !name.contains(['+', '#']);
-    let filter = TopicFilter::new(filter).map_err(|_| ());
-    Some(if fine { filter } else { Err(()) })
+/// The filter of a subscription, and whether it is a shared one.
+pub(crate) fn filter_of(text: &str) -> Result<(TopicFilter, bool), FilterError> {
+    match topic::shared(text) {
+        Some((_, filter)) => Ok((TopicFilter::new(filter)?, true)),
+        None => Ok((TopicFilter::new(text)?, false)),
+    }
 }
 
 #[derive(Debug)]

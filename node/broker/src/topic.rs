@@ -6,9 +6,36 @@ use std::fmt;
 /// work a single hostile filter can cause.
 pub(crate) const LEVELS_MAX: usize = 128;
 
+/// The prefix of a shared subscription's filter (5.0, 4.8.2).
+const SHARED_PREFIX: &str = "$share/";
+
 /// Whether `name` may be published to: not empty, no wildcard. NUL was refused with the text.
 pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['+', '#'])
+}
+
+/// Whether a name may contain it: neither a control character nor one of Unicode's
+/// non-characters.
+pub(crate) fn is_name_character(character: char) -> bool {
+    let code = u32::from(character);
+    let is_non_character = matches!(code, 0xFDD0..=0xFDEF) || code & 0xFFFE == 0xFFFE;
+    !character.is_control() && !is_non_character
+}
+
+/// Whether a text has the form of a topic filter. What has not is malformed; what has may still
+/// be more than this node takes, see [`TopicFilter::new`].
+pub(crate) fn is_filter(text: &str) -> bool {
+    match text.strip_prefix(SHARED_PREFIX) {
+        None => !text.is_empty() && wildcards_fill_levels(text),
+        Some(_) => shared(text).is_some_and(|(_, filter)| is_filter(filter)),
+    }
+}
+
+/// The group and the filter of a shared subscription, if `text` is one and its group has a name.
+pub(crate) fn shared(text: &str) -> Option<(&str, &str)> {
+    let (group, filter) = text.strip_prefix(SHARED_PREFIX)?.split_once('/')?;
+    let is_named = !group.is_empty() && is_name(group);
+    (is_named && !filter.is_empty()).then_some((group, filter))
 }
 
 /// A topic filter that is well formed: `+` and `#` fill whole levels, `#` only the last.
@@ -124,6 +151,49 @@ mod tests {
             deep.as_str(),
         ] {
             assert!(TopicFilter::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shared_filters_have_a_group_and_a_filter() {
+        assert_eq!(shared("$share/g/a/#"), Some(("g", "a/#")));
+        assert_eq!(shared("$share/g//"), Some(("g", "/")));
+        assert_eq!(shared("a/$share/g/b"), None);
+        for good in ["$share/g/a/#", "$share/g/+/b", "$share/g//", "$shared"] {
+            assert!(is_filter(good), "{good}");
+        }
+        for bad in [
+            "$share/",
+            "$share/g",
+            "$share/g/",
+            "$share//a",
+            "$share/g+/a",
+            "$share/#/a",
+            "$share/g/a#",
+        ] {
+            assert!(!is_filter(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_have_no_control_and_no_non_characters() {
+        for good in ["", "a b/ü", "\u{a0}", "\u{fdcf}\u{fdf0}\u{fffd}\u{1f600}"] {
+            assert!(good.chars().all(is_name_character), "{good:?}");
+        }
+        for bad in [
+            '\u{1}',
+            '\n',
+            '\u{1f}',
+            '\u{7f}',
+            '\u{9f}',
+            '\u{fdd0}',
+            '\u{fdef}',
+            '\u{fffe}',
+            '\u{ffff}',
+            '\u{1fffe}',
+            '\u{10ffff}',
+        ] {
+            assert!(!is_name_character(bad), "{bad:?}");
         }
     }
 

@@ -67,7 +67,7 @@ async fn malformed_packets_close_their_connection_only() {
     }
     let mut twice = Client::connect(&node, &Hello::v5("twice")).await;
     twice.send(&Hello::v5("twice").bytes()).await;
-    assert_eq!(twice.expect_closed().await, [b"\xe0\x01\x82".to_vec()]);
+    twice.expect_dismissed(0x82).await;
     let counted: u64 = node.status().malformed_total.values().sum();
     assert_eq!(counted, 5 + 28 + 1);
 }
@@ -77,14 +77,21 @@ async fn unknown_versions_are_told() {
     let node = Node::start().await;
     for (bytes, expected) in [
         (
-            &b"\x10\x0e\0\x06MQIsdp\x03\x02\0\0\0\0"[..],
+            &b"\x10\x0e\0\x06MQIsdp\x02\x02\0\0\0\0"[..],
             &b"\x20\x02\0\x01"[..],
         ),
-        (b"\x10\x0c\0\x04MQTT\x09\x02\0\0\0\0", b"\x20\x03\0\x84\0"),
+        (
+            b"\x10\x0c\0\x04MQTT\x09\x02\0\0\0\0",
+            b"\x20\x4d\0\x84\x4a\x1f\0\x47",
+        ),
     ] {
         let mut client = Client::raw(&node, 4).await;
         client.send(bytes).await;
-        assert_eq!(client.expect_closed().await, [expected.to_vec()]);
+        let answers = client.expect_closed().await;
+        assert!(
+            matches!(&answers[..], [one] if one.starts_with(expected)),
+            "{answers:x?}"
+        );
     }
 }
 
@@ -98,7 +105,7 @@ async fn oversize_is_refused_by_its_length_alone() {
         "announced"
     );
     five.send(header_only).await;
-    assert_eq!(five.expect_closed().await, [b"\xe0\x01\x95".to_vec()]);
+    five.expect_dismissed(0x95).await;
     let mut four = Client::connect(&node, &Hello::v4("four")).await;
     four.send(header_only).await;
     assert!(four.expect_closed().await.is_empty());
@@ -136,7 +143,7 @@ async fn a_second_connection_takes_the_client_id_over() {
     let mut first = Client::connect(&node, &Hello::v5("same")).await;
     first.subscribe("#", 0).await;
     let mut second = Client::connect(&node, &Hello::v5("same")).await;
-    assert_eq!(first.expect_closed().await, [b"\xe0\x01\x8e".to_vec()]);
+    first.expect_dismissed(0x8e).await;
     second.subscribe("#", 0).await;
     bystander_is_well(&node, &mut second, "after").await;
     // A storm of them: the last one stands.
@@ -199,11 +206,7 @@ async fn silence_is_bounded() {
     };
     let mut silent = Client::connect(&node, &hello).await;
     let since = Instant::now();
-    assert_eq!(
-        silent.expect_closed().await,
-        [b"\xe0\x01\x8d".to_vec()],
-        "keep alive timeout"
-    );
+    silent.expect_dismissed(0x8d).await;
     let waited = since.elapsed();
     assert!(
         waited > Duration::from_millis(1300) && waited < Duration::from_secs(4),

@@ -15,6 +15,8 @@ use skerry_bridge::uplink as kafka;
 use skerry_store::StreamName;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use streams::Streams;
@@ -29,6 +31,9 @@ const MIB: u64 = 1024 * 1024;
 const QUOTA_LEAST: u64 = 16 * MIB;
 const QUOTA_MOST: u64 = 1 << 50;
 const SEGMENT_BYTES_DEFAULT: u64 = 16 * MIB;
+/// What `keep_alive_max` may be: MQTT counts seconds in 16 bits.
+const KEEP_ALIVE_MAX: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(u16::MAX as u64);
 /// MQTT's own limit on a packet (3.1.1, 2.2.3).
 const PACKET_BYTES_MOST: u64 = 268_435_455;
 
@@ -301,6 +306,7 @@ fn read_mqtt(
     let listeners = listeners::read(&table, base);
     let packet_bytes = table.optional("packet_bytes_max", units::bytes(1024..=PACKET_BYTES_MOST));
     let connections = table.optional("connections_max", units::count(1..=100_000));
+    let keep_alive = table.optional("keep_alive_max", units::duration(KEEP_ALIVE_MAX));
     let republish = table
         .optional("republish", |value| {
             value.list(|name| streams.named(name.string()?))
@@ -315,10 +321,16 @@ fn read_mqtt(
     if let Some(bytes) = packet_bytes {
         config.packet_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
+    config.keep_alive_max = keep_alive.and_then(whole_seconds);
     if let Some(connections) = connections {
         config.connections_max = connections;
     }
     Some(config)
+}
+
+/// A keep-alive as MQTT has it.
+fn whole_seconds(keep_alive: Duration) -> Option<NonZeroU16> {
+    NonZeroU16::new(u16::try_from(keep_alive.as_secs()).ok()?)
 }
 
 /// The streams that models write to, each once.

@@ -55,6 +55,7 @@ codec = "zip"
 [mqtt]
 listen = "everywhere"
 connections_max = 0
+keep_alive_max = "1day"
 republish = ["nowhere"]
 [kafka]
 brokers = ["nohost"]
@@ -78,10 +79,11 @@ delivery = "twice"
         ("17", "stream[1].codec", "`lz4`, `zstd`, `none`"),
         ("19", "mqtt.listen", "0.0.0.0:1883"),
         ("20", "mqtt.connections_max", "must be between 1"),
-        ("21", "mqtt.republish", "no stream `nowhere`"),
-        ("23", "kafka.brokers", "not host:port"),
-        ("24", "kafka.delivery", "`exactly_once`"),
-        ("25", "typo", "not a key"),
+        ("21", "mqtt.keep_alive_max", "must be between 1s"),
+        ("22", "mqtt.republish", "no stream `nowhere`"),
+        ("24", "kafka.brokers", "not host:port"),
+        ("25", "kafka.delivery", "`exactly_once`"),
+        ("26", "typo", "not a key"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, (number, key, part)) in found.iter().zip(expected) {

@@ -40,6 +40,11 @@ impl Decoder {
         }
     }
 
+    /// What the client speaks, as soon as its CONNECT said so, even if the rest was malformed.
+    pub(crate) const fn version(&self) -> Option<Version> {
+        self.version
+    }
+
     /// The next packet, or `None` until more bytes are there. A packet that is too large is
     /// refused from its length alone, so nobody has to buffer it.
     pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Incoming>, Malformed> {
@@ -78,7 +83,8 @@ impl Decoder {
             (Some(_), _) => return Err(Malformed::PacketType),
         }
         let expected = match kind {
-            3 => return Ok(()),
+            // 3.1 has no rule for the flags of CONNECT: they are looked at with the version.
+            1 | 3 => return Ok(()),
             6 | 8 | 10 => 0b0010,
             _ => 0,
         };
@@ -91,17 +97,16 @@ impl Decoder {
 
     fn packet(&mut self, first: u8, mut wire: Wire) -> Result<Incoming, Malformed> {
         let Some(version) = self.version else {
-            let connect = connect(&mut wire)?;
+            let connect = self.connect(first, &mut wire)?;
             wire.end()?;
-            self.version = Some(connect.version);
             return Ok(Incoming::Connect(Box::new(connect)));
         };
         let packet = match first >> 4 {
             3 => Incoming::Publish(publish(first, &mut wire, version)?),
-            4 => Incoming::PubAck(ack(&mut wire, version)?),
-            5 => Incoming::PubRec(ack(&mut wire, version)?),
-            6 => Incoming::PubRel(ack(&mut wire, version)?),
-            7 => Incoming::PubComp(ack(&mut wire, version)?),
+            4 => Incoming::PubAck(ack(&mut wire, version, &RECEIPT_REASONS)?),
+            5 => Incoming::PubRec(ack(&mut wire, version, &RECEIPT_REASONS)?),
+            6 => Incoming::PubRel(ack(&mut wire, version, &RELEASE_REASONS)?),
+            7 => Incoming::PubComp(ack(&mut wire, version, &RELEASE_REASONS)?),
             8 => Incoming::Subscribe(subscribe(&mut wire, version)?),
             10 => Incoming::Unsubscribe(unsubscribe(&mut wire, version)?),
             12 => Incoming::PingReq,
@@ -115,10 +120,28 @@ impl Decoder {
         wire.end()?;
         Ok(packet)
     }
+
+    /// CONNECT as far as it tells the version.
+    fn connect(&mut self, first: u8, wire: &mut Wire) -> Result<Connect, Malformed> {
+        let name = wire.binary()?;
+        let level = wire.u8()?;
+        let (version, is_3_1) = match (&name[..], level) {
+            (b"MQTT", 4) => (Version::V311, false),
+            (b"MQTT", 5) => (Version::V5, false),
+            (b"MQIsdp", 3) => (Version::V311, true),
+            (b"MQTT" | b"MQIsdp", other) => return Err(Malformed::ProtocolLevel(other)),
+            _ => return Err(Malformed::ProtocolName),
+        };
+        self.version = Some(version);
+        if first & 0x0F != 0 && !is_3_1 {
+            return Err(Malformed::ReservedBits);
+        }
+        connect(wire, version, is_3_1)
+    }
 }
 
-/// CONNECT (3.1).
-fn connect(wire: &mut Wire) -> Result<Connect, Malformed> {
+/// CONNECT (3.1) from its flags on.
+fn connect(wire: &mut Wire, version: Version, is_3_1: bool) -> Result<Connect, Malformed> {
     const RESERVED: u8 = 0x01;
     const CLEAN: u8 = 0x02;
     const WILL: u8 = 0x04;
@@ -127,19 +150,12 @@ fn connect(wire: &mut Wire) -> Result<Connect, Malformed> {
     const PASSWORD: u8 = 0x40;
     const USER: u8 = 0x80;
 
-    let name = wire.binary()?;
-    let level = wire.u8()?;
-    let version = match (&name[..], level) {
-        (b"MQTT", 4) => Version::V311,
-        (b"MQTT", 5) => Version::V5,
-        (b"MQTT" | b"MQIsdp", other) => return Err(Malformed::ProtocolLevel(other)),
-        _ => return Err(Malformed::ProtocolName),
-    };
     let flags = wire.u8()?;
     let will_bits_without_will = flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0;
     let password_without_user =
         version == Version::V311 && flags & PASSWORD != 0 && flags & USER == 0;
-    if flags & RESERVED != 0 || will_bits_without_will || password_without_user {
+    let is_reserved_bit_set = flags & RESERVED != 0 && !is_3_1;
+    if is_reserved_bit_set || will_bits_without_will || password_without_user {
         return Err(Malformed::ReservedBits);
     }
     let keep_alive_secs = wire.u16()?;
@@ -147,17 +163,19 @@ fn connect(wire: &mut Wire) -> Result<Connect, Malformed> {
         Version::V311 => ConnectProperties::default(),
         Version::V5 => ConnectProperties::read(wire)?,
     };
-    let client_id = wire.text()?;
+    let client_id = wire.name().map_err(|malformed| match malformed {
+        Malformed::Text => Malformed::ClientId,
+        other => other,
+    })?;
     let mut will_delay_secs = 0;
     let will = if flags & WILL == 0 {
         None
     } else {
-        let (properties, delay_secs) = match version {
-            Version::V311 => (PublishProperties::default(), 0),
-            Version::V5 => PublishProperties::read_will(wire)?,
+        let properties = match version {
+            Version::V311 => PublishProperties::default(),
+            Version::V5 => PublishProperties::read_will(wire, &mut will_delay_secs)?,
         };
-        will_delay_secs = delay_secs;
-        let topic = wire.text()?;
+        let topic = wire.name()?;
         if !topic::is_name(&topic) {
             return Err(Malformed::Topic);
         }
@@ -172,7 +190,7 @@ fn connect(wire: &mut Wire) -> Result<Connect, Malformed> {
         })
     };
     if flags & USER != 0 {
-        wire.text()?;
+        wire.name()?;
     }
     if flags & PASSWORD != 0 {
         wire.binary()?;
@@ -180,6 +198,7 @@ fn connect(wire: &mut Wire) -> Result<Connect, Malformed> {
     Ok(Connect {
         version,
         client_id,
+        must_name_itself: is_3_1,
         clean: flags & CLEAN != 0,
         keep_alive_secs,
         will,
@@ -195,7 +214,7 @@ fn publish(first: u8, wire: &mut Wire, version: Version) -> Result<Publish, Malf
     if dup && qos == Qos::AtMostOnce {
         return Err(Malformed::Qos);
     }
-    let topic = wire.text()?;
+    let topic = wire.name()?;
     let id = match qos {
         Qos::AtMostOnce => None,
         Qos::AtLeastOnce | Qos::ExactlyOnce => Some(wire.packet_id()?),
@@ -204,15 +223,10 @@ fn publish(first: u8, wire: &mut Wire, version: Version) -> Result<Publish, Malf
         Version::V311 => PublishProperties::default(),
         Version::V5 => PublishProperties::read(wire)?,
     };
-    let alias_stands_in = topic.is_empty() && properties.topic_alias.is_some();
-    if !alias_stands_in && !topic::is_name(&topic) {
-        return Err(Malformed::Topic);
+    if topic.is_empty() && properties.topic_alias.is_none() {
+        return Err(Malformed::NoTopic);
     }
-    if properties
-        .response_topic
-        .as_deref()
-        .is_some_and(|name| !topic::is_name(name))
-    {
+    if !topic.is_empty() && !topic::is_name(&topic) {
         return Err(Malformed::Topic);
     }
     Ok(Publish {
@@ -226,11 +240,29 @@ fn publish(first: u8, wire: &mut Wire, version: Version) -> Result<Publish, Malf
     })
 }
 
-fn ack(wire: &mut Wire, version: Version) -> Result<Ack, Malformed> {
+/// Reason codes of PUBACK and PUBREC.
+const RECEIPT_REASONS: [u8; 9] = [0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+/// Reason codes of PUBREL and PUBCOMP.
+const RELEASE_REASONS: [u8; 2] = [0, 0x92];
+/// Reason codes of a DISCONNECT that a client sends.
+const DISCONNECT_REASONS: [u8; 14] = [
+    0, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
+];
+
+fn reason_code(wire: &mut Wire, known: &[u8]) -> Result<u8, Malformed> {
+    let code = wire.u8()?;
+    if known.contains(&code) {
+        Ok(code)
+    } else {
+        Err(Malformed::ReasonCode)
+    }
+}
+
+fn ack(wire: &mut Wire, version: Version, reasons: &[u8]) -> Result<Ack, Malformed> {
     let id = wire.packet_id()?;
     let mut reason = 0;
     if version == Version::V5 && !wire.is_empty() {
-        reason = wire.u8()?;
+        reason = reason_code(wire, reasons)?;
         if !wire.is_empty() {
             read_ack(wire)?;
         }
@@ -238,7 +270,7 @@ fn ack(wire: &mut Wire, version: Version) -> Result<Ack, Malformed> {
     Ok(Ack { id, reason })
 }
 
-/// SUBSCRIBE (3.8). Whether a filter is well formed is answered in SUBACK, not here.
+/// SUBSCRIBE (3.8). What this node does not take of well-formed filters is said in SUBACK.
 fn subscribe(wire: &mut Wire, version: Version) -> Result<Subscribe, Malformed> {
     let id = wire.packet_id()?;
     let subscription_id = match version {
@@ -247,8 +279,12 @@ fn subscribe(wire: &mut Wire, version: Version) -> Result<Subscribe, Malformed> 
     };
     let mut filters = Vec::new();
     while !wire.is_empty() {
-        let filter = wire.text()?;
-        filters.push((filter, subscribe_options(wire.u8()?, version)?));
+        let filter = filter(wire)?;
+        let options = subscribe_options(wire.u8()?, version)?;
+        if options.no_local && topic::shared(&filter).is_some() {
+            return Err(Malformed::SharedNoLocal);
+        }
+        filters.push((filter, options));
     }
     if filters.is_empty() {
         return Err(Malformed::NoFilter);
@@ -258,6 +294,15 @@ fn subscribe(wire: &mut Wire, version: Version) -> Result<Subscribe, Malformed> 
         subscription_id,
         filters,
     })
+}
+
+fn filter(wire: &mut Wire) -> Result<String, Malformed> {
+    let filter = wire.name()?;
+    if topic::is_filter(&filter) {
+        Ok(filter)
+    } else {
+        Err(Malformed::Filter)
+    }
 }
 
 fn subscribe_options(bits: u8, version: Version) -> Result<SubscribeOptions, Malformed> {
@@ -288,7 +333,7 @@ fn unsubscribe(wire: &mut Wire, version: Version) -> Result<Unsubscribe, Malform
     }
     let mut filters = Vec::new();
     while !wire.is_empty() {
-        filters.push(wire.text()?);
+        filters.push(filter(wire)?);
     }
     if filters.is_empty() {
         return Err(Malformed::NoFilter);
@@ -299,7 +344,7 @@ fn unsubscribe(wire: &mut Wire, version: Version) -> Result<Unsubscribe, Malform
 fn disconnect(wire: &mut Wire, version: Version) -> Result<Disconnect, Malformed> {
     let mut disconnect = Disconnect::default();
     if version == Version::V5 && !wire.is_empty() {
-        disconnect.reason = wire.u8()?;
+        disconnect.reason = reason_code(wire, &DISCONNECT_REASONS)?;
         if !wire.is_empty() {
             disconnect.session_expiry_secs = read_disconnect(wire)?;
         }

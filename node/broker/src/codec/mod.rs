@@ -9,16 +9,25 @@
 //! [`Decoder`] yields [`Incoming`], [`encode`] takes [`Outgoing`]: a packet that a client may not
 //! send cannot be represented, so nothing downstream has to handle it. No I/O, no panic on any
 //! input, and no allocation that the bytes at hand do not pay for.
+//!
+//! Where the standard leaves a choice, this is how it is taken:
+//! - MQTT 3.1 ("MQIsdp") is served as 3.1.1: old devices speak it and nothing they send differs,
+//!   except that a client must name itself and that CONNECT's flag bits mean nothing.
+//! - Control and non-characters are malformed in topics, filters, client ids and user names, and
+//!   pass in the texts of properties.
+//! - A property that is known but misplaced, repeated or out of range is a protocol error, one
+//!   that is unknown or cut short is malformed.
 
 mod decode;
 mod encode;
+mod explain;
 mod properties;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub(crate) use decode::Decoder;
-pub(crate) use encode::{PublishView, encode, encode_publish};
+pub(crate) use encode::{Alias, PublishView, Terms, encode, encode_publish};
 pub(crate) use properties::{ConnAckProperties, ConnectProperties, PublishProperties};
 pub(crate) use wire::Wire;
 
@@ -27,7 +36,7 @@ use bytes::Bytes;
 /// The protocol a connection speaks, from the level byte of its CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// MQTT 3.1.1, level 4.
+    /// MQTT 3.1.1, level 4, and with it 3.1, level 3.
     V311,
     /// MQTT 5.0, level 5.
     V5,
@@ -98,6 +107,8 @@ pub(crate) enum Outgoing {
     /// Version 5 only; nothing is written for 3.1.1.
     Disconnect {
         reason: u8,
+        /// More than the reason says of itself.
+        why: Option<String>,
     },
 }
 
@@ -105,11 +116,13 @@ pub(crate) enum Outgoing {
 pub(crate) struct Connect {
     pub version: Version,
     pub client_id: String,
+    /// MQTT 3.1 has no "the server names the client".
+    pub must_name_itself: bool,
     /// "Clean session" in 3.1.1, "clean start" in 5.0.
     pub clean: bool,
     pub keep_alive_secs: u16,
     pub will: Option<Publish>,
-    /// How long the will waits for the client to come back.
+    /// How long the will waits for its client to come back (5.0, 3.1.3.2.2).
     pub will_delay_secs: u32,
     pub properties: ConnectProperties,
 }
@@ -194,12 +207,11 @@ pub(crate) mod reason {
     pub(crate) const KEEP_ALIVE_TIMEOUT: u8 = 0x8D;
     pub(crate) const TAKEN_OVER: u8 = 0x8E;
     pub(crate) const FILTER_INVALID: u8 = 0x8F;
-    pub(crate) const TOPIC_INVALID: u8 = 0x90;
-    pub(crate) const PACKET_ID_NOT_FOUND: u8 = 0x92;
     pub(crate) const RECEIVE_MAXIMUM: u8 = 0x93;
     pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
     pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
     pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
+    pub(crate) const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 }
 
 /// Why bytes are not a packet that this connection may send now. Ends that connection, and only it.
@@ -217,14 +229,20 @@ pub(crate) enum Malformed {
     Truncated,
     #[error("bytes follow the packet's last field")]
     TrailingBytes,
-    #[error("a text is not UTF-8, or contains NUL")]
+    #[error("a text is not UTF-8, contains NUL, or is a name with control characters")]
     Text,
+    #[error("the client id is not UTF-8, or has control characters: choose another")]
+    ClientId,
     #[error("the QoS bits say 3, or a duplicate flag at QoS 0")]
     Qos,
     #[error("the packet id is zero")]
     PacketId,
-    #[error("a property is unknown here, repeated, or out of range")]
+    #[error("a property is not for this packet, repeated, or out of range")]
     Property,
+    #[error("a property is unknown")]
+    UnknownProperty,
+    #[error("a reason code is not one of this packet's")]
+    ReasonCode,
     #[error("the first packet is not CONNECT")]
     NotConnect,
     #[error("this is TLS, and the listener speaks MQTT without it")]
@@ -237,15 +255,28 @@ pub(crate) enum Malformed {
     ProtocolName,
     #[error("protocol level {0} is neither 3.1.1 nor 5.0")]
     ProtocolLevel(u8),
-    #[error("the topic is empty or contains a wildcard")]
+    #[error("the topic to publish to contains a wildcard")]
     Topic,
-    #[error("a topic alias is zero, too high or was never set")]
+    #[error("the topic is empty, and no topic alias stands for one")]
+    NoTopic,
+    #[error("a topic alias is zero, or higher than CONNACK allows")]
     TopicAlias,
+    #[error(
+        "a topic filter is malformed: + and # fill a whole level, # only the last, and $share/ is \
+         followed by group and filter"
+    )]
+    Filter,
+    #[error("a shared subscription cannot be \"no local\"")]
+    SharedNoLocal,
     #[error("SUBSCRIBE or UNSUBSCRIBE without a topic filter")]
     NoFilter,
     #[error("more unacknowledged publishes than the receive maximum allows")]
     ReceiveMaximum,
-    #[error("AUTH without enhanced authentication")]
+    #[error("an acknowledgement of the wrong kind, or out of turn, for its packet id")]
+    Acknowledgement,
+    #[error("DISCONNECT makes a session last that CONNECT had end with its connection")]
+    SessionExpiry,
+    #[error("AUTH without enhanced authentication: log in with user and password")]
     Auth,
 }
 
@@ -260,9 +291,12 @@ impl Malformed {
             Self::Truncated => "truncated",
             Self::TrailingBytes => "trailing_bytes",
             Self::Text => "text",
+            Self::ClientId => "client_id",
             Self::Qos => "qos",
             Self::PacketId => "packet_id",
             Self::Property => "property",
+            Self::UnknownProperty => "unknown_property",
+            Self::ReasonCode => "reason_code",
             Self::NotConnect => "not_connect",
             Self::Tls => "tls_on_plain_port",
             Self::Http => "http_on_mqtt_port",
@@ -270,9 +304,14 @@ impl Malformed {
             Self::ProtocolName => "protocol_name",
             Self::ProtocolLevel(_) => "protocol_level",
             Self::Topic => "topic",
+            Self::NoTopic => "no_topic",
             Self::TopicAlias => "topic_alias",
+            Self::Filter => "filter",
+            Self::SharedNoLocal => "shared_no_local",
             Self::NoFilter => "no_filter",
             Self::ReceiveMaximum => "receive_maximum",
+            Self::Acknowledgement => "acknowledgement",
+            Self::SessionExpiry => "session_expiry",
             Self::Auth => "auth",
         }
     }
@@ -282,15 +321,21 @@ impl Malformed {
         match self {
             Self::TooLarge => reason::PACKET_TOO_LARGE,
             Self::ProtocolName | Self::ProtocolLevel(_) => reason::UNSUPPORTED_VERSION,
-            Self::Topic => reason::TOPIC_INVALID,
+            Self::ClientId => reason::CLIENT_ID_INVALID,
             Self::TopicAlias => reason::TOPIC_ALIAS_INVALID,
             Self::ReceiveMaximum => reason::RECEIVE_MAXIMUM,
             Self::Property
+            | Self::ReasonCode
+            | Self::PacketId
             | Self::NotConnect
             | Self::Tls
             | Self::Http
             | Self::SecondConnect
+            | Self::NoTopic
             | Self::NoFilter
+            | Self::SharedNoLocal
+            | Self::Acknowledgement
+            | Self::SessionExpiry
             | Self::Auth
             | Self::PacketType => reason::PROTOCOL_ERROR,
             Self::Length
@@ -298,8 +343,10 @@ impl Malformed {
             | Self::Truncated
             | Self::TrailingBytes
             | Self::Text
-            | Self::Qos
-            | Self::PacketId => reason::MALFORMED,
+            | Self::Topic
+            | Self::Filter
+            | Self::UnknownProperty
+            | Self::Qos => reason::MALFORMED,
         }
     }
 }

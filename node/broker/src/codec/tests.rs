@@ -61,13 +61,14 @@ fn malformed_packets_are_named() {
         (b"\x10\xff\xff\xff\x7f", M::TooLarge),
         (b"\x10\x02\0\x04", M::Truncated),
         (b"\x10\x0c\0\x04MQTX\x04\x02\0\0\0\0", M::ProtocolName),
-        (b"\x10\x0e\0\x06MQIsdp\x03\x02\0\0\0\0", M::ProtocolLevel(3)),
+        (b"\x10\x0e\0\x06MQIsdp\x04\x02\0\0\0\0", M::ProtocolLevel(4)),
+        (b"\x10\x0c\0\x04MQTT\x03\x02\0\0\0\0", M::ProtocolLevel(3)),
         (b"\x10\x0c\0\x04MQTT\x06\x02\0\0\0\0", M::ProtocolLevel(6)),
         (b"\x10\x0c\0\x04MQTT\x04\x03\0\0\0\0", M::ReservedBits),
         (b"\x10\x0c\0\x04MQTT\x04\x0a\0\0\0\0", M::ReservedBits),
         (b"\x10\x0c\0\x04MQTT\x04\x42\0\0\0\0", M::ReservedBits),
         (b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\0x", M::TrailingBytes),
-        (b"\x10\x0e\0\x04MQTT\x04\x02\0\0\0\x02\xc3\x28", M::Text),
+        (b"\x10\x0e\0\x04MQTT\x04\x02\0\0\0\x02\xc3\x28", M::ClientId),
         (
             b"\x10\x0f\0\x04MQTT\x05\x02\0\0\x03\x21\0\0\0\0",
             M::Property,
@@ -90,19 +91,19 @@ fn malformed_packets_are_named() {
         (V311, b"\x36\x05\0\x01a\0\x01", M::Qos),
         (V311, b"\x38\x03\0\x01a", M::Qos),
         (V311, b"\x32\x05\0\x01a\0\0", M::PacketId),
-        (V311, b"\x30\x02\0\0", M::Topic),
+        (V311, b"\x30\x02\0\0", M::NoTopic),
         (V311, b"\x30\x05\0\x03a/#", M::Topic),
         (V311, b"\x30\x03\0\x01+", M::Topic),
         (V311, b"\x30\x05\0\x03a\0b", M::Text),
         (V311, b"\x30\x04\0\x02\xff\xfe", M::Text),
         (V311, b"\x30\x01\0", M::Truncated),
         (V311, b"\x30\x03\0\x09a", M::Truncated),
-        (V5, b"\x30\x03\0\0\0", M::Topic),
+        (V5, b"\x30\x03\0\0\0", M::NoTopic),
         (V5, b"\x30\x06\0\x01a\x03\x23\0", M::Truncated),
         (V5, b"\x30\x08\0\x01a\x04\x01\0\x01\0", M::Property),
         (V5, b"\x30\x06\0\x01a\x02\x0b\x01", M::Property),
         (V5, b"\x30\x06\0\x01a\x02\x01\x07", M::Property),
-        (V5, b"\x30\x09\0\x01a\x05\x08\0\x02a#", M::Topic),
+        (V5, b"\x30\x09\0\x01a\x05\x08\0\x02a#", M::Property),
         (V311, b"\x80\x06\0\x01\0\x01a\0", M::ReservedBits),
         (V311, b"\x82\x02\0\x01", M::NoFilter),
         (V311, b"\x82\x06\0\x01\0\x01a\x03", M::Qos),
@@ -145,6 +146,7 @@ fn a_3_1_1_receiver_gets_no_properties() {
         qos: Qos::AtMostOnce,
         retain: false,
         topic: "t",
+        alias: None,
         id: None,
         payload: b"x",
         properties: &properties,
@@ -163,7 +165,11 @@ fn a_3_1_1_receiver_gets_no_properties() {
 fn answers_have_their_bytes() {
     let encoded = |packet: &Outgoing, version| {
         let mut out = BytesMut::new();
-        encode(packet, version, &mut out);
+        let quiet = Terms {
+            wants_reasons: false,
+            ..Terms::default()
+        };
+        assert!(encode(packet, version, quiet, &mut out));
         out.to_vec()
     };
     let refused = Ack {
@@ -202,12 +208,168 @@ fn answers_have_their_bytes() {
             b"\xb0\x02\0\x01",
             b"\xb0\x04\0\x01\0\0",
         ),
-        (Outgoing::Disconnect { reason: 0x8e }, b"", b"\xe0\x01\x8e"),
+        (
+            Outgoing::Disconnect {
+                reason: 0x04,
+                why: None,
+            },
+            b"",
+            b"\xe0\x01\x04",
+        ),
         (Outgoing::PingResp, b"\xd0\0", b"\xd0\0"),
     ] {
         assert_eq!(encoded(&packet, Version::V311), v311, "{packet:?}");
         assert_eq!(encoded(&packet, Version::V5), v5, "{packet:?}");
     }
+}
+
+#[test]
+fn an_alias_stands_for_its_topic_once_it_is_known() {
+    let properties = PublishProperties::default();
+    let mut view = PublishView {
+        dup: false,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        topic: "topic",
+        alias: None,
+        id: None,
+        payload: b"x",
+        properties: &properties,
+        expiry_secs: None,
+        subscriptions: &[],
+    };
+    for (is_known, expected) in [
+        (false, &b"\x30\x0c\0\x05topic\x03\x23\0\x07x"[..]),
+        (true, b"\x30\x07\0\0\x03\x23\0\x07x"),
+    ] {
+        view.alias = Some(Alias {
+            number: id(7),
+            is_known,
+        });
+        let mut out = BytesMut::new();
+        encode_publish(&view, Version::V5, &mut out);
+        assert_eq!(&out[..], expected);
+    }
+}
+
+#[test]
+fn words_are_added_where_they_are_wanted_and_fit() {
+    let refused = Outgoing::PubAck(Ack {
+        id: id(7),
+        reason: reason::QUOTA_EXCEEDED,
+    });
+    let bare = b"\x40\x03\0\x07\x97";
+    let encoded = |packet_bytes_max, wants_reasons| {
+        let terms = Terms {
+            packet_bytes_max,
+            wants_reasons,
+        };
+        let mut out = BytesMut::new();
+        encode(&refused, Version::V5, terms, &mut out).then(|| out.to_vec())
+    };
+    let in_full = encoded(usize::MAX, true).expect("fits");
+    assert!(in_full.starts_with(b"\x40") && in_full.len() > 50);
+    assert_eq!(encoded(in_full.len(), true), Some(in_full.clone()));
+    assert_eq!(encoded(in_full.len() - 1, true), Some(bare.to_vec()));
+    assert_eq!(encoded(usize::MAX, false), Some(bare.to_vec()));
+    assert_eq!(encoded(bare.len() - 1, true), None);
+}
+
+/// Every identifier there is, in every packet that has properties: known or not, whole or cut
+/// short, alone or twice.
+#[test]
+fn properties_belong_to_their_packets() {
+    // Identifier, a value, and the packets that may have it: CONNECT, will, PUBLISH, SUBSCRIBE,
+    // UNSUBSCRIBE, acknowledgements, DISCONNECT.
+    let known: &[(u8, &[u8], [u8; 7])] = &[
+        (0x01, b"\0", [0, 1, 1, 0, 0, 0, 0]),
+        (0x02, b"\0\0\0\x01", [0, 1, 1, 0, 0, 0, 0]),
+        (0x03, b"\0\x01a", [0, 1, 1, 0, 0, 0, 0]),
+        (0x08, b"\0\x01a", [0, 1, 1, 0, 0, 0, 0]),
+        (0x09, b"\0\x01a", [0, 1, 1, 0, 0, 0, 0]),
+        (0x0b, b"\x01", [0, 0, 0, 1, 0, 0, 0]),
+        (0x11, b"\0\0\0\x01", [1, 0, 0, 0, 0, 0, 1]),
+        (0x12, b"\0\x01a", [0; 7]),
+        (0x13, b"\0\x01", [0; 7]),
+        (0x15, b"\0\x01a", [1, 0, 0, 0, 0, 0, 0]),
+        (0x16, b"\0\x01a", [0; 7]),
+        (0x17, b"\0", [1, 0, 0, 0, 0, 0, 0]),
+        (0x18, b"\0\0\0\x01", [0, 1, 0, 0, 0, 0, 0]),
+        (0x19, b"\0", [1, 0, 0, 0, 0, 0, 0]),
+        (0x1a, b"\0\x01a", [0; 7]),
+        (0x1c, b"\0\x01a", [0, 0, 0, 0, 0, 0, 1]),
+        (0x1f, b"\0\x01a", [0, 0, 0, 0, 0, 1, 1]),
+        (0x21, b"\0\x01", [1, 0, 0, 0, 0, 0, 0]),
+        (0x22, b"\0\x01", [1, 0, 0, 0, 0, 0, 0]),
+        (0x23, b"\0\x01", [0, 0, 1, 0, 0, 0, 0]),
+        (0x24, b"\0", [0; 7]),
+        (0x25, b"\0", [0; 7]),
+        (0x26, b"\0\x01a\0\x01b", [2; 7]),
+        (0x27, b"\0\0\0\x01", [1, 0, 0, 0, 0, 0, 0]),
+        (0x28, b"\0", [0; 7]),
+        (0x29, b"\0", [0; 7]),
+        (0x2a, b"\0", [0; 7]),
+    ];
+    type Framed = fn(&[u8]) -> Vec<u8>;
+    let packets: [Framed; 7] = [
+        |block| framed(0x10, b"\0\x04MQTT\x05\x02\0\0", block, b"\0\x01a"),
+        |block| {
+            framed(
+                0x10,
+                b"\0\x04MQTT\x05\x06\0\0\0\0\x01a",
+                block,
+                b"\0\x01t\0\0",
+            )
+        },
+        |block| framed(0x30, b"\0\x01t", block, b""),
+        |block| framed(0x82, b"\0\x01", block, b"\0\x01a\0"),
+        |block| framed(0xa2, b"\0\x01", block, b"\0\x01a"),
+        |block| framed(0x40, b"\0\x01\0", block, b""),
+        |block| framed(0xe0, b"\0", block, b""),
+    ];
+    for (place, packet) in packets.iter().enumerate() {
+        let read = |block: &[u8]| {
+            let bytes = packet(block);
+            match bytes[0] {
+                0x10 => decode_first(&bytes),
+                _ => decode(Version::V5, &bytes),
+            }
+        };
+        for identifier in 0..=0x7f_u8 {
+            let found = known.iter().find(|(known, ..)| *known == identifier);
+            let Some((_, value, allowed)) = found else {
+                let unknown = read(&[identifier, 0]);
+                assert_eq!(
+                    unknown,
+                    Err(Malformed::UnknownProperty),
+                    "{identifier:x} {place}"
+                );
+                continue;
+            };
+            let (one, what) = ([&[identifier], *value].concat(), (identifier, place));
+            let answers = [
+                read(&one),
+                read(&one.repeat(2)),
+                read(&one[..one.len() - 1]),
+            ];
+            let [once, twice, cut] = answers.map(|read| read.map(|packet| packet.is_some()));
+            assert_eq!(cut, Err(Malformed::Truncated), "{what:x?}");
+            let (fine, misplaced) = (Ok(true), Err(Malformed::Property));
+            let expected = match allowed[place] {
+                0 => (misplaced, misplaced),
+                1 => (fine, misplaced),
+                _ => (fine, fine),
+            };
+            assert_eq!((once, twice), expected, "{what:x?}");
+        }
+    }
+}
+
+fn framed(first: u8, before: &[u8], block: &[u8], after: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(block.len()).expect("short");
+    let body = [before, &[length], block, after].concat();
+    let remaining = u8::try_from(body.len()).expect("short");
+    [&[first, remaining], &body[..]].concat()
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -245,7 +407,7 @@ proptest! {
     fn publish_round_trips_and_waits_for_its_last_byte(publish in any_publish()) {
         let view = PublishView {
             dup: publish.dup, qos: publish.qos, retain: publish.retain, topic: &publish.topic,
-            id: publish.id, payload: &publish.payload, properties: &publish.properties,
+            alias: None, id: publish.id, payload: &publish.payload, properties: &publish.properties,
             expiry_secs: publish.properties.message_expiry_secs, subscriptions: &[],
         };
         let mut bytes = BytesMut::new();

@@ -1,6 +1,7 @@
 //! The data types of the wire (5.0, 1.5), each read with its bounds checked.
 
 use super::{Malformed, PacketId};
+use crate::topic;
 use bytes::{Buf, BufMut, Bytes};
 
 /// Largest variable byte integer: four groups of seven bits.
@@ -60,14 +61,15 @@ impl Wire {
         PacketId::new(self.u16()?).ok_or(Malformed::PacketId)
     }
 
+    /// Must take as few bytes as it can (5.0, 1.5.5). The remaining length of a packet, which
+    /// 3.1.1 has too without that rule, is not read here.
     pub(crate) fn varint(&mut self) -> Result<u32, Malformed> {
-        match peek_varint(&self.0)? {
-            Some((value, length)) => {
-                self.0.advance(length);
-                Ok(value)
-            }
-            None => Err(Malformed::Truncated),
+        let (value, length) = peek_varint(&self.0)?.ok_or(Malformed::Truncated)?;
+        if length > varint_len(value as usize) {
+            return Err(Malformed::Length);
         }
+        self.0.advance(length);
+        Ok(value)
     }
 
     pub(crate) fn binary(&mut self) -> Result<Bytes, Malformed> {
@@ -88,6 +90,18 @@ impl Wire {
             return Err(Malformed::Text);
         }
         Ok(text.to_owned())
+    }
+
+    /// A text that names a topic, a client or a user. The standard leaves it to the receiver
+    /// whether control characters and non-characters are malformed (1.5.4); in a name they are,
+    /// as in mosquitto: names appear in logs, metrics and keys of Kafka records.
+    pub(crate) fn name(&mut self) -> Result<String, Malformed> {
+        let text = self.text()?;
+        if text.chars().all(topic::is_name_character) {
+            Ok(text)
+        } else {
+            Err(Malformed::Text)
+        }
     }
 
     pub(crate) fn rest(&mut self) -> Bytes {

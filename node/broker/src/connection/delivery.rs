@@ -130,6 +130,7 @@ impl Connection {
             qos: delivery.qos,
             retain: delivery.retain,
             topic: &message.topic,
+            alias: None,
             id,
             payload: &message.payload,
             properties: &message.properties,

@@ -72,7 +72,9 @@ pub(super) async fn establish(
         Ok(Err(NoPacket::Malformed(malformed))) => {
             status.malformed.up(malformed.word());
             entrance.turned_away(address, malformed.word(), &malformed);
-            if let Some((answer, version)) = handshake::answer_to_malformed(malformed) {
+            if let Some((answer, version)) =
+                handshake::answer_to_malformed(malformed, inlet.version())
+            {
                 outlet.send(&answer, version);
                 outlet.finish(FAREWELL).await;
             }
@@ -101,7 +103,12 @@ pub(super) async fn establish(
             session_present,
             owed,
         }) => {
-            outlet.send(&agreed.connack(session_present, &ingest.config), version);
+            outlet.agree(agreed.terms(), agreed.topic_alias_maximum);
+            if !outlet.send(&agreed.connack(session_present, &ingest.config), version) {
+                // It takes not even this answer.
+                status.connections_refused.up("packet_size");
+                return None;
+            }
             seat.enter(agreed.is_lasting());
             let backlog = Backlog::new(session.outbound.resend(), owed);
             let mut connection = Connection {

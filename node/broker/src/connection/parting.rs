@@ -41,7 +41,8 @@ impl Connection {
             return;
         }
         if let Some(reason) = end.reason() {
-            outlet.send(&Outgoing::Disconnect { reason }, agreed.version);
+            let why = end.why();
+            outlet.send(&Outgoing::Disconnect { reason, why }, agreed.version);
         }
         outlet.finish(FAREWELL).await;
         // Closing with unread bytes would reset the connection under our last words.

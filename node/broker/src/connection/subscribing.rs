@@ -55,18 +55,12 @@ impl Connection {
         if self.seat.subscriptions() >= SUBSCRIPTIONS_MAX {
             return Err(reason::QUOTA_EXCEEDED);
         }
-        let shared = shared::parse(text);
-        let checked = match shared.clone() {
-            Some(filter) => filter,
-            None => TopicFilter::new(text).map_err(|_| ()),
-        };
-        match checked {
-            Ok(filter) if self.access.may_subscribe(&filter) => Ok(Checked {
-                filter,
-                shared: shared.is_some(),
-            }),
+        match shared::filter_of(text) {
+            Ok((filter, shared)) if self.access.may_subscribe(&filter) => {
+                Ok(Checked { filter, shared })
+            }
             Ok(_) => Err(reason::NOT_AUTHORIZED),
-            Err(()) => Err(reason::FILTER_INVALID),
+            Err(_) => Err(reason::FILTER_INVALID),
         }
     }
 
@@ -144,15 +138,12 @@ impl Connection {
         let mut changes = Vec::new();
         let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         for text in &unsubscribe.filters {
-            let well_formed = shared::parse(text)
-                .map_or_else(|| TopicFilter::new(text).is_ok(), |filter| filter.is_ok());
             codes.push(match self.seat.unsubscribe(text) {
                 Some(forgotten) => {
                     changes.extend(forgotten);
                     0
                 }
-                None if well_formed => reason::NO_SUBSCRIPTION_EXISTED,
-                None => reason::FILTER_INVALID,
+                None => reason::NO_SUBSCRIPTION_EXISTED,
             });
         }
         self.subscriptions_changed();

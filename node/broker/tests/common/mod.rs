@@ -503,6 +503,13 @@ impl Client {
         packets
     }
 
+    /// The node closes with nothing but a DISCONNECT of this reason.
+    pub async fn expect_dismissed(&mut self, reason: u8) {
+        let last = self.expect_closed().await;
+        let dismissed = matches!(&last[..], [one] if one[0] == 0xe0 && one[2] == reason);
+        assert!(dismissed, "expected reason {reason:x}: {last:x?}");
+    }
+
     /// DISCONNECT, and wait for the node to close.
     pub async fn leave(mut self) {
         self.send(b"\xe0\x00").await;
