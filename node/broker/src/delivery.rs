@@ -83,3 +83,24 @@ impl Delivery {
         self.message.bytes()
     }
 }
+
+#[cfg(any(test, fuzzing))]
+impl Delivery {
+    /// A message without content.
+    pub(crate) fn empty(qos: Qos, source: Source) -> Self {
+        let publish = crate::codec::Publish {
+            topic: "t".into(),
+            qos,
+            ..Default::default()
+        };
+        let message = Message::new(publish, skerry_store::WallNanos(0), None);
+        Self {
+            message: Published::new(message, None),
+            source,
+            qos,
+            retain: false,
+            subscriptions: Box::default(),
+            group: None,
+        }
+    }
+}

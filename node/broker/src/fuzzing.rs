@@ -10,7 +10,7 @@ use crate::codec::{
     encode, encode_publish,
 };
 use crate::config::UNCOMMITTED_MAX;
-use crate::mailbox::Delivery;
+use crate::delivery::{Delivery, Source};
 use crate::message::Message;
 use crate::outbound::Outbound;
 use crate::qos2::Ids;
@@ -19,7 +19,6 @@ use crate::topic;
 use bytes::{BufMut, BytesMut};
 use skerry_store::WallNanos;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 
 /// Its name, which is also that of its seeds' folder, and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]) -> usize);
@@ -161,7 +160,7 @@ pub fn publish(input: &[u8]) -> usize {
     };
     encode_publish(&view, Version::V5, &mut bytes);
     assert_eq!(decode(bytes).as_ref(), Some(&publish));
-    let message = Message::new(publish, WallNanos(7), 9);
+    let message = Message::new(publish, WallNanos(7), None);
     assert_eq!(Message::from_bytes(message.to_bytes()), Some(message));
     decoded_bytes_max(input.len())
 }
@@ -285,13 +284,8 @@ impl Driver {
     fn deliver(&mut self, bits: u8) {
         let qos = Qos::from_bits(bits % 3).expect("below three");
         if qos != Qos::AtMostOnce && self.session.outbound.has_room(qos) {
-            let message = Message::new(Publish::default(), WallNanos(0), 0);
-            self.session.outbound.send(&Delivery {
-                message: Arc::new(message),
-                qos,
-                retain: false,
-                subscriptions: Box::default(),
-            });
+            let delivery = Delivery::empty(qos, Source::Memory);
+            self.session.outbound.send(&delivery);
         }
     }
 

@@ -27,7 +27,7 @@ const NOTE_BYTES: usize = 1024 * 1024;
 const READERS_MAX: usize = 4;
 /// Topics under these mean something to brokers, or nothing at all: nobody can subscribe to a
 /// topic that starts with `$share/`.
-const BROKER_PREFIXES: [&str; 3] = ["$SYS/", "$share/", "$CONTROL/"];
+const BROKER_PREFIXES: [&str; 3] = [SYS_PREFIX, "$share/", "$CONTROL/"];
 
 /// What connections, wills and the dispatchers share.
 pub(crate) struct Ingest {

@@ -339,35 +339,15 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::PublishProperties;
-    use crate::delivery::Published;
-    use crate::message::Message;
     use crate::streams::Place;
     use proptest::prelude::*;
-    use skerry_store::WallNanos;
 
     fn delivery(offset: u64, qos: Qos) -> Delivery {
-        let message = Message {
-            topic: "t".into(),
-            payload: bytes::Bytes::new(),
-            qos,
-            retain: false,
-            properties: PublishProperties::default(),
-            received: WallNanos(0),
-            publisher: None,
-        };
         let place = Place {
             stream: 0,
             offset: Offset(offset),
         };
-        Delivery {
-            message: Published::new(message, None),
-            source: Source::Log(place),
-            qos,
-            retain: false,
-            subscriptions: Box::default(),
-            group: None,
-        }
+        Delivery::empty(qos, Source::Log(place))
     }
 
     /// What the session makes of each record of a log.

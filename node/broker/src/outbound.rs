@@ -61,6 +61,8 @@ impl Named {
             group.settled(*place);
         }
     }
+}
+
 /// What a client has to send next for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owed {
@@ -253,29 +255,9 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::PublishProperties;
-    use crate::delivery::Published;
-    use crate::message::Message;
-    use skerry_store::WallNanos;
 
     fn delivery(qos: Qos) -> Delivery {
-        let message = Message {
-            topic: "t".into(),
-            payload: bytes::Bytes::new(),
-            qos,
-            retain: false,
-            properties: PublishProperties::default(),
-            received: WallNanos(0),
-            publisher: None,
-        };
-        Delivery {
-            message: Published::new(message, None),
-            source: Source::Memory,
-            qos,
-            retain: false,
-            subscriptions: Box::default(),
-            group: None,
-        }
+        Delivery::empty(qos, Source::Memory)
     }
 
     fn outbound(window: u16) -> Outbound {

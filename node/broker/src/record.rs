@@ -309,8 +309,8 @@ mod tests {
     #[test]
     fn any_source_becomes_a_topic() {
         let stream = StreamName::new("alerts").expect("a name");
-        let topic = derived_topic(&stream, "a+b#c\0d\n");
-        assert_eq!(topic, "skerry/alerts/a_b_c_d_");
-        assert!(crate::topic::is_name(&topic));
+        let named = derived_topic(&stream, "a+b#c\0d\n");
+        assert_eq!(named, "skerry/alerts/a_b_c_d_");
+        assert!(topic::is_name(&named));
     }
 }

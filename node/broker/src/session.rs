@@ -214,11 +214,8 @@ fn step_for(publish: Publish) -> Step {
 mod tests {
     use super::*;
     use crate::codec::{PublishProperties, reason};
-    use crate::mailbox::Delivery;
-    use crate::message::Message;
+    use crate::delivery::{Delivery, Source};
     use bytes::Bytes;
-    use skerry_store::WallNanos;
-    use std::sync::Arc;
 
     fn id(number: u16) -> PacketId {
         PacketId::new(number).expect("not zero")
@@ -337,14 +334,8 @@ mod tests {
     }
 
     fn deliver(session: &mut Session, qos: Qos) -> PacketId {
-        let message = Message::new(Publish::default(), WallNanos(0), 0);
         session.outbound.set_window(10);
-        session.outbound.send(&Delivery {
-            message: Arc::new(message),
-            qos,
-            retain: false,
-            subscriptions: Box::default(),
-        })
+        session.outbound.send(&Delivery::empty(qos, Source::Memory))
     }
 
     #[test]

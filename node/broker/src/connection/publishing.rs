@@ -108,7 +108,13 @@ impl Connection {
         }
     }
 
-    pub(super) fn refuse(&mut self, stream: &StreamName, qos: Qos, id: Option<PacketId>, refusal: Refusal) {
+    pub(super) fn refuse(
+        &mut self,
+        stream: &StreamName,
+        qos: Qos,
+        id: Option<PacketId>,
+        refusal: Refusal,
+    ) {
         self.ingest.refused(stream, refusal, is_untold(qos));
         match self.session.refused(qos, id, refusal.reason()) {
             Some(packet) => self.send(&packet),
