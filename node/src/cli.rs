@@ -26,6 +26,7 @@ First steps:
   skerry demo                        see it work: a simulated plant, an outage, an audit
   skerry opcua browse opc.tcp://PLC  list what a PLC offers, as config to paste
   skerry check skerry.toml           every problem of a config file, before it runs
+  skerry user add NAME               let a device in that is not on this machine
   skerry run skerry.toml             run the node
   skerry status                      ask the running node how it is";
 
@@ -45,6 +46,9 @@ pub enum Command {
     /// Find out what an OPC-UA server offers
     #[command(subcommand)]
     Opcua(OpcuaCommand),
+    /// Who may log in to the MQTT broker
+    #[command(subcommand)]
+    User(UserCommand),
     /// Print the version and what this binary was built with
     Version,
 }
@@ -271,6 +275,48 @@ pub struct Browse {
     /// Give up when the server has not answered for this long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user; asks for the password
+    Add(UserPassword),
+    /// Give a user another password; whoever is connected with the old one is disconnected
+    Passwd(UserPassword),
+    /// Remove a user; whoever is connected as that user is disconnected
+    Remove(UserName),
+    /// List the users
+    List(UsersFile),
+    /// Tell whether a password is the user's; exit code 1 if not
+    Check(UserPassword),
+}
+
+#[derive(Debug, Args)]
+pub struct UserPassword {
+    #[command(flatten)]
+    pub user: UserName,
+    /// Read the password from standard input, its first line, instead of asking for it
+    #[arg(long)]
+    pub stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UserName {
+    /// The user's name, as MQTT clients and the ACL give it
+    pub name: String,
+    #[command(flatten)]
+    pub users: UsersFile,
+}
+
+/// A running node takes changes over within seconds.
+#[derive(Debug, Args)]
+pub struct UsersFile {
+    /// The users file itself
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// The node's config file, which names the users file
+    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    pub config: PathBuf,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -18,6 +18,7 @@ mod panics;
 mod run;
 mod status;
 mod supervise;
+mod user;
 mod view;
 
 use clap::Parser;
@@ -33,7 +34,12 @@ fn main() -> ExitCode {
     panics::install_hook();
     let exit = match cli.command {
         Command::Run(args) => match load(&args.config.path()) {
-            Ok(config) => run::run(config, args.until_stdin_closes),
+            Ok(config) => {
+                for warning in config.warnings() {
+                    tracing::warn!("{warning}");
+                }
+                run::run(config, args.until_stdin_closes)
+            }
             Err(exit) => exit,
         },
         Command::Check(file) => check(&file.path()),
@@ -41,6 +47,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Log(command) => logs::run(&command),
         Command::Opcua(command) => opcua::run(&command),
+        Command::User(command) => user::run(&command),
         Command::Version => {
             println!("skerry {}", env!("CARGO_PKG_VERSION"));
             Exit::Clean
@@ -74,6 +81,9 @@ fn check(path: &Path) -> Exit {
             eprintln!("{}: model `{}`: {error}", path.display(), model.name);
             exit = Exit::Usage;
         }
+    }
+    for warning in config.warnings() {
+        eprintln!("{}: warning: {warning}", path.display());
     }
     if exit == Exit::Clean {
         println!("{}", config.summary(path));

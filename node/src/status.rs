@@ -98,6 +98,9 @@ fn render(status: &Value) -> String {
             "  mqtt     {} clients, {} publishes acknowledged, {} retained topics",
             mqtt["connections"], mqtt["acknowledged_total"], mqtt["retained_topics"]
         ));
+        if let Some(why) = mqtt["access_problem"].as_str() {
+            lines.push(format!("  access   the rules from before hold: {why}"));
+        }
     }
     for listener in entries(status, "/mqtt/listeners") {
         lines.extend(certificate_line(&listener));
@@ -248,6 +251,7 @@ mod tests {
                 "storage": {"state": "storage_failed", "reason": "no space"},
                 "streams": [{"name": "telemetry", "head": 9, "bytes": 1024, "bytes_max": 4096}],
             },
+            "mqtt": {"connections": 1, "access_problem": "acl:3: no rule"},
             "opcua": [{"name": "hall", "state": "retrying", "error": "refused", "nodes_good": 0, "nodes_bad": 2, "values_total": 0}],
             "inference": {"models": [{"name": "m", "state": "disabled", "reason": "not a model", "scores_total": 0, "alerts_total": 0}]},
             "uplink": {
@@ -260,6 +264,7 @@ mod tests {
             "vessel-7 is NOT READY, up 1m 1s",
             "mqtt: DOWN after: address in use",
             "FAILED: no space",
+            "the rules from before hold: acl:3: no rule",
             "hall: retrying (refused)",
             "telemetry: next offset 9, 1.0 KiB of 4.0 KiB, 5 still to deliver",
             "m: disabled (not a model)",

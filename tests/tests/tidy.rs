@@ -37,6 +37,8 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
 /// Crates that are to be replaceable: one file per crate of ours may name each.
 const VENDORS: [&str; 20] = [
     "sled",
+    "argon2",
+    "rpassword",
     "blake3",
     "chacha20poly1305",
     "lz4_flex",

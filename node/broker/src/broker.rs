@@ -1,6 +1,7 @@
 //! Binding, accepting, and the tasks that all connections share.
 
 use crate::accept::Listeners;
+use crate::access::Guard;
 use crate::config::{Config, PACKET_BYTES_LIMIT};
 use crate::connection;
 use crate::dispatch;
@@ -86,6 +87,7 @@ impl Broker {
         self.listeners.watch(&mut background);
         let mut writers = JoinSet::new();
         writers.spawn(record_gaps(Arc::clone(&ingest), stop.clone()));
+        writers.spawn(Arc::clone(&ingest.guard).run(ingest.log.clone(), stop.clone()));
         for stream in ingest.config.republish.clone() {
             let (ingest, stop) = (Arc::clone(&ingest), stop.clone());
             writers.spawn(async move { republish::run(&ingest, stream, &stop).await });
@@ -102,6 +104,7 @@ impl Broker {
         }
         // Wills and last publishes may have been refused just now.
         ingest.gaps.write(&ingest.log, &ingest.status).await;
+        ingest.guard.finish(&ingest.log).await;
         background.shutdown().await;
         *status
             .listening
@@ -143,7 +146,8 @@ async fn prepare(
             Arc::clone(&status),
         ));
         registry.load(saved::load(&log, &streams)?);
-        let ingest = Ingest::new(log, config, status, retained, registry, stop);
+        let guard = Guard::new(&config, status)?;
+        let ingest = Ingest::new(log, config, retained, registry, guard, stop);
         Ok::<_, Error>(Arc::new(ingest))
     });
     blocking.await.expect("reading the catalog does not panic")
@@ -175,14 +179,20 @@ async fn accept(
             () = stop.cancelled() => return,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = listeners.accept() => match accepted {
-                Ok(_) if connections.len() >= ingest.config.connections_max => {
+                Ok(arrival) if connections.len() >= ingest.config.connections_max => {
+                    if let Some(address) = arrival.address {
+                        ingest.guard.refused_connection(address.ip(), "connections_max");
+                    }
                     if ingest.status.connections_refused.up("connections_max") == 0 {
                         tracing::warn!("connections_max is reached; further clients are closed");
                     }
                 }
                 Ok(arrival) => {
-                    let ingest = Arc::clone(ingest);
-                    connections.spawn(connection::serve(arrival, ingest, stop.clone()));
+                    let Some(admission) = ingest.guard.admit(arrival.address) else {
+                        continue;
+                    };
+                    let (ingest, stop) = (Arc::clone(ingest), stop.clone());
+                    connections.spawn(connection::serve(arrival, admission, ingest, stop));
                 }
                 Err(error) => {
                     if ingest.status.connections_refused.up("accept") == 0 {

@@ -1,5 +1,6 @@
 //! What a broker is told, and the limits it sets itself.
 
+use crate::access::{AccessConfig, Limits};
 use crate::listener::Listener;
 use crate::topic::TopicFilter;
 use skerry_store::StreamName;
@@ -55,6 +56,11 @@ pub struct Config {
     /// Longest keep-alive in seconds: a version 5 client that asks for a longer one, or for none,
     /// is told to use this. 3.1.1 has no way to tell, so there the client's own holds.
     pub keep_alive_max: Option<NonZeroU16>,
+    /// Who may connect and do what.
+    pub access: AccessConfig,
+    pub limits: Limits,
+    /// Where refusals are recorded; without it they are only counted.
+    pub audit: Option<StreamName>,
     /// A client that sent no CONNECT by then is closed.
     pub connect_timeout: Duration,
     /// A client that took no byte for this long while bytes were waiting is closed.
@@ -93,6 +99,9 @@ impl Config {
             immediate: Vec::new(),
             republish: Vec::new(),
             keep_alive_max: None,
+            access: AccessConfig::DEFAULT,
+            limits: Limits::DEFAULT,
+            audit: None,
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(20),
             refused_hold: Duration::from_secs(5),

@@ -21,7 +21,7 @@ mod saving;
 mod subscribing;
 
 use crate::accept::Arrival;
-use crate::access::Access;
+use crate::access::{Access, Admission, Pace};
 use crate::backlog::{Backlog, Shelf};
 use crate::codec::{Disconnect, Incoming, Outgoing, PacketId, SubscribeOptions, reason};
 use crate::config::OUTBOX_BYTES_MAX;
@@ -46,17 +46,24 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Serves one client from its first byte to its last commit.
-pub(crate) async fn serve(arrival: Arrival, ingest: Arc<Ingest>, stop: CancellationToken) {
+pub(crate) async fn serve(
+    arrival: Arrival,
+    admission: Admission,
+    ingest: Arc<Ingest>,
+    stop: CancellationToken,
+) {
     let status = Arc::clone(&ingest.status);
     status.connections.up();
     status.connections_total.up();
     status.connections_most.raise(status.connections.get());
     // Boxed: what beginning and end take is not held by a connection that idles in between.
-    let established = Box::pin(establish::establish(arrival, ingest, &stop)).await;
+    let establishing = establish::establish(arrival, admission.refused(), ingest, &stop);
+    let established = Box::pin(establishing).await;
     if let Some(mut connection) = established {
         let end = connection.talk(&stop).await;
         Box::pin(connection.part(end)).await;
     }
+    drop(admission);
     status.connections.down();
 }
 
@@ -67,6 +74,7 @@ type Sharing = (Arc<Group>, SubscribeOptions, Option<u32>);
 struct Connection {
     ingest: Arc<Ingest>,
     access: Access,
+    pace: Pace,
     agreed: Agreed,
     seat: Seat,
     /// The shared subscriptions of the session, in the order in which they are asked.
@@ -128,6 +136,7 @@ impl Connection {
         tokio::select! {
             () = stop.cancelled() => return Err(End::Stopping),
             () = self.seat.wanted() => return Err(End::TakenOver),
+            () = self.access.revoked() => return Err(End::Revoked),
             settled = self.uncommitted.settled(), if !self.uncommitted.is_empty() => {
                 self.settle(settled);
             }
@@ -163,7 +172,7 @@ impl Connection {
         let hold = self.hold.map(|(until, _)| until);
         let idle = Instant::now() + IDLE;
         let (save, read) = (self.saving.due(), self.catching_up.due());
-        [silence, stall, hold, save, read]
+        [silence, stall, hold, save, read, self.pace.rests_until()]
             .into_iter()
             .flatten()
             .fold(idle, Instant::min)
@@ -175,6 +184,7 @@ impl Connection {
         {
             return Err(end);
         }
+        self.pace.wake(now);
         let stalled = self.outlet.stalled_since;
         if stalled.is_some_and(|at| at + self.ingest.config.write_timeout <= now) {
             return Err(End::WriteStalled);
@@ -189,10 +199,11 @@ impl Connection {
         }
     }
 
-    /// Back-pressure: nothing more is taken while too much is uncommitted, unread or refused.
+    /// Back-pressure: nothing more is taken while too much is uncommitted, unread, refused or fast.
     fn takes_packets(&self) -> bool {
         let outbox_has_room = self.outlet.waiting() < OUTBOX_BYTES_MAX;
-        self.uncommitted.has_room(self.batch.as_ref()) && outbox_has_room && self.hold.is_none()
+        let rests = self.hold.is_some() || self.pace.rests();
+        self.uncommitted.has_room(self.batch.as_ref()) && outbox_has_room && !rests
     }
 
     async fn take_packets(&mut self) -> Result<(), End> {
@@ -234,7 +245,13 @@ impl Connection {
                 self.release_once_saved(ack.id);
             }
             Step::Send(packet) => self.send(&packet),
-            Step::Ingest(publish) => self.publish(publish),
+            Step::Ingest(publish) => {
+                let bytes = publish.topic.len() + publish.payload.len();
+                if self.pace.spend(bytes, Instant::now) {
+                    self.access.slowed();
+                }
+                self.publish(publish);
+            }
             Step::Refuse(publish) => {
                 let stream = self.ingest.config.stream_of(&publish.topic).clone();
                 self.refuse(&stream, publish.qos, publish.id, Refusal::PayloadFormat);

@@ -20,8 +20,8 @@ pub(crate) enum End {
     TakenOver,
     /// The log refused a publish of a 3.1.1 client, which cannot be told.
     LogRefuses,
-    /// A 3.1.1 client published where it may not.
-    NotAllowed,
+    /// The client's user is gone, or has another password now.
+    Revoked,
     Stopping,
 }
 
@@ -44,7 +44,7 @@ impl End {
             Self::WriteStalled => "write_timeout",
             Self::TakenOver => "taken_over",
             Self::LogRefuses => "log_refuses",
-            Self::NotAllowed => "not_allowed",
+            Self::Revoked => "revoked",
             Self::Stopping => "stopping",
         }
     }
@@ -57,7 +57,7 @@ impl End {
             Self::Silent => Some(reason::KEEP_ALIVE_TIMEOUT),
             Self::TakenOver => Some(reason::TAKEN_OVER),
             Self::LogRefuses => Some(reason::QUOTA_EXCEEDED),
-            Self::NotAllowed => Some(reason::NOT_AUTHORIZED),
+            Self::Revoked => Some(reason::ADMINISTRATIVE_ACTION),
             Self::Stopping => Some(reason::SHUTTING_DOWN),
         }
     }

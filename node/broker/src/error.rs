@@ -9,6 +9,9 @@ pub enum Error {
         address: Address,
         source: std::io::Error,
     },
+    /// Without its users and rules, the broker lets nobody in.
+    #[error(transparent)]
+    Access(#[from] crate::access::FileError),
     /// The log failed for good; the process has to restart into recovery.
     #[error("the log does not work any more: {0}")]
     Log(#[from] skerry_store::Error),

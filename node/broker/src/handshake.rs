@@ -12,6 +12,7 @@ mod code {
     pub(super) const LEVEL: u8 = 0x01;
     pub(super) const CLIENT_ID: u8 = 0x02;
     pub(super) const UNAVAILABLE: u8 = 0x03;
+    pub(super) const BAD_LOGIN: u8 = 0x04;
     pub(super) const NOT_AUTHORIZED: u8 = 0x05;
 }
 
@@ -47,7 +48,17 @@ pub(crate) enum Refused {
     ClientId,
     AuthMethod,
     WillNotAllowed,
-    /// The seat or the catalog could not be had in time.
+    /// Unknown user or wrong password; which of the two, the client is not told.
+    BadLogin,
+    /// Nobody may connect from there without a login, or the login is no longer one.
+    NotAuthorized,
+    /// Too many failed logins of late.
+    Throttled,
+    /// As many connections from there as may be.
+    TooMany,
+    /// Connections from there come too fast.
+    TooFast,
+    /// The seat, the catalog or a turn to log in could not be had in time.
     Unavailable,
 }
 
@@ -57,6 +68,11 @@ impl Refused {
             Self::ClientId => "client_id",
             Self::AuthMethod => "auth_method",
             Self::WillNotAllowed => "will_not_allowed",
+            Self::BadLogin => "bad_login",
+            Self::NotAuthorized => "not_authorized",
+            Self::Throttled => "login_throttled",
+            Self::TooMany => "connections_per_address",
+            Self::TooFast => "connects_per_second",
             Self::Unavailable => "unavailable",
         }
     }
@@ -64,11 +80,19 @@ impl Refused {
     pub(crate) fn connack(self, version: Version) -> Outgoing {
         let code = match (version, self) {
             (Version::V311, Self::ClientId) => code::CLIENT_ID,
-            (Version::V311, Self::AuthMethod | Self::WillNotAllowed) => code::NOT_AUTHORIZED,
-            (Version::V311, Self::Unavailable) => code::UNAVAILABLE,
+            (Version::V311, Self::BadLogin) => code::BAD_LOGIN,
+            (
+                Version::V311,
+                Self::AuthMethod | Self::WillNotAllowed | Self::NotAuthorized | Self::Throttled,
+            ) => code::NOT_AUTHORIZED,
+            (Version::V311, Self::TooMany | Self::TooFast | Self::Unavailable) => code::UNAVAILABLE,
             (Version::V5, Self::ClientId) => reason::CLIENT_ID_INVALID,
             (Version::V5, Self::AuthMethod) => reason::BAD_AUTH_METHOD,
-            (Version::V5, Self::WillNotAllowed) => reason::NOT_AUTHORIZED,
+            (Version::V5, Self::WillNotAllowed | Self::NotAuthorized) => reason::NOT_AUTHORIZED,
+            (Version::V5, Self::BadLogin) => reason::BAD_USER_OR_PASSWORD,
+            (Version::V5, Self::Throttled) => reason::BANNED,
+            (Version::V5, Self::TooMany) => reason::QUOTA_EXCEEDED,
+            (Version::V5, Self::TooFast) => reason::CONNECTION_RATE_EXCEEDED,
             (Version::V5, Self::Unavailable) => reason::SERVER_BUSY,
         };
         Outgoing::ConnAck {
@@ -107,11 +131,10 @@ pub(crate) fn answer_to_malformed(
     Some((refusal, version))
 }
 
-/// `fresh_id` is used where the client leaves its name to us.
+/// `fresh_id` is used where the client leaves its name to us. Who the client is shows later.
 pub(crate) fn agree(
     connect: Connect,
     config: &Config,
-    may_publish: impl Fn(&str) -> bool,
     fresh_id: impl FnOnce() -> String,
 ) -> Result<Agreed, Refused> {
     let Connect {
@@ -122,13 +145,11 @@ pub(crate) fn agree(
         keep_alive_secs,
         will,
         will_delay_secs,
+        credentials: _,
         properties,
     } = connect;
     if properties.auth_method.is_some() {
         return Err(Refused::AuthMethod);
-    }
-    if will.as_ref().is_some_and(|will| !may_publish(&will.topic)) {
-        return Err(Refused::WillNotAllowed);
     }
     let assigned = client_id.is_empty();
     if assigned && version == Version::V311 && (must_name_itself || !clean) {
@@ -177,6 +198,14 @@ pub(crate) fn agree(
 }
 
 impl Agreed {
+    /// A will that could never be published is refused while somebody hears it.
+    pub(crate) fn check_will(&self, may_publish: impl Fn(&str) -> bool) -> Result<(), Refused> {
+        match &self.will {
+            Some(will) if !may_publish(&will.topic) => Err(Refused::WillNotAllowed),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the session outlives the connection: only then its QoS 2 ids have to be on disk.
     pub(crate) const fn is_lasting(&self) -> bool {
         !self.session_expiry.is_zero()
@@ -223,7 +252,7 @@ impl Agreed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::ConnectProperties;
+    use crate::codec::{ConnectProperties, Credentials};
     use skerry_store::StreamName;
 
     fn config() -> Config {
@@ -240,12 +269,15 @@ mod tests {
             keep_alive_secs: 10,
             will: None,
             will_delay_secs: 0,
+            credentials: Credentials::default(),
             properties: ConnectProperties::default(),
         }
     }
 
     fn try_agree(connect: Connect) -> Result<Agreed, Refused> {
-        agree(connect, &config(), |topic| topic != "no", || "fresh".into())
+        let agreed = agree(connect, &config(), || "fresh".into())?;
+        agreed.check_will(|topic| topic != "no")?;
+        Ok(agreed)
     }
 
     #[test]
@@ -297,7 +329,7 @@ mod tests {
                 keep_alive_secs: asked,
                 ..connect(version, "a", true)
             };
-            let agreed = agree(asking, &config, |_| true, String::new).expect("fine");
+            let agreed = agree(asking, &config, String::new).expect("fine");
             assert_eq!(agreed.silence_max, silence_secs.map(Duration::from_secs));
             match agreed.connack(false, &config) {
                 Outgoing::ConnAck { properties, .. } => {
@@ -377,5 +409,23 @@ mod tests {
             ..connect(Version::V5, "a", true)
         };
         assert_eq!(try_agree(willed), Err(Refused::WillNotAllowed));
+    }
+
+    #[test]
+    fn each_version_hears_of_a_refusal_in_its_own_words() {
+        for (refused, old, new) in [
+            (Refused::BadLogin, 0x04, 0x86),
+            (Refused::NotAuthorized, 0x05, 0x87),
+            (Refused::Throttled, 0x05, 0x8A),
+            (Refused::TooMany, 0x03, 0x97),
+            (Refused::TooFast, 0x03, 0x9F),
+        ] {
+            for (version, expected) in [(Version::V311, old), (Version::V5, new)] {
+                match refused.connack(version) {
+                    Outgoing::ConnAck { code, .. } => assert_eq!(code, expected, "{refused:?}"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! From a PUBLISH to a record, and what all connections share.
 
+use crate::access::{Guard, is_reserved};
 use crate::backlog::Shelf;
+
 use crate::codec::{PacketId, Qos, reason};
 use crate::config::Config;
 use crate::error::Error;
@@ -10,7 +12,7 @@ use crate::outbound::Named;
 use crate::qos2::{self, Digest};
 use crate::record;
 use crate::registry::Registry;
-use crate::retained::{Retained, SYS_PREFIX};
+use crate::retained::Retained;
 use crate::status::Status;
 use crate::streams::Streams;
 use skerry_store::{Append, Change, Class, Log, Record, StreamName, WallNanos};
@@ -25,9 +27,6 @@ pub(crate) const OWN_PREFIX: &str = "skerry/";
 const NOTE_BYTES: usize = 1024 * 1024;
 /// Sessions that read the log at the same time: each holds a frame or two.
 const READERS_MAX: usize = 4;
-/// Topics under these mean something to brokers, or nothing at all: nobody can subscribe to a
-/// topic that starts with `$share/`.
-const BROKER_PREFIXES: [&str; 3] = [SYS_PREFIX, "$share/", "$CONTROL/"];
 
 /// What connections, wills and the dispatchers share.
 pub(crate) struct Ingest {
@@ -38,6 +37,7 @@ pub(crate) struct Ingest {
     pub registry: Arc<Registry>,
     pub streams: Arc<Streams>,
     pub gaps: Gaps,
+    pub guard: Arc<Guard>,
     /// Permits to read the log for a session that is behind.
     pub readers: Arc<Semaphore>,
     /// Set when the log has failed for good.
@@ -96,11 +96,12 @@ impl Ingest {
     pub(crate) fn new(
         log: Log,
         config: Config,
-        status: Arc<Status>,
         retained: Retained,
         registry: Arc<Registry>,
+        guard: Arc<Guard>,
         stopped: CancellationToken,
     ) -> Self {
+        let status = Arc::clone(&guard.status);
         status.retained.set(retained.len());
         Self {
             log,
@@ -111,6 +112,7 @@ impl Ingest {
             registry,
             gaps: Gaps::default(),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
+            guard,
             fatal: Mutex::new(None),
             stopped,
         }
@@ -118,8 +120,7 @@ impl Ingest {
 
     /// Whether a client may publish to `topic`.
     pub(crate) fn check(&self, topic: &str) -> Result<(), Refusal> {
-        let is_reserved = |prefix: &&str| topic.starts_with(*prefix);
-        if [OWN_PREFIX].iter().chain(&BROKER_PREFIXES).any(is_reserved) {
+        if is_reserved(topic) {
             Err(Refusal::NotAllowed)
         } else {
             Ok(())

@@ -25,6 +25,10 @@
 //!   0 it loses what it does not take, counted and logged.
 //! - Clients cannot publish to `skerry/#` (derived streams appear there), nor to `$SYS/#`,
 //!   `$CONTROL/#` and `$share/#`. A payload that says it is text and is not UTF-8 is refused (0x99).
+//! - Who may connect, publish and receive is in two files ([`Users`], [`Acl`]); a change of them
+//!   holds within seconds, for open connections too, and a broken file changes nothing. What was
+//!   refused, to whom and why, is in the audit stream. A 3.1.1 client, which cannot be told, gets
+//!   its acknowledgement for a publish that it may not make, as in mosquitto; the message is dropped.
 //!
 //! # Parts
 //! ```text
@@ -32,6 +36,7 @@
 //! listener, socket, unix, tls, websocket          certificate, renewal, throttle
 //! link        a connection's bytes                codec         bytes ↔ packets
 //! connection  one task per client, all its I/O    session       the protocol, pure
+//! access      who may connect and do what         peer          the other end's names
 //! handshake   CONNECT → what was agreed, pure     outbound      outbound QoS, pure
 //! uncommitted appends under way, in order         qos2          inbound QoS 2 ids
 //! ingest      publish → record                    record        record ↔ message
@@ -41,7 +46,7 @@
 //! saved       sessions in the catalog             retained      retained messages
 //! sys         `$SYS`, as mosquitto has it          gaps          refused QoS 0 → gap records
 //! streams     how far each is dispatched          backlog, budget, delivery, interest,
-//! aliases     topic aliases towards a client      republish, access, peer, fuzzing (tests only)
+//! aliases     topic aliases towards a client      republish, fuzzing (tests only)
 //! ```
 
 mod accept;
@@ -92,6 +97,9 @@ mod uncommitted;
 mod unix;
 mod websocket;
 
+pub use access::{
+    AccessConfig, Acl, Anonymous, CertificateIdentity, FileError, Limits, Users, UsersFile,
+};
 pub use broker::{Broker, run};
 pub use certificate::Validity;
 pub use config::{Config, PACKET_BYTES_LIMIT};

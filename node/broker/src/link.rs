@@ -218,7 +218,7 @@ mod tests {
     /// What an idle connection's task holds, without what its session points to.
     #[test]
     fn the_task_of_a_connection_is_small() {
-        const fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        const fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
             size_of::<F>()
         }
         let bytes = size(crate::connection::serve);

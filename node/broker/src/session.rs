@@ -3,7 +3,7 @@
 
 use crate::codec::{
     Ack, Disconnect, Incoming, Malformed, Outgoing, PacketId, Publish, Qos, Subscribe, Unsubscribe,
-    Version,
+    Version, reason,
 };
 use crate::config::{TOPIC_ALIAS_MAX, UNCOMMITTED_MAX};
 use crate::outbound::{Outbound, Owed, Received};
@@ -172,6 +172,10 @@ impl Session {
     }
 
     /// The record is not in the log. `None` where the protocol has no way to say so.
+    ///
+    /// A 3.1.1 client that may not publish there gets its acknowledgement all the same (3.3.5, as
+    /// in mosquitto): the alternative is to close on it, and it would send the same again at once,
+    /// before all that it may publish. The refusal is in the audit stream.
     pub(crate) fn refused(
         &mut self,
         qos: Qos,
@@ -184,12 +188,15 @@ impl Session {
         } else {
             self.unacknowledged -= 1;
         }
-        let ack = Ack { id, reason };
-        match (self.version, qos) {
-            (Version::V311, _) => None,
-            (Version::V5, Qos::ExactlyOnce) => Some(Outgoing::PubRec(ack)),
-            (Version::V5, _) => Some(Outgoing::PubAck(ack)),
-        }
+        let ack = match self.version {
+            Version::V311 if reason == reason::NOT_AUTHORIZED => Ack::ok(id),
+            Version::V311 => return None,
+            Version::V5 => Ack { id, reason },
+        };
+        Some(match qos {
+            Qos::ExactlyOnce => Outgoing::PubRec(ack),
+            _ => Outgoing::PubAck(ack),
+        })
     }
 
     /// The catalog has forgotten a QoS 2 id.
@@ -293,6 +300,14 @@ mod tests {
             old.refused(Qos::AtLeastOnce, Some(id(3)), reason::QUOTA_EXCEEDED),
             None
         );
+        for (qos, acknowledged) in [
+            (Qos::AtLeastOnce, Outgoing::PubAck(Ack::ok(id(4)))),
+            (Qos::ExactlyOnce, Outgoing::PubRec(Ack::ok(id(4)))),
+        ] {
+            old.packet(publish(qos, 4)).expect("fine");
+            let said = old.refused(qos, Some(id(4)), reason::NOT_AUTHORIZED);
+            assert_eq!(said, Some(acknowledged), "dropped as 3.3.5 allows");
+        }
     }
 
     #[test]

@@ -190,6 +190,17 @@ pub struct Status {
     pub(crate) subscriptions: Count,
     pub(crate) qos2_unreleased: Count,
     pub(crate) republished: Count,
+    pub(crate) users: Count,
+    pub(crate) acl_rules: Count,
+    pub(crate) access_problem: Mutex<Option<String>>,
+    pub(crate) access_reloads: Count,
+    pub(crate) logins: Count,
+    pub(crate) logins_remembered: Count,
+    pub(crate) subscribes_refused: Count,
+    pub(crate) publishes_slowed: Count,
+    pub(crate) audit_records: Count,
+    pub(crate) audit_left_out: Count,
+    pub(crate) audit_failures: Count,
 }
 
 /// [`Status`] at one moment. `_total` only ever grows; the others are gauges.
@@ -244,6 +255,25 @@ pub struct Snapshot {
     /// QoS 2 publishes whose PUBREL is still to come, on connections that are open.
     pub qos2_unreleased: u64,
     pub republished_total: u64,
+    pub users: u64,
+    pub acl_rules: u64,
+    /// What is wrong with the newest users or ACL file; the rules from before hold meanwhile.
+    pub access_problem: Option<String>,
+    /// How often changed files were taken over.
+    pub access_reloads_total: u64,
+    /// Logins with a password that was right.
+    pub logins_total: u64,
+    /// Those among them that needed no Argon2id, because the password was right of late.
+    pub logins_remembered_total: u64,
+    /// Topic filters of which a client may receive nothing.
+    pub subscribes_refused_total: u64,
+    /// How often a client published faster than it may, and was read more slowly.
+    pub publishes_slowed_total: u64,
+    pub audit_records_total: u64,
+    /// Refusals of which the audit stream has only the number.
+    pub audit_left_out_total: u64,
+    /// Appends to the audit stream that the log refused; what was in them is left out, see above.
+    pub audit_failures_total: u64,
 }
 
 impl Status {
@@ -299,6 +329,21 @@ impl Status {
             subscriptions: self.subscriptions.get(),
             qos2_unreleased: self.qos2_unreleased.get(),
             republished_total: self.republished.get(),
+            users: self.users.get(),
+            acl_rules: self.acl_rules.get(),
+            access_problem: self
+                .access_problem
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+            access_reloads_total: self.access_reloads.get(),
+            logins_total: self.logins.get(),
+            logins_remembered_total: self.logins_remembered.get(),
+            subscribes_refused_total: self.subscribes_refused.get(),
+            publishes_slowed_total: self.publishes_slowed.get(),
+            audit_records_total: self.audit_records.get(),
+            audit_left_out_total: self.audit_left_out.get(),
+            audit_failures_total: self.audit_failures.get(),
         }
     }
 }

@@ -167,7 +167,7 @@ async fn qos_0_that_the_disk_refused_becomes_a_gap_record() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_node_s_own_topics_are_closed_to_clients() {
-    let node = Node::start_with(|config| config.refused_hold = Duration::from_millis(50)).await;
+    let node = Node::start().await;
     let mut five = Client::connect(&node, &Hello::v5("five")).await;
     for topic in ["skerry/alerts/x", "$SYS/broker"] {
         five.publish(topic, "forged", 1, 1).await;
@@ -175,7 +175,8 @@ async fn the_node_s_own_topics_are_closed_to_clients() {
     }
     let mut four = Client::connect(&node, &Hello::v4("four")).await;
     four.publish("skerry/alerts/x", "forged", 1, 1).await;
-    assert!(four.expect_closed().await.is_empty());
+    // It cannot be told; the message is dropped nevertheless.
+    four.expect(0x40, 1).await;
     assert!(node.records("default").is_empty());
 }
 

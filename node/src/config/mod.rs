@@ -1,6 +1,7 @@
 //! The node's configuration: one TOML file, read into the parts' own types, every problem
 //! reported at once with its line and key.
 
+mod access;
 mod encryption;
 mod listeners;
 mod models;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use streams::Streams;
 
+pub use access::users_file;
 pub use reader::Severity;
 pub use streams::NODE_EVENTS;
 
@@ -131,6 +133,11 @@ impl Config {
         }
         lines.push(format!("  http     listens on {}", self.http_listen));
         lines.join("\n")
+    }
+
+    /// What is right, but hardly meant.
+    pub fn warnings(&self) -> Vec<String> {
+        self.mqtt.iter().filter_map(access::warning).collect()
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, Error> {
@@ -312,8 +319,10 @@ fn read_mqtt(
             value.list(|name| streams.named(name.string()?))
         })
         .unwrap_or_else(|| models.map(outputs_of).unwrap_or_default());
-    table.finish();
     let mut config = skerry_broker::Config::on(listeners, streams.default_stream());
+    access::read(&table, base, &mut config);
+    table.finish();
+    config.audit = Some(streams.audit_stream());
     config.routes = streams.routes().to_vec();
     config.memory = streams.memory().to_vec();
     config.immediate = streams.immediate().to_vec();

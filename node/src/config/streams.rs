@@ -25,6 +25,8 @@ const SYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Where MQTT topics go that no stream asks for.
 const DEFAULT: &str = "default";
+/// Where refused MQTT clients are recorded.
+const AUDIT: &str = "audit";
 /// Where the node's own events go.
 pub const NODE_EVENTS: &str = "node";
 
@@ -63,6 +65,7 @@ impl Streams {
         };
         streams.add_always(DEFAULT, BYTES_DEFAULT, when_full);
         streams.add_always(NODE_EVENTS, 16 * MIB, WhenFull::DropOldest);
+        streams.add_always(AUDIT, 16 * MIB, WhenFull::DropOldest);
         if has_models {
             streams.add_always("scores", 256 * MIB, when_full);
             streams.add_always("alerts", 64 * MIB, when_full);
@@ -191,6 +194,10 @@ impl Streams {
     pub fn default_stream(&self) -> StreamName {
         self.named(DEFAULT)
             .expect("the default stream always exists")
+    }
+
+    pub fn audit_stream(&self) -> StreamName {
+        self.named(AUDIT).expect("the audit stream always exists")
     }
 
     /// What the streams keep for themselves, whatever the others take.

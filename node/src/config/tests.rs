@@ -29,7 +29,7 @@ fn the_smallest_config_has_every_default() {
         .iter()
         .map(|s| s.name.as_str())
         .collect();
-    assert_eq!(names, ["default", "node"]);
+    assert_eq!(names, ["audit", "default", "node"]);
 }
 
 #[test]
@@ -359,4 +359,47 @@ fn the_keys_to_the_log_come_from_one_place_and_can_be_read() {
         problem.contains("CREDENTIALS_DIRECTORY is not set"),
         "{problem}"
     );
+}
+
+#[test]
+fn who_may_connect_and_how_fast_is_read_with_its_problems() {
+    let mqtt = |lines: &str| format!("[node]\nname = \"n\"\n[mqtt]\n{lines}");
+    let config = parse(&mqtt("")).unwrap().mqtt.unwrap();
+    assert_eq!(config.access.anonymous, skerry_broker::Anonymous::Loopback);
+    assert_eq!(config.limits.login_failures, Some(5));
+    assert_eq!(config.audit.unwrap().as_str(), "audit");
+    let text = mqtt(
+        "anonymous = \"never\"\nidentity = \"san\"\n[mqtt.limits]\nconnections_per_address = 20\n\
+         connects_per_second = 5\nlogin_failures = 0\npublish_messages_per_second = 100\n\
+         publish_bytes_per_second = \"1MiB\"\n",
+    );
+    let config = parse(&text).unwrap().mqtt.unwrap();
+    assert_eq!(config.access.anonymous, skerry_broker::Anonymous::Never);
+    let san = skerry_broker::CertificateIdentity::AlternativeName;
+    assert_eq!(config.access.identity, san);
+    let expected = skerry_broker::Limits {
+        connections_per_address: Some(20),
+        connects_per_second: Some(5),
+        login_failures: None,
+        publish_messages_per_second: Some(100),
+        publish_bytes_per_second: Some(1024 * 1024),
+    };
+    assert_eq!(config.limits, expected);
+    let found = problems(&mqtt(
+        "users_file = \"/does/not/exist\"\nacl_file = \"/does/not/exist/acl\"\nanonymous = \"yes\"\n\
+         identity = \"ip\"\n[mqtt.limits]\nconnects_per_second = 0\npublish_bytes = 1\n",
+    ));
+    let expected = [
+        ("4", "mqtt.users_file", "skerry user add"),
+        ("5", "mqtt.acl_file", "/does/not/exist/acl"),
+        ("6", "mqtt.anonymous", "`always`, `loopback`, `never`"),
+        ("7", "mqtt.identity", "`none`, `cn`, `san`"),
+        ("9", "mqtt.limits.connects_per_second", "between 1"),
+        ("10", "mqtt.limits.publish_bytes", "not a key"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, (number, key, part)) in found.iter().zip(expected) {
+        assert!(line.starts_with(&format!("{number}: {key}: ")), "{line}");
+        assert!(line.contains(part), "{line}");
+    }
 }

@@ -6,8 +6,8 @@ use super::properties::{
 };
 use super::wire::{Wire, peek_varint};
 use super::{
-    Ack, Connect, Disconnect, Incoming, Malformed, Publish, Qos, RetainHandling, Subscribe,
-    SubscribeOptions, Unsubscribe, Version,
+    Ack, Connect, Credentials, Disconnect, Incoming, Malformed, Publish, Qos, RetainHandling,
+    Subscribe, SubscribeOptions, Unsubscribe, Version,
 };
 use crate::topic;
 use bytes::{Buf, BytesMut};
@@ -189,11 +189,12 @@ fn connect(wire: &mut Wire, version: Version, is_3_1: bool) -> Result<Connect, M
             properties,
         })
     };
+    let mut credentials = Credentials::default();
     if flags & USER != 0 {
-        wire.name()?;
+        credentials.user = Some(wire.name()?);
     }
     if flags & PASSWORD != 0 {
-        wire.binary()?;
+        credentials.password = wire.binary()?;
     }
     Ok(Connect {
         version,
@@ -203,6 +204,7 @@ fn connect(wire: &mut Wire, version: Version, is_3_1: bool) -> Result<Connect, M
         keep_alive_secs,
         will,
         will_delay_secs,
+        credentials,
         properties,
     })
 }

@@ -58,7 +58,7 @@ const fn publish(code: u8) -> Option<&'static str> {
 
 const fn subscribe(code: u8) -> Option<&'static str> {
     Some(match code {
-        reason::NOT_AUTHORIZED => {
+        reason::UNSPECIFIED => {
             "this client may not subscribe to a filter: see the node's access rules"
         }
         reason::FILTER_INVALID => "a filter has more levels than this node takes: shorten it",

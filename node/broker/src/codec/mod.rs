@@ -124,7 +124,24 @@ pub(crate) struct Connect {
     pub will: Option<Publish>,
     /// How long the will waits for its client to come back (5.0, 3.1.3.2.2).
     pub will_delay_secs: u32,
+    pub credentials: Credentials,
     pub properties: ConnectProperties,
+}
+
+/// User name and password of a CONNECT. `Debug` does not show the password.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Credentials {
+    pub user: Option<String>,
+    /// Empty where there is none.
+    pub password: Bytes,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -195,13 +212,16 @@ pub(crate) struct Disconnect {
 pub(crate) mod reason {
     pub(crate) const WITH_WILL: u8 = 0x04;
     pub(crate) const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
+    pub(crate) const UNSPECIFIED: u8 = 0x80;
     pub(crate) const MALFORMED: u8 = 0x81;
     pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
     pub(crate) const IMPLEMENTATION_SPECIFIC: u8 = 0x83;
     pub(crate) const UNSUPPORTED_VERSION: u8 = 0x84;
     pub(crate) const CLIENT_ID_INVALID: u8 = 0x85;
+    pub(crate) const BAD_USER_OR_PASSWORD: u8 = 0x86;
     pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
     pub(crate) const SERVER_BUSY: u8 = 0x89;
+    pub(crate) const BANNED: u8 = 0x8A;
     pub(crate) const SHUTTING_DOWN: u8 = 0x8B;
     pub(crate) const BAD_AUTH_METHOD: u8 = 0x8C;
     pub(crate) const KEEP_ALIVE_TIMEOUT: u8 = 0x8D;
@@ -212,6 +232,8 @@ pub(crate) mod reason {
     pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
     pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
     pub(crate) const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+    pub(crate) const ADMINISTRATIVE_ACTION: u8 = 0x98;
+    pub(crate) const CONNECTION_RATE_EXCEEDED: u8 = 0x9F;
 }
 
 /// Why bytes are not a packet that this connection may send now. Ends that connection, and only it.

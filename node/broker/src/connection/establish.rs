@@ -4,14 +4,15 @@ use super::catching_up::CatchingUp;
 use super::saving::Saving;
 use super::{Connection, FAREWELL};
 use crate::accept::Arrival;
-use crate::access::Access;
+use crate::access::{Access, Pace};
 use crate::backlog::{Backlog, OwedRetained};
-use crate::codec::{Incoming, Malformed};
+use crate::codec::{Connect, Incoming, Malformed};
 use crate::end::End;
 use crate::handshake::{self, Agreed, Refused};
 use crate::ingest::Ingest;
 use crate::link::{self, Inlet};
 use crate::outbound::Outbound;
+use crate::peer::Peer;
 use crate::qos2;
 use crate::registry::Seat;
 use crate::session::Session;
@@ -26,11 +27,15 @@ use tokio_util::sync::CancellationToken;
 /// if it did not come to a session.
 pub(super) async fn establish(
     arrival: Arrival,
+    refused: Option<Refused>,
     ingest: Arc<Ingest>,
     stop: &CancellationToken,
 ) -> Option<Connection> {
     let status = &ingest.status;
-    let patience = ingest.config.connect_timeout;
+    let patience = match refused {
+        None => ingest.config.connect_timeout,
+        Some(_) => FAREWELL.min(ingest.config.connect_timeout),
+    };
     // For all of it: each step on its own could be drawn out.
     let deadline = Instant::now() + patience;
     let (address, entrance) = (arrival.address, Arc::clone(&arrival.entrance));
@@ -39,7 +44,7 @@ pub(super) async fn establish(
         () = stop.cancelled() => return None,
         opened = opening => opened,
     };
-    let (socket, _peer) = match opened {
+    let (socket, peer) = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(unopened)) => {
             status.connections_refused.up(unopened.reason);
@@ -87,22 +92,22 @@ pub(super) async fn establish(
         }
     };
     let version = connect.version;
-    let registry = Arc::clone(&ingest.registry);
-    let fresh_id = || format!("skerry-{:016x}-{}", ingest.log.epoch(), registry.number());
-    let access = Access;
-    let may_publish = |topic: &str| access.may_publish(topic) && ingest.check(topic).is_ok();
-    let joined = match handshake::agree(connect, &ingest.config, may_publish, fresh_id) {
-        Err(refused) => Err(refused),
-        Ok(agreed) => join(&ingest, agreed, patience).await,
+    let entered = match refused {
+        Some(refused) => Err(refused),
+        None => tokio::select! {
+            () = stop.cancelled() => return None,
+            entered = enter(&ingest, &peer, connect, patience) => entered,
+        },
     };
-    match joined {
-        Ok(Joined {
-            agreed,
-            seat,
-            session,
-            session_present,
-            owed,
-        }) => {
+    match entered {
+        Ok((access, joined)) => {
+            let Joined {
+                agreed,
+                seat,
+                session,
+                session_present,
+                owed,
+            } = joined;
             outlet.agree(agreed.terms(), agreed.topic_alias_maximum);
             if !outlet.send(&agreed.connack(session_present, &ingest.config), version) {
                 // It takes not even this answer.
@@ -113,6 +118,7 @@ pub(super) async fn establish(
             let backlog = Backlog::new(session.outbound.resend(), owed);
             let mut connection = Connection {
                 shelf: ingest.shelf(),
+                pace: Pace::new(&ingest.config.limits),
                 ingest,
                 access,
                 seat,
@@ -180,6 +186,23 @@ struct Joined {
     session: Session,
     session_present: bool,
     owed: Vec<OwedRetained>,
+}
+
+/// Finds out who the client is and what it may, then gives it its seat.
+async fn enter(
+    ingest: &Ingest,
+    peer: &Peer,
+    mut connect: Connect,
+    patience: Duration,
+) -> Result<(Access, Joined), Refused> {
+    let credentials = std::mem::take(&mut connect.credentials);
+    let (epoch, registry, guard) = (ingest.log.epoch(), &ingest.registry, &ingest.guard);
+    let fresh_id = || format!("skerry-{epoch:016x}-{}", registry.number());
+    let agreed = handshake::agree(connect, &ingest.config, fresh_id)?;
+    let logging_in = guard.log_in(peer, &agreed.client_id, credentials, patience);
+    let access = guard.grant(peer, &agreed.client_id, logging_in.await?)?;
+    agreed.check_will(|topic| access.may_publish(topic))?;
+    Ok((access, join(ingest, agreed, patience).await?))
 }
 
 /// Takes the client's seat and what is known of its session. A clean start ends what was kept,

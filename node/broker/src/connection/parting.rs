@@ -52,6 +52,9 @@ impl Connection {
     /// Publishes the will, or returns it where it is to wait for the client.
     async fn will(&mut self, end: End) -> Option<Will> {
         let will = self.agreed.will.take().filter(|_| end.publishes_will())?;
+        if !self.access.may_publish(&will.topic) {
+            return None;
+        }
         let will = Message::new(will, WallNanos::now(), None);
         // The session's end is the latest (3.1.3.2.2).
         let delay = self.agreed.will_delay.min(self.agreed.session_expiry);

@@ -119,7 +119,6 @@ impl Connection {
         match self.session.refused(qos, id, refusal.reason()) {
             Some(packet) => self.send(&packet),
             None if is_untold(qos) => {}
-            None if refusal == Refusal::NotAllowed => self.hold_then(End::NotAllowed),
             None => self.hold_then(End::LogRefuses),
         }
     }

@@ -59,7 +59,8 @@ impl Connection {
             Ok((filter, shared)) if self.access.may_subscribe(&filter) => {
                 Ok(Checked { filter, shared })
             }
-            Ok(_) => Err(reason::NOT_AUTHORIZED),
+            // Which of its filters exist for others is not this client's to know.
+            Ok(_) => Err(reason::UNSPECIFIED),
             Err(_) => Err(reason::FILTER_INVALID),
         }
     }

@@ -100,7 +100,7 @@ impl Node {
             options.allow_volatile = true;
             options.commit_delay_max = Duration::from_millis(1);
             options.segment_bytes = 64 * 1024;
-            let streams = ["default", "telemetry", "scores"];
+            let streams = ["default", "telemetry", "scores", "audit"];
             let stream_options = |name| StreamOptions::new(stream(name), bytes_max);
             options.streams = streams.map(stream_options).to_vec();
             let disk = Disk::failing(Arc::new(Shared(Arc::clone(&gate))));
@@ -154,6 +154,11 @@ impl Node {
 
     pub async fn restart(self) -> Self {
         let directory = self.stop().await;
+        Self::open(directory, u64::MAX, |_| {}).await
+    }
+
+    /// A node on what another one left behind.
+    pub async fn reopen(directory: Arc<TempDir>) -> Self {
         Self::open(directory, u64::MAX, |_| {}).await
     }
 
@@ -237,6 +242,8 @@ pub struct Hello<'a> {
     pub clean: bool,
     pub keep_alive: u16,
     pub will: Option<(&'a str, &'a str)>,
+    /// User name and password.
+    pub login: Option<(&'a str, &'a str)>,
     /// Version 5 properties, as bytes.
     pub properties: &'a [u8],
     pub will_properties: &'a [u8],
@@ -250,6 +257,7 @@ impl<'a> Hello<'a> {
             clean: true,
             keep_alive: 0,
             will: None,
+            login: None,
             properties: &[],
             will_properties: &[],
         }
@@ -267,7 +275,8 @@ impl<'a> Hello<'a> {
         put(&mut body, "MQTT");
         body.put_u8(self.level);
         let will = if self.will.is_some() { 0x04 } else { 0 };
-        body.put_u8(will | if self.clean { 0x02 } else { 0 });
+        let login = if self.login.is_some() { 0xC0 } else { 0 };
+        body.put_u8(login | will | if self.clean { 0x02 } else { 0 });
         body.put_u16(self.keep_alive);
         if self.level == 5 {
             body.put_u8(self.properties.len() as u8);
@@ -281,6 +290,10 @@ impl<'a> Hello<'a> {
             }
             put(&mut body, topic);
             put(&mut body, payload);
+        }
+        if let Some((user, password)) = self.login {
+            put(&mut body, user);
+            put(&mut body, password);
         }
         packet(0x10, &body)
     }
