@@ -1,5 +1,6 @@
 //! The node on real parts, one story each. `tests/run` prepares everything and runs this.
 
+mod absent;
 mod alerts;
 mod bad_config;
 mod bad_disk;
@@ -7,11 +8,15 @@ mod bad_peers;
 mod common;
 mod crashes;
 mod demo;
+mod foreign;
+mod hostile;
+mod kills;
 mod lifecycle;
 mod mqtt;
 mod opcua;
 mod outages;
 mod secured;
+mod stalled;
 
 use skerry_tests::runner::{self, Need, Scenario};
 
@@ -40,6 +45,76 @@ fn main() -> std::process::ExitCode {
             name: "node_killed_while_kafka_is_away",
             needs: KAFKA,
             run: crashes::offline,
+        },
+        Scenario {
+            name: "mqtt_killed_at_any_moment",
+            needs: &[],
+            run: kills::rounds,
+        },
+        Scenario {
+            name: "mqtt_sessions_over_a_restart",
+            needs: &[],
+            run: absent::restarted,
+        },
+        Scenario {
+            name: "mqtt_on_a_disk_that_stalls",
+            needs: &[Need::Disk],
+            run: stalled::disk,
+        },
+        Scenario {
+            name: "hostile_slow_connects",
+            needs: &[],
+            run: hostile::slowloris,
+        },
+        Scenario {
+            name: "hostile_idle_connections",
+            needs: &[],
+            run: hostile::idle,
+        },
+        Scenario {
+            name: "hostile_subscriber_never_reads",
+            needs: &[],
+            run: hostile::subscribers::never_reads,
+        },
+        Scenario {
+            name: "hostile_deep_filters",
+            needs: &[],
+            run: hostile::subscribers::deep_filters,
+        },
+        Scenario {
+            name: "hostile_take_over_storm",
+            needs: &[],
+            run: hostile::take_overs,
+        },
+        Scenario {
+            name: "hostile_retained_flood",
+            needs: &[],
+            run: hostile::subscribers::retained_flood,
+        },
+        Scenario {
+            name: "hostile_noise",
+            needs: &[],
+            run: hostile::noise,
+        },
+        Scenario {
+            name: "client_paho",
+            needs: PYTHON,
+            run: foreign::paho,
+        },
+        Scenario {
+            name: "client_mqtt_js",
+            needs: &[Need::MqttJs],
+            run: foreign::mqtt_js,
+        },
+        Scenario {
+            name: "client_mosquitto",
+            needs: &[Need::Mosquitto],
+            run: foreign::mosquitto,
+        },
+        Scenario {
+            name: "client_rumqttc",
+            needs: &[],
+            run: foreign::rumqttc,
         },
         Scenario {
             name: "kafka_stopped_killed_and_frozen",

@@ -11,14 +11,19 @@
 //! - Every scenario owns its world: free ports, its own directory on a real disk, its own
 //!   processes, which end with it. Nothing outside `target/` is written.
 //! - Nothing waits by sleeping: [`wait::until`] polls a condition until a deadline.
-//! - What publishes, what serves OPC-UA and what reads Kafka is never our code.
+//! - What publishes, what serves OPC-UA and what reads Kafka is never our code; but [`mqtt`] is,
+//!   since no client of others keeps its session's ids where a test sees them at a kill.
 //! - No timing is asserted. A deadline here says "hung", never "slow".
 
 pub mod audit;
 pub mod certificates;
+pub mod chance;
+pub mod disk;
+pub mod foreign;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod mqtt;
 pub mod node;
 pub mod ports;
 pub mod process;
@@ -29,4 +34,4 @@ pub mod wait;
 pub mod workspace;
 pub mod world;
 
-pub use anyhow::{Context, Result, anyhow, bail, ensure};
+pub use anyhow::{Context, Error, Result, anyhow, bail, ensure};

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -116,6 +117,13 @@ nodes = [ {nodes} ]
         )
         .expect("a String takes everything");
     }
+}
+
+/// Of the running process, now and at its highest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    pub resident_kib: u64,
+    pub peak_kib: u64,
 }
 
 /// A node of this config, running or not.
@@ -250,6 +258,23 @@ impl Node {
             .output()
     }
 
+    /// What the kernel counts as the process's own memory.
+    pub fn memory(&mut self) -> Result<Memory> {
+        let path = format!("/proc/{}/status", self.running()?.id());
+        let text = fs::read_to_string(&path)?;
+        let field = |name: &str| -> Result<u64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|rest| rest.split_whitespace().next());
+            Ok(number
+                .with_context(|| format!("no {name} in {path}"))?
+                .parse()?)
+        };
+        Ok(Memory {
+            resident_kib: field("VmRSS:")?,
+            peak_kib: field("VmHWM:")?,
+        })
+    }
+
     pub fn status(&self) -> Result<Value> {
         let response = http::get(self.settings.http_port, "/status")?;
         ensure!(
@@ -311,6 +336,32 @@ pub fn log_cat(data: &Path, stream: &str) -> Result<Vec<Value>> {
     let parse =
         |line: &str| serde_json::from_str(line).with_context(|| format!("not JSON: {line}"));
     output.stdout.lines().map(parse).collect()
+}
+
+/// The same for a log of any length: each record is handed over and forgotten.
+pub fn each_logged(
+    data: &Path,
+    stream: &str,
+    mut each: impl FnMut(&Value) -> Result<()>,
+) -> Result<()> {
+    let mut child = Command::new(workspace::skerry())
+        .args(["log", "cat", stream, "--json", "--data-dir"])
+        .arg(data)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = child.stdout.take().expect("it was asked for");
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        let record = serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
+        each(&record)?;
+    }
+    let status = child.wait()?;
+    ensure!(
+        status.success(),
+        "skerry log cat {stream} ended with {status}"
+    );
+    Ok(())
 }
 
 /// Sums the samples of a metric over its labels; `None` where it is not exported.

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
-use crate::workspace;
 use crate::world::World;
+use crate::{disk, workspace};
 
 /// A part that is not ours and may be missing on a developer's machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,12 @@ pub enum Need {
     Kafka,
     /// The right to mount a file system in a namespace of one's own.
     Mount,
+    /// mosquitto_pub and mosquitto_sub.
+    Mosquitto,
+    /// Node.js and MQTT.js.
+    MqttJs,
+    /// A file system of one's own that can be frozen: root, a loop device and `fsfreeze`.
+    Disk,
 }
 
 impl Need {
@@ -43,6 +49,16 @@ impl Need {
                 let script = "mount -t tmpfs -o size=1m none /mnt";
                 succeeds(Command::new("unshare").args(["-rm", "sh", "-c", script]))
             }
+            Self::Mosquitto => {
+                // Asked for help, 2.0 gives it and ends with 1.
+                let there = |program| Command::new(program).arg("--help").output().is_ok();
+                there("mosquitto_pub") && there("mosquitto_sub")
+            }
+            Self::MqttJs => {
+                workspace::mqtt_js().join("node_modules/mqtt").exists()
+                    && succeeds(Command::new("node").arg("--version"))
+            }
+            Self::Disk => disk::can_be_had(),
         }
     }
 
@@ -51,6 +67,9 @@ impl Need {
             Self::Python => "the Python environment of tests/run",
             Self::Kafka => "Apache Kafka and Java 17",
             Self::Mount => "the right to mount in a user namespace",
+            Self::Mosquitto => "mosquitto_pub and mosquitto_sub (Debian: mosquitto-clients)",
+            Self::MqttJs => "Node.js and the MQTT.js of tests/run",
+            Self::Disk => "a file system that can be frozen (root, a loop device, fsfreeze)",
         }
     }
 }

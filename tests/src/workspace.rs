@@ -45,3 +45,9 @@ pub fn python() -> PathBuf {
 pub fn kafka_jars() -> PathBuf {
     target().join("kafka")
 }
+
+/// The folder in which `tests/run` installed MQTT.js.
+#[must_use]
+pub fn mqtt_js() -> PathBuf {
+    target().join("mqtt-js")
+}

@@ -38,6 +38,11 @@ const KEEP_ALIVE_MAX: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(u16::MAX as u64);
 /// MQTT's own limit on a packet (3.1.1, 2.2.3).
 const PACKET_BYTES_MOST: u64 = 268_435_455;
+/// What one node can be asked to remember: both are kept in memory as well as on disk.
+const SESSIONS_MOST: usize = 1_000_000;
+const RETAINED_MOST: usize = 10_000_000;
+/// The longest a version 5 client can ask for, but for "never" (3.1.2.11.2).
+const SESSION_EXPIRY_MOST: Duration = Duration::from_secs(u32::MAX as u64 - 1);
 
 /// A configuration that was read without a problem.
 #[derive(Debug)]
@@ -314,6 +319,12 @@ fn read_mqtt(
     let packet_bytes = table.optional("packet_bytes_max", units::bytes(1024..=PACKET_BYTES_MOST));
     let connections = table.optional("connections_max", units::count(1..=100_000));
     let keep_alive = table.optional("keep_alive_max", units::duration(KEEP_ALIVE_MAX));
+    let sessions = table.optional("sessions_max", units::count(1..=SESSIONS_MOST));
+    let expiry = table.optional(
+        "session_expiry_max",
+        units::duration(Duration::ZERO..=SESSION_EXPIRY_MOST),
+    );
+    let retained = table.optional("retained_max", units::count(0..=RETAINED_MOST));
     let republish = table
         .optional("republish", |value| {
             value.list(|name| streams.named(name.string()?))
@@ -333,6 +344,15 @@ fn read_mqtt(
     config.keep_alive_max = keep_alive.and_then(whole_seconds);
     if let Some(connections) = connections {
         config.connections_max = connections;
+    }
+    if let Some(sessions) = sessions {
+        config.sessions_max = sessions;
+    }
+    if let Some(expiry) = expiry {
+        config.session_expiry_max = expiry;
+    }
+    if let Some(retained) = retained {
+        config.retained_max = retained;
     }
     Some(config)
 }

@@ -93,6 +93,28 @@ delivery = "twice"
 }
 
 #[test]
+fn what_the_broker_remembers_has_limits_of_its_own() {
+    let defaults = parse("[node]\nname = \"n\"\n[mqtt]\n").unwrap().mqtt;
+    let shipped = parse(include_str!("../../../configs/skerry.toml")).unwrap();
+    let limits = |mqtt: skerry_broker::Config| {
+        (
+            mqtt.sessions_max,
+            mqtt.session_expiry_max,
+            mqtt.retained_max,
+        )
+    };
+    let defaults = limits(defaults.unwrap());
+    assert_eq!(limits(shipped.mqtt.unwrap()), defaults);
+    let text = "[node]\nname = \"n\"\n[mqtt]\nsessions_max = 5\nsession_expiry_max = \"7days\"\nretained_max = 0\n";
+    let set = limits(parse(text).unwrap().mqtt.unwrap());
+    assert_eq!(set, (5, Duration::from_secs(7 * 24 * 3600), 0));
+    let found = problems(&text.replace("= 5", "= 0").replace("7days", "200years"));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].starts_with("4: mqtt.sessions_max: must be between 1"));
+    assert!(found[1].starts_with("5: mqtt.session_expiry_max: must be between 0s"));
+}
+
+#[test]
 fn a_stream_says_how_long_it_may_wait_for_the_disk() {
     let durability = |lines: &str| {
         let config = parse(&format!(
