@@ -2,8 +2,10 @@
 
 mod rumqttc_clients;
 
+use skerry_tests::certificates::Authority;
 use skerry_tests::foreign::{Endpoint, Mosquitto, Teller, tell};
-use skerry_tests::node::Node;
+use skerry_tests::node::Settings;
+use skerry_tests::ports;
 use skerry_tests::process::Process;
 use skerry_tests::world::World;
 use skerry_tests::{Context as _, Result, ensure, wait};
@@ -13,18 +15,73 @@ use crate::common::logged_no_complaint;
 
 const PROTOCOLS: [u8; 2] = [4, 5];
 
-/// Where the node listens: what is added here, every client below is sent to that can get there.
-fn endpoints(node: &Node) -> Vec<Endpoint> {
-    let port = node.mqtt_port();
-    vec![Endpoint::Tcp { port }]
+/// A way in for each transport, which every client below that knows it takes.
+struct Doors {
+    endpoints: Vec<Endpoint>,
+    settings: Settings,
+}
+
+fn doors(world: &World) -> Result<Doors> {
+    let mut settings = world.settings()?;
+    let folder = world.folder();
+    let authority = Authority::new(folder, "authority")?;
+    let issued = authority.issue("vessel-7", &["localhost", "127.0.0.1"])?;
+    let (cert, key) = (issued.cert_file.display(), issued.key_file.display());
+    let [tls, ws, wss] = [ports::free()?, ports::free()?, ports::free()?];
+    let socket = folder.join("mqtt.sock");
+    settings.mqtt_more = format!(
+        r#"
+[[mqtt.listener]]
+listen = "127.0.0.1:{tls}"
+transport = "tls"
+cert_file = "{cert}"
+key_file = "{key}"
+
+[[mqtt.listener]]
+listen = "127.0.0.1:{ws}"
+transport = "ws"
+
+[[mqtt.listener]]
+listen = "127.0.0.1:{wss}"
+transport = "wss"
+cert_file = "{cert}"
+key_file = "{key}"
+
+[[mqtt.listener]]
+path = "{}"
+transport = "unix"
+"#,
+        socket.display()
+    );
+    let authority = authority.file;
+    let endpoints = vec![
+        Endpoint::Tcp {
+            port: settings.mqtt_port,
+        },
+        Endpoint::Tls {
+            port: tls,
+            authority: authority.clone(),
+        },
+        Endpoint::WebSocket { port: ws },
+        Endpoint::SecureWebSocket {
+            port: wss,
+            authority,
+        },
+        Endpoint::Unix { path: socket },
+    ];
+    Ok(Doors {
+        endpoints,
+        settings,
+    })
 }
 
 fn each(world: &World, story: impl Fn(&str, u8, &Endpoint) -> Result<()>) -> Result<()> {
-    let mut node = world.started(world.settings()?)?;
-    for endpoint in endpoints(&node) {
+    let doors = doors(world)?;
+    let mut node = world.started(doors.settings)?;
+    for endpoint in &doors.endpoints {
         for protocol in PROTOCOLS {
             let name = format!("story-{}-{protocol}", endpoint.name());
-            story(&name, protocol, &endpoint).with_context(|| name.clone())?;
+            story(&name, protocol, endpoint).with_context(|| name.clone())?;
         }
     }
     logged_no_complaint(&node)?;

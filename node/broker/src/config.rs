@@ -20,7 +20,7 @@ pub(crate) const IN_FLIGHT_DEFAULT: u16 = 20;
 /// in memory for each.
 pub(crate) const IN_FLIGHT_MAX: u16 = 256;
 /// Topic aliases a version 5 client may set on one connection.
-pub(crate) const TOPIC_ALIAS_MAX: u16 = 32;
+pub(crate) const TOPIC_ALIAS_MAX: u16 = 10;
 /// Bytes waiting to be written to one client before deliveries wait in its mailbox.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 64 * 1024;
 /// Subscriptions of one session: bounds what a client can make the node remember.
