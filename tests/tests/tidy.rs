@@ -35,7 +35,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
 ];
 
 /// Crates that are to be replaceable: one file per crate of ours may name each.
-const VENDORS: [&str; 20] = [
+const VENDORS: [&str; 19] = [
     "sled",
     "argon2",
     "rpassword",
