@@ -240,6 +240,7 @@ mod tests {
             "parts": [{"name": "mqtt", "running": false, "last_error": "address in use"}],
             "mqtt": {
                 "connections": 1, "acknowledged_total": 2, "retained_topics": 3,
+                "access_problem": "acl:3: no rule",
                 "listeners": [
                     {"name": "[::]:1883", "certificate": null},
                     {"name": "[::]:8883", "certificate": {"error": "not PEM", "days_left": 40}},
@@ -251,7 +252,6 @@ mod tests {
                 "storage": {"state": "storage_failed", "reason": "no space"},
                 "streams": [{"name": "telemetry", "head": 9, "bytes": 1024, "bytes_max": 4096}],
             },
-            "mqtt": {"connections": 1, "access_problem": "acl:3: no rule"},
             "opcua": [{"name": "hall", "state": "retrying", "error": "refused", "nodes_good": 0, "nodes_bad": 2, "values_total": 0}],
             "inference": {"models": [{"name": "m", "state": "disabled", "reason": "not a model", "scores_total": 0, "alerts_total": 0}]},
             "uplink": {
