@@ -210,7 +210,12 @@ impl Connection {
         let mut taken = Ok(());
         while !self.starved && self.takes_packets() {
             match self.inlet.packet() {
-                Ok(Some(packet)) => taken = self.packet(packet),
+                Ok(Some(packet)) => {
+                    if matches!(packet, Incoming::Subscribe(_)) {
+                        self.ingest.streams.settled(&self.ingest.log).await;
+                    }
+                    taken = self.packet(packet);
+                }
                 Ok(None) => self.starved = true,
                 Err(malformed) => taken = Err(End::Malformed(malformed)),
             }

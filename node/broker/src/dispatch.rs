@@ -43,18 +43,15 @@ pub(crate) async fn run(ingest: Arc<Ingest>, index: StreamIndex, stop: Cancellat
 async fn follow(ingest: &Ingest, index: StreamIndex) -> Result<(), Error> {
     let stream = ingest.streams.get(index);
     let mut reader = ingest.log.reader(&stream.name, stream.claimed())?;
-    let mut head = ingest.log.head(&stream.name)?;
+    let mut ready = stream.ready(&ingest.log)?;
     loop {
-        head.mark_unchanged();
-        loop {
+        let end = *ready.borrow_and_update();
+        while reader.position() < end {
             let views = reader.next_views()?;
-            if views.is_empty() {
-                break;
-            }
             if let Some((first, next)) = views.missing {
                 missing(ingest, index, first, next);
             }
-            let mut records = views.records;
+            let mut records = views.records.take_while(|(offset, _)| *offset < end);
             loop {
                 let chunk: Vec<_> = records.by_ref().take(CHUNK).collect();
                 if chunk.is_empty() {
@@ -62,9 +59,13 @@ async fn follow(ingest: &Ingest, index: StreamIndex) -> Result<(), Error> {
                 }
                 dispatch(ingest, index, &chunk);
             }
+            // What of the frame may not be dispatched yet is read again.
+            if stream.claimed() < reader.position() {
+                reader.seek(stream.claimed());
+            }
             tokio::task::consume_budget().await;
         }
-        if head.changed().await.is_err() {
+        if ready.changed().await.is_err() {
             // The log is closed.
             return Ok(());
         }

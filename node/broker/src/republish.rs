@@ -94,5 +94,8 @@ async fn publish(
         ingest.retained.set(topic, message.payload.is_empty());
     }
     ingest.status.retained.set(ingest.retained.len());
+    if let Some(index) = ingest.streams.index(stream.as_str()) {
+        ingest.streams.get(index).release(next);
+    }
     Ok(())
 }

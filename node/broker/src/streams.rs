@@ -3,6 +3,8 @@
 use skerry_store::{Log, Offset, StreamName};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// Index of a stream in [`Streams`]; it holds for this process only.
 pub(crate) type StreamIndex = usize;
@@ -30,8 +32,13 @@ pub(crate) struct Stream {
     /// One past the last record that the dispatcher has begun to offer.
     claimed: AtomicU64,
     /// One past the last record that it has offered to everybody.
-    offered: AtomicU64,
+    offered: watch::Sender<Offset>,
+    /// Of a derived stream: one past the last record whose retained message is on disk.
+    released: watch::Sender<Offset>,
 }
+
+/// How long a SUBSCRIBE waits for the dispatchers at most.
+const SETTLE_WITHIN: Duration = Duration::from_millis(250);
 
 impl Streams {
     /// Everything is dispatched from the head of each stream on; what came before is for
@@ -47,14 +54,9 @@ impl Streams {
             if streams.iter().any(|stream| stream.name == name) {
                 continue;
             }
-            let head = log.head(&name)?.borrow().0;
-            streams.push(Stream {
-                derived: derived.contains(&name),
-                immediate: immediate.contains(&name),
-                claimed: AtomicU64::new(head),
-                offered: AtomicU64::new(head),
-                name,
-            });
+            let head = *log.head(&name)?.borrow();
+            let (derived, immediate) = (derived.contains(&name), immediate.contains(&name));
+            streams.push(Stream::new(name, derived, immediate, head));
         }
         Ok(Self(streams.into()))
     }
@@ -62,14 +64,8 @@ impl Streams {
     /// One empty stream, without a log.
     #[cfg(test)]
     pub(crate) fn one() -> Self {
-        let stream = Stream {
-            name: StreamName::new("default").expect("a name"),
-            derived: false,
-            immediate: false,
-            claimed: AtomicU64::new(0),
-            offered: AtomicU64::new(0),
-        };
-        Self([stream].into())
+        let name = StreamName::new("default").expect("a name");
+        Self([Stream::new(name, false, false, Offset::ZERO)].into())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -85,6 +81,21 @@ impl Streams {
         self.0.iter().position(found)
     }
 
+    /// Resolves once everything is dispatched that is durable now, or before long: who subscribes
+    /// after that gets nothing that was acknowledged before.
+    pub(crate) async fn settled(&self, log: &Log) {
+        let settled = async {
+            for stream in &self.0 {
+                if let Ok(head) = log.head(&stream.name) {
+                    let head = *head.borrow();
+                    let mut offered = stream.offered.subscribe();
+                    let _ = offered.wait_for(|offered| *offered >= head).await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE_WITHIN, settled).await;
+    }
+
     /// Where a subscription made now begins. Exact while the dispatcher is kept out by the lock
     /// of the subscription tree.
     pub(crate) fn positions(&self) -> Positions {
@@ -93,6 +104,32 @@ impl Streams {
 }
 
 impl Stream {
+    fn new(name: StreamName, derived: bool, immediate: bool, head: Offset) -> Self {
+        Self {
+            name,
+            derived,
+            immediate,
+            claimed: AtomicU64::new(head.0),
+            offered: watch::Sender::new(head),
+            released: watch::Sender::new(head),
+        }
+    }
+
+    /// How far it may be dispatched; changes wake the waiter.
+    pub(crate) fn ready(&self, log: &Log) -> Result<watch::Receiver<Offset>, skerry_store::Error> {
+        if self.derived {
+            Ok(self.released.subscribe())
+        } else {
+            log.head(&self.name)
+        }
+    }
+
+    /// The retained messages of everything before `next` are on disk.
+    pub(crate) fn release(&self, next: Offset) {
+        self.released
+            .send_if_modified(|released| std::mem::replace(released, next.max(*released)) < next);
+    }
+
     pub(crate) fn claimed(&self) -> Offset {
         Offset(self.claimed.load(Ordering::SeqCst))
     }
@@ -102,10 +139,10 @@ impl Stream {
     }
 
     pub(crate) fn offered(&self) -> Offset {
-        Offset(self.offered.load(Ordering::SeqCst))
+        *self.offered.borrow()
     }
 
     pub(crate) fn set_offered(&self, next: Offset) {
-        self.offered.store(next.0, Ordering::SeqCst);
+        self.offered.send_replace(next);
     }
 }

@@ -130,6 +130,8 @@ async fn a_password_opens_and_each_refusal_is_audited_without_it() {
             None => told.push((found.0, found.1, count)),
         }
     }
+    // Each is written when it is folded; which is first does not matter.
+    told.sort();
     let expected = [
         ("-", "anonymous", 2),
         ("ada", "wrong_password", 2),
@@ -184,9 +186,9 @@ async fn what_the_acl_forbids_is_refused_dropped_and_audited() {
     five.publish("skerry/x", "the node's own", 1, 4).await;
     assert_eq!(five.expect(0x40, 4).await, 0x87);
     for (filter, code) in [
-        ("dev/four/#", 0x87),
+        ("dev/four/#", 0x80),
         ("#", 0),
-        ("open/secret", 0x87),
+        ("open/secret", 0x80),
         ("open/+", 0),
     ] {
         assert_eq!(five.subscribe(filter, 0).await, code, "{filter}");

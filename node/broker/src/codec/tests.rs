@@ -56,7 +56,7 @@ fn malformed_packets_are_named() {
         (b"\x30\x03\0\x01a", M::NotConnect),
         (b"GET / HTTP/1.1\r\n", M::Http),
         (b"\x16\x03\x01\x02\0\x01\0", M::Tls),
-        (b"\x11\0", M::ReservedBits),
+        (b"\x11\x0d\0\x04MQTT\x04\x02\0\0\0\x01a", M::ReservedBits),
         (b"\x10\xff\xff\xff\xff", M::Length),
         (b"\x10\xff\xff\xff\x7f", M::TooLarge),
         (b"\x10\x02\0\x04", M::Truncated),
