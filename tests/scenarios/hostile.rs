@@ -86,6 +86,9 @@ async fn all(
     Ok(())
 }
 
+const PUBLISHERS: usize = 4;
+const SUBSCRIBERS: usize = 2;
+
 fn crowd(node: &Node, chance: &mut Chance) -> Result<Crowd> {
     let place = Place {
         port: node.mqtt_port(),
@@ -105,12 +108,19 @@ fn crowd(node: &Node, chance: &mut Chance) -> Result<Crowd> {
         filters: vec![("plant/good/#".to_owned(), qos(number))],
         later: None,
     };
-    Crowd::start(
+    let crowd = Crowd::start(
         place,
-        (0..4).map(publisher).collect(),
-        (0..2).map(subscriber).collect(),
+        (0..PUBLISHERS).map(publisher).collect(),
+        (0..SUBSCRIBERS).map(subscriber).collect(),
         chance,
-    )
+    )?;
+    wait::until("the crowd is connected", wait::START, || {
+        let there = connections(node)?;
+        let all = there >= (PUBLISHERS + SUBSCRIBERS) as u64;
+        ensure!(all, "{there} are connected");
+        Ok(Some(()))
+    })?;
+    Ok(crowd)
 }
 
 /// The crowd leaves, satisfied, without having been interrupted once.

@@ -90,6 +90,8 @@ pub(crate) struct Prepared {
     pub stream: StreamName,
     pub record: Record,
     pub changes: Vec<Change>,
+    /// Its topic, where the message is retained.
+    pub retained: Option<Box<str>>,
 }
 
 impl Ingest {
@@ -162,6 +164,7 @@ impl Ingest {
             self.registry.publish_now(&message, true);
         }
         Some(Prepared {
+            retained: message.retain.then(|| message.topic.as_str().into()),
             stream,
             record: record::of(message),
             changes,
@@ -208,7 +211,11 @@ impl Ingest {
                 };
                 match self.log.append(append).await {
                     Ok(_) => return,
-                    Err(error) => self.refusal(&error),
+                    Err(error) => {
+                        let topic = prepared.retained.as_deref();
+                        topic.inspect(|topic| self.retained.refused(topic));
+                        self.refusal(&error)
+                    }
                 }
             }
         };

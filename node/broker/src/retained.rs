@@ -9,7 +9,7 @@ use crate::message::Message;
 use crate::topic::TopicFilter;
 use bytes::Bytes;
 use skerry_store::{Change, Log};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const BUCKET: &str = "retained";
 
 pub(crate) struct Retained {
-    topics: Mutex<BTreeSet<Arc<str>>>,
+    topics: Mutex<Topics>,
     topics_max: usize,
     /// What the broker says of itself, under [`SYS_PREFIX`]: never in the catalog.
     sys: Mutex<BTreeMap<Arc<str>, Message>>,
@@ -25,6 +25,13 @@ pub(crate) struct Retained {
 
 /// Topics that only the broker itself publishes to, and that are not logged.
 pub(crate) const SYS_PREFIX: &str = "$SYS/";
+
+#[derive(Default)]
+struct Topics {
+    kept: BTreeSet<Arc<str>>,
+    /// On their way to the disk, and not kept yet: the bound holds for both together.
+    promised: HashSet<Box<str>>,
+}
 
 impl Retained {
     /// Reads the topics. Blocks on the disk.
@@ -34,22 +41,26 @@ impl Retained {
             .iter()
             .filter_map(|(key, _)| std::str::from_utf8(key).ok());
         Ok(Self {
-            topics: Mutex::new(topics.map(Arc::from).collect()),
+            topics: Mutex::new(Topics {
+                kept: topics.map(Arc::from).collect(),
+                promised: HashSet::new(),
+            }),
             topics_max,
             sys: Mutex::default(),
         })
     }
 
-    fn topics(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+    fn topics(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.topics().len()
+        self.topics().kept.len()
     }
 
     /// The change that belongs into the message's append. Only an empty payload *with* the retain
-    /// flag clears (3.3.1.3). `Err` means: one topic too many.
+    /// flag clears (3.3.1.3). `Err` means: one topic too many. If the append fails,
+    /// [`Retained::refused`] gives the topic's place to others.
     pub(crate) fn change(&self, message: &Message) -> Result<Option<Change>, TooMany> {
         if !message.retain {
             return Ok(None);
@@ -59,9 +70,13 @@ impl Retained {
         if message.payload.is_empty() {
             return Ok(Some(Change::Delete { bucket, key }));
         }
-        let topics = self.topics();
-        if topics.len() >= self.topics_max && !topics.contains(message.topic.as_str()) {
-            return Err(TooMany);
+        let topic = message.topic.as_str();
+        let mut topics = self.topics();
+        if !topics.kept.contains(topic) && !topics.promised.contains(topic) {
+            if topics.kept.len() + topics.promised.len() >= self.topics_max {
+                return Err(TooMany);
+            }
+            topics.promised.insert(topic.into());
         }
         drop(topics);
         let value = message.to_bytes();
@@ -71,11 +86,17 @@ impl Retained {
     /// The record that carried [`Retained::change`] is on disk. Called in the order of the log.
     pub(crate) fn set(&self, topic: &str, cleared: bool) {
         let mut topics = self.topics();
+        topics.promised.remove(topic);
         if cleared {
-            topics.remove(topic);
-        } else if !topics.contains(topic) {
-            topics.insert(topic.into());
+            topics.kept.remove(topic);
+        } else if !topics.kept.contains(topic) {
+            topics.kept.insert(topic.into());
         }
+    }
+
+    /// The append with [`Retained::change`] failed.
+    pub(crate) fn refused(&self, topic: &str) {
+        self.topics().promised.remove(topic);
     }
 
     fn sys(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Message>> {
@@ -102,11 +123,13 @@ impl Retained {
         }
         let topics = self.topics();
         if !filter.has_wildcard() {
-            return topics.get(filter.as_str()).cloned().into_iter().collect();
+            let found = topics.kept.get(filter.as_str());
+            return found.cloned().into_iter().collect();
         }
         let prefix = filter.literal_prefix();
         let from = (Bound::Included(prefix), Bound::Unbounded);
         topics
+            .kept
             .range::<str, _>(from)
             .take_while(|topic| topic.starts_with(prefix))
             .filter(|topic| filter.matches(topic))
@@ -176,6 +199,16 @@ mod tests {
         retained.set("a", false);
         assert!(retained.change(&message("a", b"2", true)).is_ok());
         assert_eq!(retained.change(&message("b", b"2", true)), Err(TooMany));
+        retained.set("a", true);
+        assert!(retained.change(&message("b", b"2", true)).is_ok());
+        let other = message("c", b"2", true);
+        assert_eq!(
+            retained.change(&other),
+            Err(TooMany),
+            "the place is promised"
+        );
+        retained.refused("b");
+        assert!(retained.change(&other).is_ok());
     }
 
     #[test]

@@ -37,10 +37,12 @@ pub(crate) enum Owed {
     Saved(usize),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct OwedPublish {
     pub qos: Qos,
     pub id: Option<PacketId>,
+    /// Its topic, where the message is retained.
+    pub retained: Option<Box<str>>,
 }
 
 #[derive(Debug)]

@@ -39,7 +39,9 @@ impl Connection {
         let batch = self
             .batch
             .get_or_insert_with(|| Batch::new(prepared.stream));
-        batch.push(prepared.record, prepared.changes, OwedPublish { qos, id });
+        let retained = prepared.retained;
+        let owed = OwedPublish { qos, id, retained };
+        batch.push(prepared.record, prepared.changes, owed);
     }
 
     /// PUBREL: only a lasting session has its ids in the catalog.
@@ -77,10 +79,13 @@ impl Connection {
             tracing::debug!(%error, "publishes were refused");
             self.ingest.refusal(&error)
         });
-        for OwedPublish { qos, id } in publishes.iter().copied() {
+        for OwedPublish { qos, id, retained } in publishes {
             if let Some(refusal) = refusal {
-                self.refuse(stream, qos, id, refusal);
-            } else if let Some(packet) = self.session.committed(qos, id) {
+                if let Some(topic) = retained {
+                    self.ingest.retained.refused(topic);
+                }
+                self.refuse(stream, *qos, *id, refusal);
+            } else if let Some(packet) = self.session.committed(*qos, *id) {
                 self.send(&packet);
                 self.ingest.status.acknowledged.up();
             }
