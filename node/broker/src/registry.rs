@@ -297,9 +297,13 @@ impl Registry {
         self.status.sessions_absent.set(absent);
     }
 
+    pub(crate) fn has_subscriptions(&self) -> bool {
+        self.subscriptions.load(Ordering::Relaxed) > 0
+    }
+
     /// Hands a message that is not read from the log to those who are there.
     pub(crate) fn publish_now(&self, message: &Message, logged: bool) {
-        if self.subscriptions.load(Ordering::Relaxed) == 0 {
+        if !self.has_subscriptions() {
             return;
         }
         let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
