@@ -59,6 +59,12 @@ impl Connection {
         match ready {
             Ready::Release(id) => self.send(&Outgoing::PubRel(Ack::ok(id))),
             Ready::Retained(delivery) => self.deliver(*delivery, now),
+            // The rules may have changed while it was away.
+            Ready::Again(id, Some(delivery))
+                if !self.access.may_receive(&delivery.message.topic) =>
+            {
+                self.session.outbound.cancel(id);
+            }
             Ready::Again(id, Some(delivery)) => {
                 if self.write_or_cancel(&delivery, Some(id), true, now) {
                     self.session.outbound.sent_again(id, *delivery);
