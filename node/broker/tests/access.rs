@@ -369,7 +369,8 @@ async fn who_is_no_user_any_more_is_disconnected() {
         "and without a will"
     );
     assert_eq!(node.status().connections_closed_total["revoked"], 2);
-    let records = until_audited(&node, 2).await;
+    // Two that were revoked, and two logins that were refused.
+    let records = until_audited(&node, 4).await;
     assert!(
         records
             .iter()

@@ -8,6 +8,7 @@ use skerry_broker::{Address, Broker, Config, Error, Snapshot, Status};
 use skerry_store::{
     Disk, Fault, Kind, Log, Offset, Operation, Options, Record, StreamName, StreamOptions,
 };
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -308,6 +309,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 pub struct Client {
     socket: Box<dyn Duplex>,
     level: u8,
+    /// Deliveries that came while something else was awaited.
+    early: VecDeque<Vec<u8>>,
 }
 
 /// A PUBLISH as it came.
@@ -346,7 +349,11 @@ impl Client {
 
     pub fn over(socket: impl Duplex + 'static, level: u8) -> Self {
         let socket = Box::new(socket);
-        Self { socket, level }
+        Self {
+            socket,
+            level,
+            early: VecDeque::new(),
+        }
     }
 
     /// CONNECT over a transport of any kind.
@@ -425,6 +432,13 @@ impl Client {
     }
 
     async fn read_packet(&mut self) -> Option<Vec<u8>> {
+        match self.early.pop_front() {
+            Some(packet) => Some(packet),
+            None => self.read_fresh().await,
+        }
+    }
+
+    async fn read_fresh(&mut self) -> Option<Vec<u8>> {
         let mut bytes = vec![self.socket.read_u8().await.ok()?];
         let (mut length, mut shift) = (0, 0);
         loop {
@@ -443,8 +457,20 @@ impl Client {
     }
 
     /// Reads an acknowledgement and returns its reason code.
+    ///
+    /// A delivery to the same client may come before it: both follow the commit.
     pub async fn expect(&mut self, first: u8, id: u16) -> u8 {
-        let packet = self.packet().await.expect("an acknowledgement");
+        let acknowledgement = async {
+            loop {
+                let packet = self.read_fresh().await.expect("an acknowledgement");
+                if packet[0] >> 4 != 3 {
+                    return packet;
+                }
+                self.early.push_back(packet);
+            }
+        };
+        let packet = timeout(PATIENCE, acknowledgement).await;
+        let packet = packet.expect("an acknowledgement in time");
         assert_eq!(
             (packet[0], &packet[2..4]),
             (first, &id.to_be_bytes()[..]),
