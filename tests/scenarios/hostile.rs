@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use skerry_tests::chance::Chance;
 use skerry_tests::mqtt::crowd::{Crowd, Place, Publisher, Subscriber};
@@ -158,6 +159,10 @@ pub(crate) fn slowloris(world: &World) -> Result<()> {
     Runtime::new()?.block_on(async {
         let slow = move |number: usize| async move {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+            // It asks now and then whether the other side still knows it: a reset can get lost.
+            set_socket_keepalive(&stream, true)?;
+            set_tcp_keepidle(&stream, Duration::from_secs(10))?;
+            set_tcp_keepintvl(&stream, Duration::from_secs(5))?;
             let (mut reader, mut writer) = stream.into_split();
             let writing = async {
                 let count = [usize::MAX, CONNECT_HEAD.len() / 2, 0][number % 3];

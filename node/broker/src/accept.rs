@@ -17,12 +17,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 /// What ALPN agrees on below MQTT, and below HTTP (RFC 7301's registry).
 const ALPN_MQTT: &[u8] = b"mqtt";
 const ALPN_HTTP: &[u8] = b"http/1.1";
+
+/// Connections that the system may keep until they are accepted, where `net.core.somaxconn`
+/// allows as many. After a power cut all devices of a site come at once, and of one too many the
+/// client believes that it is connected while nobody knows it here.
+pub(crate) const LISTEN_BACKLOG: u32 = 4096;
 
 /// All listeners of a broker, in the order of the configuration.
 #[derive(Debug)]
@@ -144,7 +149,7 @@ impl Listeners {
 impl Bound {
     async fn new(address: &Address) -> io::Result<Self> {
         Ok(match address {
-            Address::Tcp(address) => Self::Tcp(TcpListener::bind(address).await?),
+            Address::Tcp(address) => Self::Tcp(bind_tcp(*address)?),
             Address::Unix(socket) => Self::Unix(BoundUnix::bind(socket).await?),
         })
     }
@@ -168,6 +173,17 @@ impl Bound {
                 .map(|accepted| Ok((Raw::Unix(accepted?), None))),
         }
     }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections of the process before this one may still be fading away.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
 }
 
 impl Entrance {

@@ -1,13 +1,14 @@
 //! Unix sockets: a path that is ours while we listen, and free for the next process after.
 
-use crate::listener::UnixSocket;
+use crate::accept::LISTEN_BACKLOG;
+use crate::listener;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 /// A listener whose file goes away with it.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct BoundUnix {
 
 impl BoundUnix {
     /// Takes the path, over a socket file that a dead process left behind.
-    pub(crate) async fn bind(socket: &UnixSocket) -> io::Result<Self> {
+    pub(crate) async fn bind(socket: &listener::UnixSocket) -> io::Result<Self> {
         let path = &socket.path;
         check_free(path).await?;
         // Under another name first: at its own it has its permissions from the first moment, and
@@ -32,7 +33,9 @@ impl BoundUnix {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&draft)?;
+        let unbound = UnixSocket::new_stream()?;
+        unbound.bind(&draft)?;
+        let listener = unbound.listen(LISTEN_BACKLOG)?;
         let settle = || {
             fs::set_permissions(&draft, Permissions::from_mode(socket.mode))?;
             fs::rename(&draft, path)?;

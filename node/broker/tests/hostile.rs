@@ -275,3 +275,24 @@ async fn a_taken_address_is_named() {
         .to_string();
     assert!(error.contains(&node.address.to_string()), "{error}");
 }
+
+/// A client beyond what the system keeps waits at best; at worst it is left believing that it is
+/// connected.
+#[tokio::test]
+async fn a_whole_site_may_come_at_once() {
+    const CLIENTS: usize = 600;
+    let address = ([127, 0, 0, 1], 0).into();
+    let config = skerry_broker::Config::new(address, common::stream("default"));
+    // Bound only: nobody is accepted, however quick the machine.
+    let broker = skerry_broker::Broker::bind(config).await.unwrap();
+    let address = broker.local_addr().expect("a plain listener");
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let clients = CLIENTS.min(limit.trim().parse().unwrap());
+    let mut waiting = Vec::with_capacity(clients);
+    for number in 0..clients {
+        let connecting = tokio::net::TcpStream::connect(address);
+        let connected = tokio::time::timeout(Duration::from_secs(10), connecting).await;
+        let connected = connected.unwrap_or_else(|_| panic!("client {number} is kept out"));
+        waiting.push(connected.unwrap());
+    }
+}
