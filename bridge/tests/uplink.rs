@@ -3,21 +3,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod common;
+
 use bytes::Bytes;
+use common::{
+    Node, SOURCES, STREAM, append, append_large, audit, audit_offsets, config, copy, delivered,
+    noise, open, stream,
+};
+use skerry_bridge::uplink::gate::Pack;
 use skerry_bridge::uplink::{
-    self, CURSOR, Config, LaneState, LinkState, NodeName, Snapshot, Status,
+    self, CURSOR, Delivery, Key, LaneState, LinkState, NewTopics, Snapshot, TopicTemplate,
+    quarantine,
 };
 use skerry_simulation::central::{Central, Delivered};
-use skerry_store::{Append, Kind, Log, Offset, Options, Record, StreamName, StreamOptions};
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use skerry_store::{Append, Kind, Offset, Record, StreamName};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-
-const STREAM: &str = "telemetry";
-const SOURCES: u64 = 7;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_arrive_with_their_names_and_positions() {
@@ -123,6 +124,27 @@ async fn a_disk_that_went_on_from_an_old_image_is_held() {
         assert!(error.contains("restored from an image"), "{error}");
     }
     assert_eq!(delivered(&central).len(), 150);
+
+    // Released, it goes on by itself; what is new has a name of its own.
+    let node = Node::start(&log, config(&central));
+    let from = uplink::release(&log, &stream(), Some(Offset(100))).await;
+    assert_eq!(from.unwrap(), Offset(100));
+    node.until_delivered(&log).await;
+    node.stop().await;
+    let node = Node::start(&log, config(&central));
+    append(&log, 10).await;
+    node.until_delivered(&log).await;
+    node.stop().await;
+    let old = format!("{:016x}", log.epoch());
+    let mut added = delivered(&central);
+    added.retain(|record| record.header("skerry-epoch") != Some(&*old));
+    let offsets = added.iter().map(|record| record.header("skerry-offset"));
+    let offsets: Vec<u64> = offsets
+        .map(|offset| offset.unwrap().parse().unwrap())
+        .collect();
+    let mut sorted = offsets.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (100..210).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,13 +153,7 @@ async fn a_record_the_cluster_refuses_becomes_a_gap_and_blocks_nothing() {
     let disk = tempfile::tempdir_in(".").unwrap();
     let log = open(disk.path());
     append(&log, 40).await;
-    let large = Record::new(Kind::Mqtt, "source/0", noise(1_500_000));
-    let append_large = Append {
-        stream: stream(),
-        records: vec![large],
-        changes: Vec::new(),
-    };
-    log.append(append_large).await.unwrap();
+    append_large(&log).await;
     append(&log, 40).await;
 
     let node = Node::start(&log, config(&central));
@@ -154,6 +170,61 @@ async fn a_record_the_cluster_refuses_becomes_a_gap_and_blocks_nothing() {
     assert_eq!(gap.header("skerry-kind"), Some("gap"));
     let text = std::str::from_utf8(gap.value.as_ref().unwrap()).unwrap();
     assert!(text.contains("quarantined"), "{text}");
+
+    // The record itself is kept, with numbers that say what to change.
+    let kept = quarantine::list(&log, true).unwrap();
+    assert_eq!((kept.len(), quarantine::waiting(&log).unwrap()), (1, 1));
+    assert_eq!((kept[0].stream.as_str(), kept[0].offset.0), (STREAM, 40));
+    assert_eq!(kept[0].topic, "skerry.telemetry");
+    for part in ["MessageTooLarge", "max.message.bytes=1048588", "about 1500"] {
+        assert!(kept[0].reason.contains(part), "{}", kept[0].reason);
+    }
+    let (_, copy) = quarantine::find(&log, kept[0].id).unwrap().unwrap();
+    assert_eq!(copy.payload, noise(1_500_000));
+    let elsewhere = central.records();
+    assert!(elsewhere.iter().all(|r| !r.topic.contains("quarantine")));
+
+    // Once the topic takes it, it is delivered as a record of its own.
+    central.set_message_bytes_max(2_000_000);
+    quarantine::retry(&log, kept[0].id, "ada").await.unwrap();
+    let node = Node::start(&log, config(&central));
+    node.until_delivered(&log).await;
+    node.stop().await;
+    let all = delivered(&central);
+    audit_offsets(&all, 82);
+    let again = |r: &&Delivered| r.header("skerry-retry-of") == Some("telemetry/40");
+    let again = all.iter().find(again).unwrap();
+    assert_eq!(again.header("skerry-offset"), Some("81"));
+    assert_eq!(again.value.as_deref(), Some(&noise(1_500_000)[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_record_is_copied_once_through_kills() {
+    let central = Central::start(0).await.unwrap();
+    let disk = tempfile::tempdir_in(".").unwrap();
+    let log = open(disk.path());
+    append(&log, 10).await;
+    append_large(&log).await;
+    append(&log, 10).await;
+    let quarantine = StreamName::new(quarantine::QUARANTINE).unwrap();
+    let copies = log.head(&quarantine).unwrap();
+    // The first run ends as soon as the copy is there, the gap not yet; later ones anywhere.
+    for round in 0..8 {
+        let node = Node::start(&log, config(&central));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while copies.borrow().0 == 0 {
+            assert!(Instant::now() < deadline, "{:#?}", node.status.snapshot());
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5 * round)).await;
+        node.kill().await;
+    }
+    let node = Node::start(&log, config(&central));
+    node.until_delivered(&log).await;
+    node.stop().await;
+    audit_offsets(&delivered(&central), 21);
+    assert_eq!(copies.borrow().0, 1);
+    assert_eq!(quarantine::list(&log, true).unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,6 +249,132 @@ async fn two_nodes_with_one_name_fence_each_other_and_repeat_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn packed_records_are_there_once_through_cuts_and_kills() {
+    let central = Central::start(0).await.unwrap();
+    let disk = tempfile::tempdir_in(".").unwrap();
+    let log = open(disk.path());
+    let mut config = config(&central);
+    config.route.pack = Some(Pack::Auto);
+    for round in 0..6_u64 {
+        append(&log, 2_000).await;
+        let node = Node::start(&log, config.clone());
+        tokio::time::sleep(Duration::from_millis(10 + round * 11)).await;
+        central.cut();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        central.restore();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        node.kill().await;
+    }
+    let node = Node::start(&log, config);
+    node.until_delivered(&log).await;
+    let status = node.stop().await;
+    let all = delivered(&central);
+    let blocks = all
+        .iter()
+        .filter(|record| record.header("skerry-pack").is_some());
+    assert!(blocks.count() > 0);
+    assert!(all.len() < 1_000, "{} records", all.len());
+    audit_offsets(&unpacked(&all), 12_000);
+    assert!(status.wire.is_some_and(|wire| wire.sent_bytes_total > 0));
+}
+
+/// What a consumer makes of blocks: the records as they would have been.
+fn unpacked(records: &[Delivered]) -> Vec<Delivered> {
+    let mut all = Vec::new();
+    for record in records {
+        if record.header("skerry-pack").is_none() {
+            all.push(record.clone());
+            continue;
+        }
+        let block = skerry_pack::unpack(record.value.as_ref().unwrap()).unwrap();
+        for row in block.rows() {
+            let headers = row.headers.map(|header| {
+                let name = String::from_utf8(header.name.to_vec()).unwrap();
+                (name, header.value.map(Bytes::copy_from_slice))
+            });
+            all.push(Delivered {
+                key: Some(Bytes::copy_from_slice(row.key)),
+                value: Some(Bytes::copy_from_slice(row.value)),
+                headers: headers.collect(),
+                ..record.clone()
+            });
+        }
+    }
+    all
+}
+
+/// Both go on from one image. Which of them comes first is theirs to find out; after that the
+/// other must leave it alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_is_held_and_stays_out_of_the_way() {
+    let central = Central::start(0).await.unwrap();
+    let disk = tempfile::tempdir_in(".").unwrap();
+    let log = open(disk.path());
+    append(&log, 100).await;
+    let node = Node::start(&log, config(&central));
+    node.until_delivered(&log).await;
+    node.stop().await;
+    log.close().await.unwrap();
+    let copied = tempfile::tempdir_in(".").unwrap();
+    copy(disk.path(), copied.path());
+
+    let (log, clone) = (open(disk.path()), open(copied.path()));
+    let node = Node::start(&log, config(&central));
+    append(&log, 50).await;
+    node.until_delivered(&log).await;
+    append(&clone, 50).await;
+    let cloned = Node::start(&clone, config(&central));
+    let held = |status: &Snapshot| status.streams.iter().any(|s| s.state == LaneState::Held);
+    cloned.until(held).await;
+    append(&log, 50).await;
+    node.until_delivered(&log).await;
+    let fenced = central.counts().producers_fenced;
+    let attempts = cloned.status.snapshot().streams[0].retries_total;
+    for _ in 0..10 {
+        append(&log, 10).await;
+        node.until_delivered(&log).await;
+    }
+    cloned
+        .until(|status| status.streams[0].retries_total > attempts + 2)
+        .await;
+    assert_eq!(central.counts().producers_fenced, fenced);
+    node.stop().await;
+    assert_eq!(cloned.stop().await.streams[0].delivered_total, 0);
+    audit(&central, &log, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_transactions_nothing_is_lost_and_repeats_can_be_told() {
+    let central = Central::start(0).await.unwrap();
+    let disk = tempfile::tempdir_in(".").unwrap();
+    let log = open(disk.path());
+    let mut config = config(&central);
+    config.delivery = Delivery::AtLeastOnce;
+    for round in 0..6_u64 {
+        append(&log, 400).await;
+        let node = Node::start(&log, config.clone());
+        tokio::time::sleep(Duration::from_millis(5 + round * 13)).await;
+        central.cut();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        central.restore();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        node.kill().await;
+    }
+    let node = Node::start(&log, config);
+    node.until_delivered(&log).await;
+    let status = node.stop().await;
+    assert_eq!(central.counts().transactions_committed, 0);
+    assert!(
+        status.streams[0].delivered_total < 6 * 400,
+        "from where it was"
+    );
+    let mut named = BTreeSet::new();
+    let mut all = delivered(&central);
+    all.retain(|record| named.insert(record.header("skerry-offset").map(str::to_owned)));
+    audit_offsets(&all, 6 * 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_is_away_is_a_state_and_a_missing_topic_is_named() {
     let central = Central::start(0).await.unwrap();
     central.cut();
@@ -185,7 +382,7 @@ async fn a_cluster_that_is_away_is_a_state_and_a_missing_topic_is_named() {
     let log = open(disk.path());
     append(&log, 10).await;
     let mut config = config(&central);
-    config.auto_create = false;
+    config.create_topics = None;
     let node = Node::start(&log, config);
     node.until(|status| status.link.state == LinkState::Down)
         .await;
@@ -197,154 +394,57 @@ async fn a_cluster_that_is_away_is_a_state_and_a_missing_topic_is_named() {
             .first()
             .and_then(|stream| stream.last_error.as_deref());
         let error = error.unwrap_or_default();
-        error.contains("`skerry.telemetry`") && error.contains("create it")
+        error.contains("`skerry.telemetry`") && error.contains("`create_topics = true`")
     };
     node.until(missing).await;
     let status = node.stop().await;
     assert_eq!(status.streams[0].delivered_total, 0);
 }
 
-/// A running uplink.
-struct Node {
-    status: Arc<Status>,
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), uplink::Error>>,
-}
-
-impl Node {
-    fn start(log: &Log, config: Config) -> Self {
-        let (status, stop) = (Arc::new(Status::default()), CancellationToken::new());
-        let run = uplink::run(config, log.clone(), Arc::clone(&status), stop.clone());
-        Self {
-            status,
-            stop,
-            task: tokio::spawn(run),
-        }
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_have_topics_of_their_own_and_all_arrive_once() {
+    let central = Central::start(0).await.unwrap();
+    let disk = tempfile::tempdir_in(".").unwrap();
+    let log = open(disk.path());
+    append(&log, 300).await;
+    let mut config = config(&central);
+    config.route.topic = TopicTemplate::new("by.{stream}.{2}").unwrap();
+    config.route.key = Key::Node;
+    let node = Node::start(&log, config.clone());
+    node.until_delivered(&log).await;
+    let status = node.stop().await;
+    assert_eq!(status.streams[0].topic, "by.{stream}.{2}");
+    let mut all = central.records();
+    all.retain(|record| record.topic.starts_with("by."));
+    let topics: BTreeSet<&str> = all.iter().map(|record| record.topic.as_str()).collect();
+    assert_eq!(topics.len() as u64, SOURCES);
+    for record in &all {
+        let source = record.header("skerry-source").unwrap();
+        let number = source.strip_prefix("source/").unwrap();
+        assert_eq!(record.topic, format!("by.telemetry.{number}"));
     }
+    let offset = |record: &Delivered| record.header("skerry-offset").unwrap().parse().unwrap();
+    let offsets: BTreeSet<u64> = all.iter().map(offset).collect();
+    assert_eq!((offsets.len(), all.len()), (300, 300));
 
-    async fn until(&self, reached: impl Fn(&Snapshot) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !reached(&self.status.snapshot()) {
-            assert!(Instant::now() < deadline, "{:#?}", self.status.snapshot());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn until_delivered(&self, log: &Log) {
-        let head = *log.head(&stream()).unwrap().borrow();
-        self.until(|status| status.streams.first().is_some_and(|s| s.position == head))
-            .await;
-    }
-
-    async fn stop(self) -> Snapshot {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
-        self.status.snapshot()
-    }
-
-    /// As good as kill -9: every task is dropped where it stands.
-    async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
-}
-
-fn stream() -> StreamName {
-    StreamName::new(STREAM).unwrap()
-}
-
-fn config(central: &Central) -> Config {
-    let node = NodeName::new("vessel-7").unwrap();
-    let mut config = Config::new(node, vec![central.address().to_string()]);
-    config.limits.retry_delay_max = Duration::from_millis(300);
-    config.limits.transaction_bytes_max = 64 * 1024;
-    config.limits.transaction_interval = Duration::from_millis(20);
-    config
-}
-
-fn open(directory: &Path) -> Log {
-    let mut options = Options::new(directory);
-    options.allow_volatile = true;
-    options.streams = vec![StreamOptions::new(stream(), 1 << 30)];
-    Log::open(options).unwrap().0
-}
-
-/// Records numbered within their source, over a few sources.
-async fn append(log: &Log, count: u64) {
-    if count == 0 {
-        return;
-    }
-    let head = log.head(&stream()).unwrap().borrow().0;
-    let records = (head..head + count).map(|n| {
-        let value = format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(120));
-        Record::new(Kind::Mqtt, format!("source/{}", n % SOURCES), value)
-    });
-    let records = records.collect();
-    log.append(Append {
+    // One that is missing stops the stream there, and only until somebody creates it.
+    config.create_topics = None;
+    let stray = Record::new(Kind::Mqtt, "source/stray", "1");
+    let append_stray = Append {
         stream: stream(),
-        records,
+        records: vec![stray],
         changes: Vec::new(),
-    })
-    .await
-    .unwrap();
-}
-
-/// What does not compress.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
     };
-    (0..bytes).map(|_| next()).collect()
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-fn delivered(central: &Central) -> Vec<Delivered> {
-    let mut records = central.records();
-    records.retain(|record| record.topic == "skerry.telemetry");
-    records
-}
-
-fn audit(central: &Central, log: &Log, expected: u64) {
-    assert_eq!(log.head(&stream()).unwrap().borrow().0, expected);
-    audit_offsets(&delivered(central), expected);
-}
-
-/// Every offset once; in each partition in order per source.
-fn audit_offsets(records: &[Delivered], expected: u64) {
-    let mut seen = BTreeMap::<u64, u32>::new();
-    let mut last = BTreeMap::<Bytes, u64>::new();
-    for record in records {
-        let offset: u64 = record.header("skerry-offset").unwrap().parse().unwrap();
-        *seen.entry(offset).or_default() += 1;
-        let previous = last.insert(record.key.clone().unwrap(), offset);
-        assert!(
-            previous.is_none_or(|previous| previous < offset),
-            "{previous:?} then {offset}"
-        );
-    }
-    let repeated: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(repeated.is_empty(), "repeated: {repeated:?}");
-    let lost: Vec<_> = (0..expected)
-        .filter(|offset| !seen.contains_key(offset))
-        .collect();
-    assert!(
-        lost.is_empty() && seen.len() as u64 == expected,
-        "lost: {lost:?}"
-    );
+    log.append(append_stray).await.unwrap();
+    let node = Node::start(&log, config.clone());
+    let waits = |status: &Snapshot| {
+        let error = status.streams.first().and_then(|s| s.last_error.clone());
+        error.is_some_and(|error| error.contains("`by.telemetry.stray`"))
+    };
+    node.until(waits).await;
+    node.stop().await;
+    config.create_topics = Some(NewTopics::default());
+    let node = Node::start(&log, config);
+    node.until_delivered(&log).await;
+    node.stop().await;
 }

@@ -148,6 +148,13 @@ impl Log {
         self.0.shared.offset_at(stream, time)
     }
 
+    /// About how many bytes of segment files hold the records of the stream from `from` on, packed
+    /// as they are. Costs no disk: exact at the beginning of a segment, elsewhere estimated from
+    /// the number of records.
+    pub fn bytes_from(&self, stream: &StreamName, from: Offset) -> Result<u64, Error> {
+        Ok(self.0.shared.stream(stream)?.bytes_from(from))
+    }
+
     /// Reads every frame there is, beside readers and writer. Damage is put into quarantine and
     /// noted as gap records, as if a reader had come upon it; the answer comes once they are
     /// durable. A second scrub finds the same places, and that all of them are known.

@@ -109,7 +109,7 @@ impl Reserve {
 }
 
 /// What the file system that holds `path` has left for this user; 0 where it does not tell.
-fn free_bytes(path: &Path) -> u64 {
+pub(crate) fn free_bytes(path: &Path) -> u64 {
     let directory = path.parent().unwrap_or(path);
     let found = rustix::fs::statvfs(directory);
     found.map_or(0, |found| found.f_bavail * found.f_frsize)

@@ -13,9 +13,12 @@ use std::sync::{Mutex, PoisonError};
 /// is made: to walk over those takes less than to look for a frame in the middle.
 const MARK_BYTES: u64 = 128 * 1024;
 
-/// Sparse index: offset of a frame's first record, and where the frame starts. In order of both.
+/// Offset of a frame's first record, and where the frame starts.
+type Mark = (Offset, u64);
+
+/// Sparse index, in order of both.
 #[derive(Debug, Default)]
-pub(crate) struct Marks(Mutex<Vec<(Offset, u64)>>);
+pub(crate) struct Marks(Mutex<Vec<Mark>>);
 
 impl Marks {
     fn add(&self, base: Offset, at: u64) {
@@ -34,11 +37,11 @@ impl Marks {
     }
 
     /// The marks around `offset`, where there are any.
-    fn around(&self, offset: Offset) -> (Option<u64>, Option<u64>) {
+    fn around(&self, offset: Offset) -> (Option<Mark>, Option<Mark>) {
         let marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let after = marks.partition_point(|(base, _)| *base <= offset);
-        let before = after.checked_sub(1).map(|before| marks[before].1);
-        (before, marks.get(after).map(|mark| mark.1))
+        let before = after.checked_sub(1).map(|before| marks[before]);
+        (before, marks.get(after).copied())
     }
 }
 
@@ -51,8 +54,8 @@ impl Segment {
     /// A walk that begins not far before the frame that holds `offset`.
     pub(crate) fn walk_to(&self, offset: Offset) -> Result<Walk, Error> {
         let (from, until) = self.marks.around(offset);
-        let mut from = from.unwrap_or(HEADER_BYTES as u64);
-        let mut until = until.unwrap_or_else(|| self.bytes());
+        let mut from = from.map_or(HEADER_BYTES as u64, |(_, at)| at);
+        let mut until = until.map_or_else(|| self.bytes(), |(_, at)| at);
         let mut walk = self.walk(from)?;
         while until.saturating_sub(from) > 2 * MARK_BYTES {
             let middle = from + (until - from) / 2;
@@ -67,6 +70,28 @@ impl Segment {
         }
         walk.go_on_at(from);
         Ok(walk)
+    }
+
+    /// About how many of its bytes hold the records from `offset` on. Reads nothing: between two
+    /// marks, or the ends of the segment where there are none, it goes by the number of records.
+    pub(crate) fn bytes_from(&self, offset: Offset) -> u64 {
+        let (end, next) = (self.bytes(), self.next());
+        if offset <= self.name.base {
+            return end;
+        }
+        if offset >= next {
+            return 0;
+        }
+        let (before, behind) = self.marks.around(offset);
+        let (first, from) = before.unwrap_or((self.name.base, HEADER_BYTES as u64));
+        let (last, until) = behind.unwrap_or((next, end));
+        let share = |part: u64, whole: u64, of: u64| {
+            let share = u128::from(part) * u128::from(of) / u128::from(whole.max(1));
+            u64::try_from(share).unwrap_or(u64::MAX)
+        };
+        let (records, bytes) = (last.0 - first.0, until.saturating_sub(from));
+        let passed = from.saturating_add(share(offset.0 - first.0, records, bytes));
+        end.saturating_sub(passed)
     }
 }
 
@@ -95,6 +120,21 @@ mod tests {
         let segment = Segment::new(directory, 1, name, bytes.len() as u64, Offset(frames));
         std::fs::write(&segment.path, bytes).expect("written");
         segment
+    }
+
+    #[test]
+    fn bytes_are_told_from_marks_or_else_by_the_number_of_records() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let segment = segment(directory.path(), 1_000, 1_000);
+        let (end, rough) = (segment.bytes(), segment.bytes_from(Offset(250)));
+        assert_eq!(segment.bytes_from(Offset(0)), end);
+        assert_eq!(segment.bytes_from(Offset(1_000)), 0);
+        assert!(rough.abs_diff(end / 4 * 3) < 2_000, "{rough} of {end}");
+        // Where the first half is known to take a tenth of the bytes.
+        segment.mark(Offset(500), end / 10);
+        assert_eq!(segment.bytes_from(Offset(500)), end - end / 10);
+        let early = segment.bytes_from(Offset(250));
+        assert!(early.abs_diff(end / 20 * 19) < 2_000, "{early} of {end}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the log tells about itself.
 
+use crate::reserve::free_bytes;
 use crate::stream::Shared;
 use crate::{Durability, Offset};
 use serde::Serialize;
@@ -13,6 +14,9 @@ pub struct Stats {
     /// Bytes that all streams hold or reserve together, and how many they may.
     pub quota_bytes: u64,
     pub quota_bytes_max: Option<u64>,
+    /// Bytes that the file system has left for this process, besides the reserve; 0 where it does
+    /// not tell.
+    pub disk_free_bytes: u64,
     /// Bytes of disk kept for streams with a reserve; less than it should be on a full disk.
     pub reserve_bytes_held: u64,
     pub reserve_bytes: u64,
@@ -140,6 +144,7 @@ impl Shared {
         Stats {
             quota_bytes: self.weight(),
             quota_bytes_max: self.bytes_max_total,
+            disk_free_bytes: free_bytes(&self.directory.join("lock")),
             reserve_bytes_held: figures.reserve,
             reserve_bytes: self.reserve_unused(),
             recent_bytes_max: self.recent_bytes_max,

@@ -109,6 +109,15 @@ impl Stream {
         segments.iter().map(|segment| segment.bytes()).sum()
     }
 
+    /// About how many of them hold the records from `offset` on.
+    pub(crate) fn bytes_from(&self, offset: Offset) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments
+            .iter()
+            .map(|segment| segment.bytes_from(offset))
+            .sum()
+    }
+
     /// What it may still write of its reserve.
     pub(crate) fn reserve_left(&self) -> u64 {
         let unreserved = self.unreserved.load(Ordering::Acquire);

@@ -3,11 +3,10 @@
 //! The TLS library's own error lies at the bottom of the client's; it is looked at as a value,
 //! not by its words. Advice names the keys of `[kafka]` and the files they point to.
 
-use super::config::{Config, Tls};
+use super::config::{Config, Sasl, Tls};
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use std::error::Error;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 /// `error` and everything that it wraps, the outermost first.
@@ -130,11 +129,18 @@ fn is_about_the_protocol(alert: AlertDescription) -> bool {
 /// What to do about a login that was refused, where it was the login.
 pub(crate) fn login(config: &Config, error: &(dyn Error + 'static)) -> Option<String> {
     let sasl = config.sasl.as_ref()?;
-    tls_error(error).is_none().then(|| {
-        format!(
-            "check `user`, `mechanism` and the password in {}",
-            sasl.password_file.display()
-        )
+    let file = sasl.secret().1.display();
+    tls_error(error).is_none().then(|| match sasl {
+        Sasl::Password { .. } => {
+            format!("check `user`, `mechanism` and the password in {file}")
+        }
+        Sasl::TokenFile(_) => format!(
+            "check the token in {file}: whether it has ended, and whether it is for this cluster"
+        ),
+        Sasl::TokenEndpoint { .. } => format!(
+            "check `token_endpoint`, `client_id`, `scope` and the secret in {file}, and whether \
+             the listener takes OAUTHBEARER"
+        ),
     })
 }
 
@@ -168,23 +174,14 @@ pub(crate) const NOT_KAFKA: &str = "what answers here does not speak Kafka in th
 
 /// What to do about a file that is there but is not what it should be.
 pub(crate) fn files(config: &Config) -> String {
-    let tls = config.tls.as_ref();
-    let identity = tls.and_then(|tls| tls.identity.as_ref());
-    let files: Vec<String> = tls
-        .and_then(|tls| tls.ca_file.as_deref())
-        .into_iter()
-        .chain(
-            identity
-                .iter()
-                .flat_map(|i| [i.cert_file.as_path(), i.key_file.as_path()]),
-        )
-        .chain(config.sasl.iter().map(|sasl| sasl.password_file.as_path()))
-        .map(|file: &Path| file.display().to_string())
-        .collect();
+    let tls = config.tls.iter().flat_map(Tls::files);
+    let secret = config.sasl.iter().map(|sasl| sasl.secret().1);
+    let files = tls.chain(secret).map(|file| file.display().to_string());
+    let files: Vec<String> = files.collect();
     match files.as_slice() {
         [] => "check `[kafka]`".to_owned(),
         files => format!(
-            "check {}: certificates and keys in PEM, a password in plain text",
+            "check {}: certificates and keys in PEM, a password or token as it is",
             files.join(", ")
         ),
     }
@@ -192,7 +189,7 @@ pub(crate) fn files(config: &Config) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::{Identity, Mechanism, NodeName, Sasl};
+    use super::super::config::{Identity, Mechanism, NodeName};
     use super::*;
     use std::path::PathBuf;
 
@@ -262,7 +259,7 @@ mod tests {
     #[test]
     fn a_broken_handshake_is_not_blamed_on_the_login() {
         let mut config = config(Tls::default());
-        config.sasl = Some(Sasl {
+        config.sasl = Some(Sasl::Password {
             mechanism: Mechanism::Plain,
             user: "n".to_owned(),
             password_file: PathBuf::from("/etc/skerry/password"),

@@ -9,7 +9,8 @@ pub(crate) enum Fault {
     Unreachable(String),
     #[error(
         "the cluster has no topic `{0}`: create it \
-         (kafka-topics.sh --create --topic {0} --bootstrap-server …)"
+         (kafka-topics.sh --create --topic {0} --bootstrap-server …), or let this node do so with \
+         `create_topics = true` in [kafka]"
     )]
     TopicMissing(String),
     /// Credentials, certificates or access rights. An operator is needed, and noticed when done.

@@ -6,24 +6,30 @@
 //!    └──────────── back-off with jitter ◄──── any fault, whatever its outcome ◄─────┘
 //! ```
 
+mod locate;
+mod refused;
+mod writing;
+
 use super::config::Config;
 use super::fault::Fault;
-use super::hint::{CURSOR, Hint, Saver};
-use super::link::Link;
-use super::mapping::{Origin, Outgoing};
+use super::gate::Pack;
+use super::hint::{Hint, Saver};
+use super::lineage::Lineage;
+use super::link::{Link, Rank};
+use super::mapping::{Obstacle, Origin};
 use super::pace::{Backoff, Pace};
-use super::position::{self, Local, Position, Start, fingerprint};
-use super::source::{Poison, Slice, Source};
+use super::quarantine::Quarantine;
+use super::source::{Poison, Slice, Source, Want};
 use super::status::{LaneState, StreamStatus};
-use super::wire::{POSITIONS_PARTITION, Producer, Wire};
-use bytes::Bytes;
-use skerry_store::{Class, Error, Log, Offset, Record, StreamName, WallNanos};
+use super::wire::Wire;
+use skerry_store::{Class, Error, Log, Offset, StreamName};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use writing::{Producers, Unwritten, Written};
 
 /// A transaction under way at a stop may still end for so long.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -35,11 +41,18 @@ pub(crate) struct Lane {
     stream: StreamName,
     link: Arc<Link>,
     status: Arc<StreamStatus>,
+    rank: Rank,
+    lineage: Lineage,
     origin: Origin,
     positions: String,
     pace: Pace,
     backoff: Backoff,
     poison: Option<Poison>,
+    /// The cluster refuses something before this offset: there records go by themselves.
+    plain_until: Offset,
+    /// The last session found somebody else at work on this stream.
+    wary: bool,
+    quarantine: Quarantine,
 }
 
 /// Why a session ended.
@@ -47,8 +60,12 @@ enum Ended {
     Stopped,
     Fault(Fault),
     Log(Error),
-    /// Going on would lose or repeat; see [`Start::Diverged`].
+    /// Going on would lose or repeat; see [`Start::Diverged`](super::position::Start::Diverged).
     Held(String),
+    /// The link is not for this lane any more; see [`Link::barred`].
+    Barred,
+    /// There is a newer certificate than the one that the connection was made with.
+    Outdated,
 }
 
 impl From<Fault> for Ended {
@@ -71,9 +88,13 @@ impl Lane {
         link: Arc<Link>,
         status: Arc<StreamStatus>,
     ) -> Self {
-        let topic = config.topic.fill(&config.node, stream.as_str());
         Self {
-            origin: Origin::new(config.node.as_str(), log.epoch(), stream.as_str(), topic),
+            rank: rank(&config, &stream),
+            origin: Origin::of(&config, &stream, log.epoch()),
+            lineage: Lineage {
+                epoch: log.epoch(),
+                from: None,
+            },
             positions: config.positions.fill(&config.node, stream.as_str()),
             pace: Pace::new(config.limits.transaction_bytes_max),
             backoff: Backoff::new(
@@ -81,6 +102,9 @@ impl Lane {
                 config.limits.retry_delay_max,
             ),
             poison: None,
+            plain_until: Offset::ZERO,
+            wary: false,
+            quarantine: Quarantine::new(&log),
             config,
             log,
             stream,
@@ -97,14 +121,19 @@ impl Lane {
                 ended = session => ended,
                 () = async { stop.cancelled().await; sleep(STOP_GRACE).await } => Ended::Stopped,
             };
+            self.wary = matches!(ended, Ended::Held(_) | Ended::Fault(Fault::Fenced { .. }));
             let wait = match ended {
                 Ended::Stopped => return Ok(()),
+                Ended::Barred | Ended::Outdated => continue,
                 Ended::Log(error) if error.class() == Class::Fatal => return Err(error),
                 Ended::Log(error) => self.failed(&error, LaneState::Retrying, false),
                 Ended::Fault(fault) => {
                     self.failed(&fault, LaneState::Retrying, fault.needs_operator())
                 }
-                Ended::Held(why) => self.failed(&why, LaneState::Held, true),
+                Ended::Held(why) => {
+                    let wait = self.failed(&why, LaneState::Held, true);
+                    wait.max(self.config.limits.held_delay)
+                }
             };
             self.note_oldest().await;
             tokio::select! {
@@ -112,34 +141,6 @@ impl Lane {
                 () = stop.cancelled() => return Ok(()),
             }
         }
-    }
-
-    /// Looks up since when the operator waits, once per outage.
-    async fn note_oldest(&self) {
-        let (position, known) = {
-            let rest = self.status.rest();
-            (rest.position, rest.oldest_unsent)
-        };
-        if known.is_none()
-            && let Ok(Some(record)) = self.record_at(position).await
-        {
-            self.status.rest().oldest_unsent = Some(record.ingest_time);
-        }
-    }
-
-    /// The record at `offset`, where the log holds it.
-    async fn record_at(&self, offset: Offset) -> Result<Option<Record>, Error> {
-        let held = self.log.tail(&self.stream)?..*self.log.head(&self.stream)?.borrow();
-        if !held.contains(&offset) {
-            return Ok(None);
-        }
-        let mut reader = self.log.reader(&self.stream, offset)?;
-        let read = tokio::task::spawn_blocking(move || reader.next(1));
-        let batch = read.await.map_err(|_| Error::Closed)??;
-        let mut records = batch.records.into_iter();
-        Ok(records
-            .find(|(at, _)| *at == offset)
-            .map(|(_, record)| record))
     }
 
     /// Notes the failure; how long to wait before the next attempt.
@@ -169,7 +170,10 @@ impl Lane {
 
     /// One connection's worth of deliveries.
     async fn session(&mut self, stop: &CancellationToken) -> Ended {
-        let wire = match self.link.wire().await {
+        if self.until_admitted(stop).await.is_none() {
+            return Ended::Stopped;
+        }
+        let wire = match self.link.wire(self.rank).await {
             Ok(wire) => wire,
             Err(fault) => return fault.into(),
         };
@@ -177,12 +181,31 @@ impl Lane {
             Ok(never) => match never {},
             Err(ended) => ended,
         };
-        if let Ended::Fault(fault) = &ended
-            && fault.breaks_link()
-        {
-            self.link.broke(&wire, fault).await;
+        match &ended {
+            Ended::Fault(fault) if fault.breaks_link() => {
+                self.link.broke(self.rank, &wire, fault).await;
+            }
+            Ended::Outdated => self.link.leave(self.rank, &wire).await,
+            _ => {}
         }
         ended
+    }
+
+    /// Waits while the link is not for this lane, telling why; none when it is to stop.
+    async fn until_admitted(&self, stop: &CancellationToken) -> Option<()> {
+        while let Some(why) = self.link.barred(self.rank, &self.stream) {
+            {
+                let mut rest = self.status.rest();
+                rest.state = LaneState::Waiting;
+                rest.waits_because = Some(why);
+            }
+            tokio::select! {
+                () = self.link.changed() => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+        self.status.rest().waits_because = None;
+        Some(())
     }
 
     async fn deliver(
@@ -190,91 +213,51 @@ impl Lane {
         wire: &Wire,
         stop: &CancellationToken,
     ) -> Result<std::convert::Infallible, Ended> {
-        wire.require_topic(&self.origin.topic).await?;
-        if let Some(warning) = wire.require_positions(&self.positions).await? {
+        self.lineage = Lineage::of(&self.log, &self.stream)?;
+        self.origin.set_epoch(self.lineage.epoch);
+        self.origin.topics.forget();
+        let first = self.origin.first_topics();
+        let (looked, positions) = tokio::join!(
+            self.look(wire, &first),
+            wire.require_positions(&self.positions)
+        );
+        looked?;
+        if let Some(warning) = positions? {
             tracing::error!(stream = self.stream.as_str(), "{warning}");
+        }
+        if self.wary {
+            // Whoever cannot go on must not fence whoever can.
+            self.locate(wire).await?;
         }
         let id = format!(
             "skerry-{}-{}",
             self.config.node.as_str(),
             self.stream.as_str()
         );
-        let producer = wire.producer(&id).await?;
-        let mut hint = self.locate(wire).await?;
-        self.link.up();
-        let ended = self.transact_on(&producer, &mut hint, stop).await;
-        producer.close().await;
+        let other = format!("{id}.2");
+        let (one, other) = tokio::try_join!(wire.producer(&id), wire.producer(&other))?;
+        let mut producers = Producers {
+            all: [one, other],
+            turn: 0,
+        };
+        let ended = match self.locate(wire).await {
+            Ok(mut hint) => {
+                self.link.up();
+                self.follow(wire, &mut producers, &mut hint, stop).await
+            }
+            Err(ended) => Err(ended),
+        };
+        producers.close().await;
         ended
     }
 
-    /// Reads the position back from the cluster. Only now, with a producer of ours initialised,
-    /// nothing that an earlier one began can still become true.
-    async fn locate(&mut self, wire: &Wire) -> Result<Hint, Ended> {
-        let stored = Hint::load(&self.log, &self.stream)?;
-        let stored = stored.filter(|hint| hint.matches(wire.cluster(), &self.positions));
-        let key = self.position_key();
-        let from = stored.as_ref().map(|hint| hint.read_to);
-        let (newest, read_to) = wire.newest(&self.positions, key.as_bytes(), from).await?;
-        let found = match newest {
-            Some(value) => Some(Position::from_json(&value).map_err(|error| {
-                Ended::Held(format!(
-                    "position `{key}` in `{}` is unreadable: {error}",
-                    self.positions
-                ))
-            })?),
-            None => stored.and_then(|hint| hint.position),
-        };
-        let local = self.local(found).await?;
-        let (next, last) = match position::resolve(found, local) {
-            Start::Resume(next) => (next, local.last),
-            Start::First(next) => {
-                tracing::info!(stream = self.stream.as_str(), %next, "first delivery of this log");
-                (next, None)
-            }
-            Start::Diverged { confirmed, head } => {
-                return Err(Ended::Held(format!(
-                    "the cluster has this log up to offset {confirmed} with other content than \
-                     this disk, which ends at {head}: the disk was restored from an image, or a \
-                     copy of it ran elsewhere"
-                )));
-            }
-        };
-        self.status.rest().position = next;
-        let position = Position {
-            epoch: local.epoch,
-            next,
-            last,
-        };
-        Ok(Hint {
-            cluster: wire.cluster().to_owned(),
-            topic: self.positions.clone(),
-            read_to,
-            position: Some(position),
-        })
-    }
-
-    /// What the disk says, with the record that `found` ends with.
-    async fn local(&self, found: Option<Position>) -> Result<Local, Error> {
-        let head = *self.log.head(&self.stream)?.borrow();
-        let before = found.and_then(|position| position.next.0.checked_sub(1));
-        let last = match before {
-            None => None,
-            Some(last) => self.record_at(Offset(last)).await?,
-        };
-        let last = last.as_ref().map(fingerprint);
-        let cursor = self.log.cursor(CURSOR, &self.stream)?;
-        Ok(Local {
-            epoch: self.log.epoch(),
-            head,
-            cursor,
-            last,
-        })
-    }
-
-    /// Transaction after transaction, from the hint's position on.
-    async fn transact_on(
+    /// Slice after slice, from the hint's position on. One is written while the one before it is
+    /// committed, so that a commit's round trips cost a long link nothing; a commit is only asked
+    /// for once the one before it is confirmed, so that positions never run ahead of records.
+    async fn follow(
         &mut self,
-        producer: &Producer,
+        wire: &Wire,
+        producers: &mut Producers,
         hint: &mut Hint,
         stop: &CancellationToken,
     ) -> Result<std::convert::Infallible, Ended> {
@@ -282,41 +265,107 @@ impl Lane {
         let mut source = self.source(next)?;
         let mut head = self.log.head(&self.stream)?;
         let mut saver = Saver::new();
+        let mut open: Option<Written> = None;
         loop {
-            if stop.is_cancelled() {
-                hint.save(&self.log, &self.stream)
-                    .await?
-                    .committed()
-                    .await?;
-                return Err(Ended::Stopped);
-            }
             head.mark_unchanged();
-            let bytes = self.pace.bytes();
-            let slice = source.slice(bytes, self.pace.records_max()).await?;
-            if slice.is_empty() {
-                self.status.rest().state = LaneState::Idle;
-                self.wait(&mut head, hint, &mut saver, stop).await?;
-                continue;
-            }
-            let full = slice.bytes >= bytes;
+            let want = self.want(next);
+            let leaves = self.leaves(producers).await;
+            let mut slice = match stop.is_cancelled() || leaves.is_some() {
+                true => Slice::default(),
+                false => source.slice(want).await?,
+            };
+            let obstacle = slice.obstacle.take();
+            let full = slice.content.bytes >= want.bytes;
             let started = Instant::now();
-            match self.transact(producer, slice).await? {
-                Some((position, offset)) => {
-                    next = position.next;
-                    hint.position = Some(position);
-                    hint.read_to = offset.map_or(hint.read_to, |offset| offset + 1);
-                    saver.due(&self.log, &self.stream, hint).await?;
+            let commit = async {
+                match open {
+                    Some(_) => producers.last().commit().await.map_err(Ended::from),
+                    None => Ok(()),
                 }
-                // Nothing was written; the same records again, fewer or without the poison.
-                None => source = self.source(next)?,
+            };
+            let write = async { Ok(self.write(producers.next(), slice).await) };
+            let ((), written) = tokio::try_join!(commit, write)?;
+            if let Some(committed) = open.take() {
+                next = committed.position.next;
+                self.committed(committed, hint);
+                saver.due(&self.log, &self.stream, hint).await?;
             }
-            if !full {
-                // A transaction costs round trips whatever is in it: let company gather.
-                tokio::select! {
-                    () = sleep_until(started + self.config.limits.transaction_interval) => {}
-                    () = stop.cancelled() => {}
+            match written {
+                Ok(Some(written)) => {
+                    open = Some(written);
+                    producers.turn = 1 - producers.turn;
+                    if full {
+                        continue;
+                    }
                 }
+                Ok(None) if stop.is_cancelled() => {
+                    let saved = hint.save(&self.log, &self.stream).await?;
+                    saved.committed().await?;
+                    return Err(Ended::Stopped);
+                }
+                Ok(None) => {
+                    if let Some(ended) = leaves {
+                        return Err(ended);
+                    }
+                    match obstacle {
+                        Some(Obstacle::Unseen(topics)) => self.look(wire, &topics).await?,
+                        Some(Obstacle::Held(why)) => return Err(Ended::Held(why)),
+                        None => {
+                            self.status.rest().state = LaneState::Idle;
+                            self.wait(&mut head, hint, &mut saver, stop).await?;
+                        }
+                    }
+                    continue;
+                }
+                Err(Unwritten::Refused(refused)) => {
+                    producers.next().abort().await?;
+                    self.refused(producers.next(), refused).await?;
+                    // The same records again, fewer or without the poison.
+                    source = self.source(next)?;
+                    continue;
+                }
+                Err(Unwritten::Fault(fault)) => return Err(fault.into()),
             }
+            if let Some(last) = open.take() {
+                producers.last().commit().await?;
+                next = last.position.next;
+                self.committed(last, hint);
+                saver.due(&self.log, &self.stream, hint).await?;
+            }
+            // A transaction costs round trips whatever is in it: let company gather.
+            tokio::select! {
+                () = sleep_until(started + self.config.limits.transaction_interval) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn look(&self, wire: &Wire, topics: &[String]) -> Result<(), Fault> {
+        let late = self.origin.late();
+        self.origin
+            .topics
+            .look(wire, topics, late, &self.status)
+            .await
+    }
+
+    /// Why this session ends once what is under way is committed, if it does.
+    async fn leaves(&self, producers: &Producers) -> Option<Ended> {
+        if self.link.barred(self.rank, &self.stream).is_some() {
+            return Some(Ended::Barred);
+        }
+        let outdated = producers.next().is_outdated().await;
+        outdated.then_some(Ended::Outdated)
+    }
+
+    /// How much goes next, and how. `from` is confirmed; what is under way is a little ahead.
+    fn want(&self, from: Offset) -> Want {
+        let own = self.config.routes.get(&self.stream);
+        let own = own.and_then(|route| route.pack);
+        let pack = own.or(self.link.pack()).or(self.config.route.pack);
+        Want {
+            bytes: self.pace.bytes(),
+            records: self.pace.records_max(),
+            pack: pack == Some(Pack::Auto) && from >= self.plain_until,
         }
     }
 
@@ -348,113 +397,13 @@ impl Lane {
             }
         }
     }
+}
 
-    /// Delivers the slice; `None` when the cluster refused part of it and it was aborted.
-    async fn transact(
-        &mut self,
-        producer: &Producer,
-        slice: Slice,
-    ) -> Result<Option<(Position, Option<i64>)>, Ended> {
-        {
-            let mut rest = self.status.rest();
-            rest.state = LaneState::Delivering;
-            rest.oldest_unsent = slice.oldest;
-        }
-        let Slice {
-            records,
-            offsets,
-            next,
-            last,
-            bytes,
-            delivered,
-            missing,
-            quarantined,
-            ..
-        } = slice;
-        let position = Position {
-            epoch: self.log.epoch(),
-            next,
-            last,
-        };
-        let started = Instant::now();
-        let offset = match producer.transact(records, self.outgoing(position)).await {
-            Ok(offset) => offset,
-            Err(Fault::Refused { index, reason }) => {
-                producer.abort().await?;
-                self.refused(&offsets, index, reason)?;
-                return Ok(None);
-            }
-            Err(fault) => return Err(fault.into()),
-        };
-        self.pace.committed(bytes, started.elapsed());
-        self.backoff.reset();
-        self.link.up();
-        if quarantined > 0 {
-            self.poison = None;
-        }
-        let count =
-            |counter: &std::sync::atomic::AtomicU64, by| counter.fetch_add(by, Ordering::Relaxed);
-        count(&self.status.transactions, 1);
-        count(&self.status.delivered, delivered);
-        count(&self.status.gap_records, missing);
-        count(&self.status.quarantined, quarantined);
-        count(&self.status.bytes, bytes as u64);
-        let mut rest = self.status.rest();
-        rest.position = next;
-        rest.last_confirmed = Some(WallNanos::now());
-        rest.oldest_unsent = None;
-        rest.last_error = None;
-        Ok(Some((position, offset)))
-    }
-
-    /// Corners the record that the cluster will not have, and sets it aside once it is found.
-    fn refused(
-        &mut self,
-        offsets: &[Offset],
-        index: Option<usize>,
-        reason: String,
-    ) -> Result<(), Ended> {
-        let cornered = self.pace.refused(offsets.len());
-        let index = index.or(cornered.then_some(0));
-        let Some(offset) = index.and_then(|index| offsets.get(index)).copied() else {
-            return match index {
-                None => Ok(()),
-                // The one record after the slice's is the position.
-                Some(_) => Err(Fault::Failed(format!("the position is refused: {reason}")).into()),
-            };
-        };
-        if self
-            .poison
-            .as_ref()
-            .is_some_and(|poison| poison.offset == offset)
-        {
-            let text = format!("the gap that stands for offset {offset} is refused too: {reason}");
-            return Err(Fault::Failed(text).into());
-        }
-        tracing::error!(
-            stream = self.stream.as_str(),
-            %offset,
-            reason,
-            "the cluster refuses this record; a gap takes its place, the log keeps it until \
-             retention takes it"
-        );
-        self.poison = Some(Poison { offset, reason });
-        Ok(())
-    }
-
-    fn position_key(&self) -> String {
-        let (node, stream) = (self.config.node.as_str(), self.stream.as_str());
-        Position::key(node, stream, self.log.epoch())
-    }
-
-    fn outgoing(&self, position: Position) -> Outgoing {
-        Outgoing {
-            topic: self.positions.clone(),
-            partition: Some(POSITIONS_PARTITION),
-            key: Bytes::from(self.position_key()),
-            value: Bytes::from(position.to_json()),
-            timestamp_ms: WallNanos::now().millis(),
-            headers: Vec::new(),
-        }
+/// What the stream shares the link by.
+pub(crate) fn rank(config: &Config, stream: &StreamName) -> Rank {
+    let route = config.route_of(stream);
+    Rank {
+        priority: route.priority,
+        weight: route.weight,
     }
 }

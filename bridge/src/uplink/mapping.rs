@@ -1,20 +1,34 @@
 //! What a record of the log looks like in Kafka.
 //!
 //! ```text
-//! topic      the stream's, from the template
-//! key        the record's source, so that Kafka's default partitioner keeps order per source
+//! topic      from the template: the stream's, or by the levels of the record's source
+//! key        the record's source, so that Kafka's default partitioner keeps order per source;
+//!            or as `key` says
 //! value      the payload, byte for byte
-//! timestamp  event time, milliseconds
-//! headers    skerry-node, skerry-epoch (hex), skerry-stream, skerry-offset, skerry-kind,
-//!            skerry-status (hex, when not Good), skerry-source-time, skerry-server-time,
-//!            skerry-ingest-time (nanoseconds), then the record's attributes
+//! timestamp  event time in milliseconds, or the ingest time as `timestamp` says; now, where the
+//!            topic would not keep that and `late` says "restamp"
+//! headers    skerry-node, skerry-epoch (hex), skerry-stream, skerry-source (where it is not the
+//!            key), skerry-offset, skerry-kind, skerry-status (hex, when not Good),
+//!            skerry-source-time, skerry-server-time, skerry-ingest-time (nanoseconds),
+//!            skerry-retry-of (the refused record that this is, sent again from quarantine), then
+//!            the record's attributes; skerry-backfill (`1`) where the record is late,
+//!            skerry-event-time (nanoseconds) where the timestamp is no longer its own
 //! ```
+//!
+//! *Late* means: sent more than 60 s after it came in ([`LATE_AFTER`](super::late::LATE_AFTER)).
 //!
 //! `(skerry-epoch, skerry-stream, skerry-offset)` names a record for ever: an auditor counts with
 //! it and an at-least-once consumer drops repeats with it.
 
+use super::config::{Config, Key, Late, NodeName, Route, Timestamp};
+use super::doctor::topic::raise;
+use super::late::{LATE_AFTER, Trap};
+use super::position::Mark;
+use super::preflight::Topics;
+use super::template::TopicTemplate;
 use bytes::Bytes;
-use skerry_store::{Gap, Offset, Record, WallNanos};
+use skerry_store::{Gap, Offset, Record, StreamName, WallNanos};
+use std::sync::Arc;
 
 /// A broker refuses timestamps more than an hour ahead of its clock (Kafka 4,
 /// `message.timestamp.after.max.ms`), and keeps what is dated in the future past its retention.
@@ -23,6 +37,13 @@ const AHEAD_MAX_NANOS: i64 = 5 * 60 * 1_000_000_000;
 
 /// Header names that are the node's alone.
 const RESERVED: &str = "skerry-";
+/// Where the source is told that is not the key.
+const SOURCE: &str = "skerry-source";
+
+/// The one attribute that is a header of the node: on a record that was sent again, which one it
+/// is, as `<stream>/<offset>`. No publisher has it: what clients call so is stored as
+/// `user-skerry-retry-of`.
+pub(crate) const RETRY_OF: &str = "skerry-retry-of";
 
 /// A source name longer than this is not repeated in the gap that stands for its record, which
 /// would be refused for the same reason.
@@ -33,10 +54,57 @@ const REASON_CHARS_MAX: usize = 500;
 /// What every record of one stream has in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
-    pub(crate) topic: String,
-    pub(crate) node: Bytes,
-    pub(crate) epoch: Bytes,
-    pub(crate) stream: Bytes,
+    name: NodeName,
+    node: Bytes,
+    epoch: Bytes,
+    stream: Bytes,
+    route: Route,
+    positions: TopicTemplate,
+    /// What is known of the topics it goes to.
+    pub(crate) topics: Arc<Topics>,
+}
+
+/// When a record arose and when it came in: what its timestamp is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    event: WallNanos,
+    pub(crate) ingest: WallNanos,
+}
+
+impl Times {
+    /// Of what the node says itself, in the place of a record.
+    pub(crate) fn now() -> Self {
+        let now = WallNanos::now();
+        Self {
+            event: now,
+            ingest: now,
+        }
+    }
+
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            event: record.event_time(),
+            ingest: record.ingest_time,
+        }
+    }
+}
+
+/// What was done to a record so that its topic takes and keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Fitted {
+    pub(crate) late: bool,
+    pub(crate) restamped: bool,
+    pub(crate) backfilled: bool,
+}
+
+/// Why a record cannot go yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Nothing is known of the first of these topics, or only what was true a while ago; the
+    /// others are known no better, and soon needed.
+    Unseen(Vec<String>),
+    /// It would be lost, and the policy is to wait.
+    Held(String),
 }
 
 /// One Kafka record, in no client's types.
@@ -51,6 +119,24 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    fn source(&self) -> String {
+        String::from_utf8_lossy(self.source_bytes()).into_owned()
+    }
+
+    fn source_bytes(&self) -> &Bytes {
+        let header = self.headers.iter().find(|(name, _)| name == SOURCE);
+        header.map_or(&self.key, |(_, source)| source)
+    }
+
+    /// What makes the record itself that this was made of.
+    pub(crate) fn mark(&self, ingest: WallNanos) -> Mark {
+        Mark {
+            ingest,
+            source: self.source_bytes().clone(),
+            payload: self.value.clone(),
+        }
+    }
+
     /// What it takes on the wire before compression, near enough to bound memory by.
     pub(crate) fn size(&self) -> usize {
         const FRAMING: usize = 32;
@@ -64,20 +150,104 @@ impl Outgoing {
 }
 
 impl Origin {
-    pub(crate) fn new(node: &str, epoch: u64, stream: &str, topic: String) -> Self {
+    pub(crate) fn of(config: &Config, stream: &StreamName, epoch: u64) -> Self {
         Self {
-            topic,
-            node: Bytes::copy_from_slice(node.as_bytes()),
+            name: config.node.clone(),
+            node: Bytes::copy_from_slice(config.node.as_str().as_bytes()),
             epoch: Bytes::from(format!("{epoch:016x}")),
-            stream: Bytes::copy_from_slice(stream.as_bytes()),
+            stream: Bytes::copy_from_slice(stream.as_str().as_bytes()),
+            route: config.route_of(stream).clone(),
+            positions: config.positions.clone(),
+            topics: Arc::default(),
         }
     }
 
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        self.epoch = Bytes::from(format!("{epoch:016x}"));
+    }
+
+    /// The topics that are known before any record is: those to look at first.
+    pub(crate) fn first_topics(&self) -> Vec<String> {
+        let backfill =
+            (self.route.late == Late::BackfillTopic).then_some(&self.route.backfill_topic);
+        let known = [Some(&self.route.topic), backfill].into_iter().flatten();
+        let known = known.filter(|topic| !topic.goes_by_source());
+        known.map(|topic| self.topic(topic, "")).collect()
+    }
+
+    pub(crate) fn late(&self) -> Late {
+        self.route.late
+    }
+
+    fn stream(&self) -> &str {
+        std::str::from_utf8(&self.stream).expect("a stream's name is text")
+    }
+
+    /// A source names its topic, but not one where positions are kept, its node's or another's.
+    fn topic(&self, template: &TopicTemplate, source: &str) -> String {
+        let topic = template.fill_for(&self.name, self.stream(), source);
+        match template.goes_by_source() && self.positions.could_give(&topic) {
+            true => format!("s-{topic}"),
+            false => topic,
+        }
+    }
+
+    /// Makes the record one that its topic takes and keeps, by the stream's policy.
+    pub(crate) fn fit(&self, outgoing: &mut Outgoing, times: Times) -> Result<Fitted, Obstacle> {
+        let now_ms = self.topics.now_ms();
+        let since = WallNanos::now().0.saturating_sub(times.ingest.0);
+        let mut fitted = Fitted {
+            late: u64::try_from(since).is_ok_and(|since| u128::from(since) > LATE_AFTER.as_nanos()),
+            ..Fitted::default()
+        };
+        let judge = |topic: &str, timestamp_ms| {
+            let judged = self.topics.judge(topic, timestamp_ms, now_ms, fitted.late);
+            judged.ok_or_else(|| Obstacle::Unseen(vec![topic.to_owned()]))
+        };
+        if let Err(trap) = judge(&outgoing.topic, outgoing.timestamp_ms)? {
+            match self.route.late {
+                Late::Hold => return Err(held(&outgoing.topic, trap)),
+                Late::Restamp => {
+                    fitted.restamped = true;
+                    outgoing.timestamp_ms = now_ms;
+                    let event = Bytes::from(times.event.0.to_string());
+                    outgoing
+                        .headers
+                        .push(("skerry-event-time".to_owned(), event));
+                }
+                Late::BackfillTopic => {
+                    let source = outgoing.source();
+                    let topic = self.topic(&self.route.backfill_topic, &source);
+                    if let Err(trap) = judge(&topic, outgoing.timestamp_ms)? {
+                        return Err(held(&topic, trap));
+                    }
+                    fitted.backfilled = true;
+                    outgoing.topic = topic;
+                }
+            }
+        }
+        if fitted.late {
+            let mark = ("skerry-backfill".to_owned(), Bytes::from_static(b"1"));
+            outgoing.headers.push(mark);
+        }
+        Ok(fitted)
+    }
+
     pub(crate) fn record(&self, offset: Offset, record: Record) -> Outgoing {
-        let mut headers = Vec::with_capacity(9 + record.attributes.len());
+        let topic = self.topic(&self.route.topic, &record.source);
+        let mut headers = Vec::with_capacity(12 + record.attributes.len());
         headers.push(("skerry-node".to_owned(), self.node.clone()));
         headers.push(("skerry-epoch".to_owned(), self.epoch.clone()));
         headers.push(("skerry-stream".to_owned(), self.stream.clone()));
+        let key = match self.route.key {
+            Key::Source => None,
+            Key::Node => Some(self.node.clone()),
+            Key::Stream => Some(self.stream.clone()),
+        };
+        if key.is_some() {
+            let source = Bytes::from(record.source.clone());
+            headers.push((SOURCE.to_owned(), source));
+        }
         headers.push(("skerry-offset".to_owned(), Bytes::from(offset.to_string())));
         headers.push((
             "skerry-kind".to_owned(),
@@ -97,15 +267,36 @@ impl Origin {
                 headers.push((name.to_owned(), Bytes::from(time.0.to_string())));
             }
         }
-        let timestamp_ms = timestamp_ms(&record);
+        let timestamp_ms = timestamp_ms(&record, self.route.timestamp);
         headers.extend(record.attributes.into_iter().map(attribute));
         Outgoing {
-            topic: self.topic.clone(),
+            topic,
             partition: None,
-            key: Bytes::from(record.source),
+            key: key.unwrap_or_else(|| Bytes::from(record.source)),
             value: record.payload,
             timestamp_ms,
             headers,
+        }
+    }
+
+    /// Around a block of so many records, see [`packing`](super::packing).
+    pub(crate) fn block(&self, first: Offset, last: Offset, records: usize) -> Outgoing {
+        let epoch = String::from_utf8_lossy(&self.epoch);
+        let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
+        Outgoing {
+            topic: String::new(),
+            partition: None,
+            key: Bytes::from(format!("{}/{epoch}/{first}", self.stream())),
+            value: Bytes::new(),
+            timestamp_ms: 0,
+            headers: vec![
+                ("skerry-node".to_owned(), self.node.clone()),
+                ("skerry-epoch".to_owned(), self.epoch.clone()),
+                ("skerry-stream".to_owned(), self.stream.clone()),
+                text("skerry-pack", "1".to_owned()),
+                text("skerry-offsets", format!("{first}-{last}")),
+                text("skerry-count", records.to_string()),
+            ],
         }
     }
 
@@ -124,11 +315,12 @@ impl Origin {
 
     /// Stands for one record the cluster refuses. It keeps the key, and so its place in order.
     pub(crate) fn quarantined(&self, offset: Offset, refused: &Outgoing, reason: &str) -> Outgoing {
-        let key_fits = refused.key.len() <= QUARANTINED_KEY_MAX;
-        let subject = if key_fits { &refused.key } else { &self.stream };
+        let source = refused.source();
+        let fits = source.len() <= QUARANTINED_KEY_MAX;
+        let subject = if fits { &source } else { self.stream() };
         let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
         let gap = Gap {
-            subject: String::from_utf8_lossy(subject).into_owned(),
+            subject: subject.to_owned(),
             offsets: Some((offset, offset.plus(1))),
             from: None,
             to: None,
@@ -139,8 +331,20 @@ impl Origin {
     }
 }
 
-fn timestamp_ms(record: &Record) -> i64 {
-    let event = record.event_time();
+/// Where a record waits for its topic to be set up for it.
+fn held(topic: &str, trap: Trap) -> Obstacle {
+    let fix = raise(topic, &trap);
+    Obstacle::Held(format!(
+        "topic `{topic}` would not keep the oldest record that waits: {trap}. Nothing is sent until \
+         then: {fix} (or set `late` in [kafka] to \"restamp\" or \"backfill_topic\")"
+    ))
+}
+
+fn timestamp_ms(record: &Record, policy: Timestamp) -> i64 {
+    let event = match policy {
+        Timestamp::Event => record.event_time(),
+        Timestamp::Ingest => record.ingest_time,
+    };
     let trusted = event.0 <= WallNanos::now().0.saturating_add(AHEAD_MAX_NANOS);
     let time = if trusted { event } else { record.ingest_time };
     time.millis().max(0)
@@ -148,7 +352,7 @@ fn timestamp_ms(record: &Record) -> i64 {
 
 /// A publisher's own property must not pass for the node's word.
 fn attribute((name, value): (String, Bytes)) -> (String, Bytes) {
-    if name.starts_with(RESERVED) {
+    if name.starts_with(RESERVED) && name != RETRY_OF {
         (format!("user-{name}"), value)
     } else {
         (name, value)
@@ -156,93 +360,18 @@ fn attribute((name, value): (String, Bytes)) -> (String, Bytes) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use skerry_store::Kind;
-
-    fn origin() -> Origin {
-        Origin::new("vessel-7", 0xf3, "telemetry", "skerry.telemetry".to_owned())
-    }
-
-    fn header<'a>(record: &'a Outgoing, name: &str) -> Option<&'a str> {
-        let found = record.headers.iter().find(|(n, _)| n == name);
-        found.map(|(_, value)| std::str::from_utf8(value).unwrap())
-    }
-
-    #[test]
-    fn a_record_keeps_its_payload_and_gets_its_name() {
-        let mut record = Record::new(Kind::Opcua, "pump1/vibration", "{\"value\":1}");
-        record.source_time = Some(WallNanos(1_500_000_000_999_999_999));
-        record.status = 0x8034_0000;
-        record.attributes = vec![("unit".to_owned(), Bytes::from_static(b"mm/s"))];
-        let sent = origin().record(Offset(42), record.clone());
-        assert_eq!(
-            (&sent.key[..], &sent.value),
-            (&b"pump1/vibration"[..], &record.payload)
-        );
-        assert_eq!(sent.timestamp_ms, 1_500_000_000_999);
-        assert_eq!(header(&sent, "skerry-epoch"), Some("00000000000000f3"));
-        assert_eq!(header(&sent, "skerry-offset"), Some("42"));
-        assert_eq!(header(&sent, "skerry-kind"), Some("opcua"));
-        assert_eq!(header(&sent, "skerry-status"), Some("80340000"));
-        assert_eq!(
-            header(&sent, "skerry-source-time"),
-            Some("1500000000999999999")
-        );
-        assert_eq!(header(&sent, "skerry-server-time"), None);
-        assert_eq!(header(&sent, "unit"), Some("mm/s"));
-    }
-
-    #[test]
-    fn a_publisher_cannot_speak_for_the_node() {
-        let mut record = Record::new(Kind::Mqtt, "a", "1");
-        record.attributes = vec![("skerry-offset".to_owned(), Bytes::from_static(b"0"))];
-        let sent = origin().record(Offset(9), record);
-        let named: Vec<_> = sent
-            .headers
-            .iter()
-            .filter(|(n, _)| n == "skerry-offset")
-            .collect();
-        assert_eq!(
-            named,
-            [&("skerry-offset".to_owned(), Bytes::from_static(b"9"))]
-        );
-        assert_eq!(header(&sent, "user-skerry-offset"), Some("0"));
-    }
-
-    #[test]
-    fn a_source_far_in_the_future_does_not_date_the_record() {
-        let mut record = Record::new(Kind::Mqtt, "a", "1");
-        record.source_time = Some(WallNanos(i64::MAX));
-        let sent = origin().record(Offset(0), record.clone());
-        assert_eq!(sent.timestamp_ms, record.ingest_time.millis());
-        assert_eq!(
-            header(&sent, "skerry-source-time"),
-            Some("9223372036854775807")
-        );
-    }
-
-    #[test]
-    fn gaps_say_what_they_stand_for() {
-        let gap = origin().missing(Offset(5), Offset(9));
-        assert_eq!(header(&gap, "skerry-kind"), Some("gap"));
-        assert_eq!(header(&gap, "skerry-offset"), Some("5"));
-        let text = std::str::from_utf8(&gap.value).unwrap();
-        assert!(
-            text.contains("\"offsets\":[5,9]") && text.contains("\"count\":4"),
-            "{text}"
-        );
-
-        let refused = origin().record(Offset(7), Record::new(Kind::Mqtt, "a/b", vec![0; 100]));
-        let gap = origin().quarantined(Offset(7), &refused, "too large");
-        assert_eq!(header(&gap, "skerry-kind"), Some("gap"));
-        assert_eq!(gap.key, refused.key);
-        let refused = origin().record(Offset(7), Record::new(Kind::Mqtt, "x".repeat(9_000), ""));
-        assert!(
-            origin()
-                .quarantined(Offset(7), &refused, &"y".repeat(9_000))
-                .size()
-                < 2_000
-        );
+impl Origin {
+    /// To one topic, of which all is known and which keeps everything.
+    pub(crate) fn new(node: &str, epoch: u64, stream: &str, topic: String) -> Self {
+        let mut config = Config::new(NodeName::new(node).unwrap(), vec!["b:1".to_owned()]);
+        config.route.topic = TopicTemplate::new(&topic).unwrap();
+        let origin = Self::of(&config, &StreamName::new(stream).unwrap(), epoch);
+        origin
+            .topics
+            .learn(topic, super::late::TimeRules::default(), 3);
+        origin
     }
 }
+
+#[cfg(test)]
+mod tests;

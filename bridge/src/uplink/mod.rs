@@ -13,36 +13,53 @@
 //! - **In order per source**: one transaction of a stream at a time, the record's source as its
 //!   key, Kafka's default partitioner (as long as nobody changes the topic's partition count).
 //! - **In = out + gaps.** Offsets the log no longer has, and records the cluster refuses, are
-//!   delivered as gap records that name them.
+//!   delivered as gap records that name them. Of a refused record a copy is in [`QUARANTINE`]
+//!   before.
 //! - **The log is the queue.** At most one slice per stream is in flight; nothing is dropped on
 //!   this side, however long the cluster is away.
 //!
-//! What is not: one transaction over several streams, order between sources, and delivery to a
-//! cluster without transactions.
+//! What is not: one transaction over several streams, and order between sources. To a cluster
+//! without transactions ([`Delivery::AtLeastOnce`]) what was under way at a stop may go twice.
 //!
 //! Positions live in a compacted topic of the node rather than in consumer-group offsets, because
 //! those expire a week after the last commit, and a ship is away for longer.
 
 mod advice;
 mod config;
+pub mod doctor;
 mod fault;
+pub mod gate;
 mod hint;
 mod lane;
+mod late;
+mod lineage;
 mod link;
 mod mapping;
+mod memory;
 mod pace;
+mod packing;
 mod position;
+mod preflight;
+pub mod quarantine;
 mod source;
 mod status;
+mod template;
+mod topic;
+pub mod unpack;
 mod wire;
 
 pub use config::{
-    Config, Identity, InvalidName, Limits, Mechanism, NodeName, Sasl, Tls, TopicTemplate,
+    Config, Delivery, Identity, InvalidName, Key, Late, Limits, Mechanism, NewTopics, NodeName,
+    Route, Sasl, Timestamp, Tls,
 };
 pub use hint::CURSOR;
+pub use lineage::release;
 pub use status::{LaneState, Link, LinkState, Snapshot, Status, StreamSnapshot};
+pub use template::TopicTemplate;
 
+use gate::Ledger;
 use lane::Lane;
+use quarantine::QUARANTINE;
 use skerry_store::{Log, StreamName};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -53,6 +70,8 @@ use tokio_util::sync::CancellationToken;
 pub enum Error {
     #[error("the uplink cannot go on: {0}")]
     Log(#[from] skerry_store::Error),
+    #[error("the uplink's gate cannot be opened on loopback: {0}")]
+    Gate(#[from] std::io::Error),
     #[error("the lane of a stream panicked; this is a bug")]
     Panicked,
 }
@@ -68,13 +87,24 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let config = Arc::new(config);
-    let link = Arc::new(link::Link::new(Arc::clone(&config), Arc::clone(&status)));
+    let links = Arc::clone(&config.links);
+    let streams = streams(&config, &log);
+    memory::recall(&log, &links)?;
+    let ledger = Arc::new(Ledger::new(memory::usages(&log)?));
+    status.counted_by(Arc::clone(&ledger));
+    let link = Arc::new(link::Link::open(
+        Arc::clone(&config),
+        Arc::clone(&status),
+        Arc::clone(&links),
+        Arc::clone(&ledger),
+        streams.iter().map(|stream| lane::rank(&config, stream)),
+    )?);
     // One lane's end is the end of all.
     let stop = stop.child_token();
     let _stop_on_return = stop.clone().drop_guard();
-    let mut lanes = JoinSet::new();
-    for stream in streams(&config, &log) {
-        let topic = config.topic.fill(&config.node, stream.as_str());
+    let mut tasks = JoinSet::new();
+    for stream in streams {
+        let topic = config.shown_topic(&stream);
         let head = log.head(&stream)?;
         let position = log.cursor(CURSOR, &stream)?.unwrap_or_default();
         let status = status.stream(&stream, &topic, head, position);
@@ -85,24 +115,36 @@ pub async fn run(
             Arc::clone(&link),
             status,
         );
-        lanes.spawn(lane.run(stop.clone()));
+        tasks.spawn(lane.run(stop.clone()));
     }
-    let mut outcome = Ok(());
-    while let Some(ended) = lanes.join_next().await {
-        stop.cancel();
-        let ended = ended
-            .map_err(|_| Error::Panicked)
-            .and_then(|ended| Ok(ended?));
-        outcome = outcome.and(ended);
+    tasks.spawn({
+        let (links, log, stop) = (Arc::clone(&links), log.clone(), stop.clone());
+        async move { memory::keep(&log, &links, &ledger, &stop).await }
+    });
+    let following = links.follow(&config.brokers);
+    let ended = async {
+        let mut outcome = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            stop.cancel();
+            let ended = ended
+                .map_err(|_| Error::Panicked)
+                .and_then(|ended| Ok(ended?));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    };
+    tokio::select! {
+        outcome = ended => outcome,
+        () = following => Ok(()),
+        () = link.watch() => Ok(()),
     }
-    outcome
 }
 
 fn streams(config: &Config, log: &Log) -> Vec<StreamName> {
     let all = || {
         log.streams()
             .into_iter()
-            .filter(|stream| !stream.as_str().starts_with('_'))
+            .filter(|stream| !stream.as_str().starts_with('_') && stream.as_str() != QUARANTINE)
     };
     config.streams.clone().unwrap_or_else(|| all().collect())
 }

@@ -19,7 +19,7 @@ pub(crate) struct Pace {
     bytes: usize,
     bytes_max: usize,
     /// While the cluster refuses something in a slice: how many records to try at most.
-    records_max: usize,
+    records_max: u64,
 }
 
 impl Pace {
@@ -28,7 +28,7 @@ impl Pace {
         Self {
             bytes: SLICE_BYTES_FIRST.min(bytes_max),
             bytes_max,
-            records_max: usize::MAX,
+            records_max: u64::MAX,
         }
     }
 
@@ -36,7 +36,7 @@ impl Pace {
         self.bytes
     }
 
-    pub(crate) fn records_max(&self) -> usize {
+    pub(crate) fn records_max(&self) -> u64 {
         self.records_max
     }
 
@@ -58,7 +58,7 @@ impl Pace {
     /// The cluster refused something among `records`. True when it was the only one, and so is
     /// known; else the next slice is half as long.
     pub(crate) fn refused(&mut self, records: usize) -> bool {
-        self.records_max = (records / 2).max(1);
+        self.records_max = (records as u64 / 2).max(1);
         records <= 1
     }
 
@@ -128,14 +128,14 @@ mod tests {
 
     #[test]
     fn a_refused_record_is_cornered_in_logarithmic_time() {
-        let (mut pace, poison, mut start, mut rounds) = (Pace::new(MAX), 700_usize, 0_usize, 0);
+        let (mut pace, poison, mut start, mut rounds) = (Pace::new(MAX), 700_u64, 0_u64, 0);
         let found = loop {
             rounds += 1;
             let slice = start..start.saturating_add(pace.records_max()).min(1_000);
             if !slice.contains(&poison) {
                 start = slice.end;
                 pace.committed(1, Duration::from_millis(1));
-            } else if pace.refused(slice.len()) {
+            } else if pace.refused((slice.end - slice.start) as usize) {
                 break start;
             }
         };

@@ -13,8 +13,9 @@
 //! older image, and now holds other records under the same offsets, from the disk that wrote
 //! the position.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use skerry_store::{Offset, Record};
+use skerry_store::{Offset, Record, WallNanos};
 
 /// What a transaction says about one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,7 @@ impl Position {
 pub(crate) struct Local {
     pub(crate) epoch: u64,
     pub(crate) head: Offset,
-    /// The uplink's own cursor. It trails the cluster by the last few transactions, so it is
+    /// The uplink's own cursor, or where the log's lineage begins. It trails the cluster by the last few transactions, so it is
     /// believed only where the cluster knows nothing.
     pub(crate) cursor: Option<Offset>,
     /// The fingerprint of the record at the found position's `next - 1`, if it is still held.
@@ -95,14 +96,32 @@ pub(crate) fn resolve(found: Option<Position>, local: Local) -> Start {
     }
 }
 
+/// What of a record makes it itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) ingest: WallNanos,
+    pub(crate) source: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+impl Mark {
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            ingest: record.ingest_time,
+            source: Bytes::copy_from_slice(record.source.as_bytes()),
+            payload: record.payload.clone(),
+        }
+    }
+}
+
 /// What tells this record from another one at the same offset.
-pub(crate) fn fingerprint(record: &Record) -> Fingerprint {
+pub(crate) fn fingerprint(mark: &Mark) -> Fingerprint {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     [
-        &record.ingest_time.0.to_le_bytes()[..],
-        record.source.as_bytes(),
-        &record.payload,
+        &mark.ingest.0.to_le_bytes()[..],
+        &mark.source,
+        &mark.payload,
     ]
     .into_iter()
     .flatten()
@@ -263,8 +282,9 @@ mod tests {
     fn fingerprints_tell_records_apart() {
         let one = Record::new(Kind::Mqtt, "a", "1");
         let mut two = one.clone();
-        assert_eq!(fingerprint(&one), fingerprint(&two));
+        let of = |record: &Record| fingerprint(&Mark::of(record));
+        assert_eq!(of(&one), of(&two));
         two.ingest_time.0 += 1;
-        assert_ne!(fingerprint(&one), fingerprint(&two));
+        assert_ne!(of(&one), of(&two));
     }
 }

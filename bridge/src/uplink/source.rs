@@ -1,7 +1,8 @@
 //! What of a stream goes next: records as the log has them, gaps where it no longer has them, and
 //! a gap in the place of a record that the cluster refuses.
 
-use super::mapping::{Origin, Outgoing};
+use super::mapping::{Fitted, Obstacle, Origin, Outgoing, Times};
+use super::packing::{Packed, Packing};
 use super::position::{Fingerprint, fingerprint};
 use skerry_store::{Batch, Error, Log, Offset, Reader, Record, StreamName, WallNanos};
 use std::collections::VecDeque;
@@ -18,28 +19,48 @@ pub(crate) struct Poison {
 
 /// One stream from an offset on.
 pub(crate) struct Source {
+    /// With the thread that reads while it does.
+    inner: Option<Box<Inner>>,
+}
+
+struct Inner {
     origin: Origin,
     poison: Option<Poison>,
-    /// With the log while it reads.
-    reader: Option<Reader>,
+    reader: Reader,
     pending: VecDeque<Item>,
+    packing: Packing,
+}
+
+/// How much of a stream goes next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Want {
+    /// On the wire, about, and more by the last item.
+    pub(crate) bytes: usize,
+    pub(crate) records: u64,
+    /// Whether many records may become one.
+    pub(crate) pack: bool,
 }
 
 /// The content of one transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Slice {
-    pub(crate) records: Vec<Outgoing>,
-    /// The first offset each of `records` stands for.
-    pub(crate) offsets: Vec<Offset>,
+    /// What goes, records by themselves or in blocks.
+    pub(crate) content: Packed,
+    /// How many of the log are in it, each gap counted as one.
+    pub(crate) records: u64,
     /// Everything before it is delivered once this slice is.
     pub(crate) next: Offset,
     /// Of the record at `next - 1`.
     pub(crate) last: Option<Fingerprint>,
-    pub(crate) bytes: usize,
     pub(crate) delivered: u64,
     pub(crate) missing: u64,
     pub(crate) quarantined: u64,
     pub(crate) oldest: Option<WallNanos>,
+    pub(crate) late: u64,
+    pub(crate) restamped: u64,
+    pub(crate) backfilled: u64,
+    /// What the record after the last one waits for.
+    pub(crate) obstacle: Option<Obstacle>,
 }
 
 #[derive(Debug)]
@@ -47,15 +68,13 @@ struct Item {
     offset: Offset,
     next: Offset,
     stands_for: StandsFor,
+    times: Times,
     outgoing: Outgoing,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StandsFor {
-    Itself {
-        fingerprint: Fingerprint,
-        ingest: WallNanos,
-    },
+    Itself,
     Missing,
     Refused,
 }
@@ -68,45 +87,83 @@ impl Source {
         origin: Origin,
         poison: Option<Poison>,
     ) -> Result<Self, Error> {
-        let reader = Some(log.reader(stream, from)?);
-        Ok(Self {
+        let inner = Inner {
             origin,
             poison,
-            reader,
+            reader: log.reader(stream, from)?,
             pending: VecDeque::new(),
+            packing: Packing::default(),
+        };
+        Ok(Self {
+            inner: Some(Box::new(inner)),
         })
     }
 
-    /// The next items up to either bound, at least one; none at the head of the log.
-    pub(crate) async fn slice(&mut self, bytes: usize, records: usize) -> Result<Slice, Error> {
+    /// The next items up to either bound, at least one; none at the head of the log, or before an
+    /// obstacle. Reads, maps and packs on a thread that may block.
+    pub(crate) async fn slice(&mut self, want: Want) -> Result<Slice, Error> {
+        let mut inner = self.inner.take().ok_or(Error::Closed)?;
+        let work = tokio::task::spawn_blocking(move || {
+            let slice = inner.slice(want);
+            (inner, slice)
+        });
+        let (inner, slice) = work.await.map_err(|_| Error::Closed)?;
+        self.inner = Some(inner);
+        slice
+    }
+}
+
+impl Inner {
+    fn slice(&mut self, want: Want) -> Result<Slice, Error> {
         let mut slice = Slice::default();
-        while slice.bytes < bytes && slice.records.len() < records {
-            if self.pending.is_empty() && !self.read().await? {
-                break;
-            }
-            while slice.bytes < bytes && slice.records.len() < records {
-                let Some(item) = self.pending.pop_front() else {
+        let mut last = None;
+        while slice.content.bytes + self.packing.bytes() < want.bytes
+            && slice.records < want.records
+        {
+            let Some(mut item) = self.next()? else { break };
+            match self.origin.fit(&mut item.outgoing, item.times) {
+                Ok(fitted) => {
+                    slice.count(&item, fitted);
+                    let itself = item.stands_for == StandsFor::Itself;
+                    last = itself.then(|| item.outgoing.mark(item.times.ingest));
+                    self.put(item, want.pack, &mut slice.content);
+                }
+                Err(mut obstacle) => {
+                    self.pending.push_front(item);
+                    if let Obstacle::Unseen(topics) = &mut obstacle {
+                        let coming = self.pending.iter().map(|item| &*item.outgoing.topic);
+                        self.origin.topics.add_unseen(topics, coming);
+                    }
+                    slice.obstacle = Some(obstacle);
                     break;
-                };
-                slice.push(item);
+                }
             }
         }
+        self.packing.finish(&self.origin, &mut slice.content);
+        slice.last = last.as_ref().map(fingerprint);
         Ok(slice)
     }
 
-    /// False at the head. Reads and maps on a thread that may block.
-    async fn read(&mut self) -> Result<bool, Error> {
-        let mut reader = self.reader.take().ok_or(Error::Closed)?;
-        let (origin, poison) = (self.origin.clone(), self.poison.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            let batch = reader.next(READ_BYTES);
-            let items = batch.map(|batch| items(&origin, poison.as_ref(), batch));
-            (reader, items)
-        });
-        let (reader, items) = work.await.map_err(|_| Error::Closed)?;
-        self.reader = Some(reader);
-        self.pending = items?;
-        Ok(!self.pending.is_empty())
+    fn put(&mut self, item: Item, pack: bool, content: &mut Packed) {
+        let Item {
+            offset, outgoing, ..
+        } = item;
+        match self.origin.topics.partitions(&outgoing.topic) {
+            Some(partitions) if pack => {
+                self.packing
+                    .push(&self.origin, partitions, offset, outgoing, content);
+            }
+            _ => content.push(offset, outgoing),
+        }
+    }
+
+    /// None at the head.
+    fn next(&mut self) -> Result<Option<Item>, Error> {
+        if self.pending.is_empty() {
+            let batch = self.reader.next(READ_BYTES)?;
+            self.pending = items(&self.origin, self.poison.as_ref(), batch);
+        }
+        Ok(self.pending.pop_front())
     }
 }
 
@@ -115,6 +172,7 @@ fn items(origin: &Origin, poison: Option<&Poison>, batch: Batch) -> VecDeque<Ite
         offset: first,
         next,
         stands_for: StandsFor::Missing,
+        times: Times::now(),
         outgoing: origin.missing(first, next),
     });
     let records = batch.records.into_iter();
@@ -125,49 +183,44 @@ fn items(origin: &Origin, poison: Option<&Poison>, batch: Batch) -> VecDeque<Ite
 }
 
 fn item(origin: &Origin, poison: Option<&Poison>, offset: Offset, record: Record) -> Item {
-    let itself = StandsFor::Itself {
-        fingerprint: fingerprint(&record),
-        ingest: record.ingest_time,
-    };
+    let times = Times::of(&record);
     let outgoing = origin.record(offset, record);
-    let (stands_for, outgoing) = match poison.filter(|poison| poison.offset == offset) {
+    let (stands_for, times, outgoing) = match poison.filter(|poison| poison.offset == offset) {
         Some(poison) => (
             StandsFor::Refused,
+            Times::now(),
             origin.quarantined(offset, &outgoing, &poison.reason),
         ),
-        None => (itself, outgoing),
+        None => (StandsFor::Itself, times, outgoing),
     };
     Item {
         offset,
         next: offset.plus(1),
         stands_for,
+        times,
         outgoing,
     }
 }
 
 impl Slice {
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.records == 0
     }
 
-    fn push(&mut self, item: Item) {
-        self.last = None;
+    fn count(&mut self, item: &Item, fitted: Fitted) {
+        self.records += 1;
+        self.next = item.next;
+        self.late += u64::from(fitted.late);
+        self.restamped += u64::from(fitted.restamped);
+        self.backfilled += u64::from(fitted.backfilled);
         match item.stands_for {
-            StandsFor::Itself {
-                fingerprint,
-                ingest,
-            } => {
-                self.last = Some(fingerprint);
+            StandsFor::Itself => {
                 self.delivered += 1;
-                self.oldest.get_or_insert(ingest);
+                self.oldest.get_or_insert(item.times.ingest);
             }
             StandsFor::Missing => self.missing += item.next.0 - item.offset.0,
             StandsFor::Refused => self.quarantined += 1,
         }
-        self.next = item.next;
-        self.bytes += item.outgoing.size();
-        self.offsets.push(item.offset);
-        self.records.push(item.outgoing);
     }
 }
 
@@ -184,38 +237,54 @@ mod tests {
         }
     }
 
+    /// All of `batch`, of a log that ends with it.
+    fn slice(poison: Poison, batch: Batch) -> Slice {
+        let folder = tempfile::tempdir_in(".").unwrap();
+        let mut options = skerry_store::Options::new(folder.path());
+        options.allow_volatile = true;
+        let stream = StreamName::new("s").unwrap();
+        options.streams = vec![skerry_store::StreamOptions::new(stream.clone(), 1 << 20)];
+        let (log, _) = Log::open(options).unwrap();
+        let origin = Origin::new("n", 1, "s", "skerry.s".to_owned());
+        let mut inner = Inner {
+            pending: items(&origin, Some(&poison), batch),
+            origin,
+            poison: None,
+            reader: log.reader(&stream, Offset::ZERO).unwrap(),
+            packing: Packing::default(),
+        };
+        let want = Want {
+            bytes: usize::MAX,
+            records: u64::MAX,
+            pack: false,
+        };
+        inner.slice(want).unwrap()
+    }
+
     #[test]
     fn every_offset_is_counted_once_as_itself_or_as_a_gap() {
-        let origin = Origin::new("n", 1, "s", "skerry.s".to_owned());
         let poison = Poison {
             offset: Offset(12),
             reason: "too large".to_owned(),
         };
-        let mut slice = Slice::default();
-        items(&origin, Some(&poison), batch(Some((4, 10)), 10..15))
-            .into_iter()
-            .for_each(|item| slice.push(item));
+        let slice = slice(poison, batch(Some((4, 10)), 10..15));
         assert_eq!(
             (slice.delivered, slice.missing, slice.quarantined),
             (4, 6, 1)
         );
-        assert_eq!(slice.next, Offset(15));
-        let offsets: Vec<u64> = slice.offsets.iter().map(|offset| offset.0).collect();
+        assert_eq!((slice.next, slice.records), (Offset(15), 6));
+        let offsets: Vec<u64> = slice.content.offsets.iter().map(|at| at.0).collect();
         assert_eq!(offsets, [4, 10, 11, 12, 13, 14]);
         assert!(slice.last.is_some() && slice.oldest.is_some());
     }
 
     #[test]
     fn a_slice_that_ends_with_a_gap_has_no_fingerprint() {
-        let origin = Origin::new("n", 1, "s", "skerry.s".to_owned());
         let poison = Poison {
             offset: Offset(1),
             reason: String::new(),
         };
-        let mut slice = Slice::default();
-        items(&origin, Some(&poison), batch(None, 0..2))
-            .into_iter()
-            .for_each(|i| slice.push(i));
+        let slice = slice(poison, batch(None, 0..2));
         assert_eq!((slice.last, slice.next), (None, Offset(2)));
     }
 }

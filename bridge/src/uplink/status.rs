@@ -1,5 +1,7 @@
 //! What an operator sees of the uplink: the link's state, and per stream how far it is.
 
+use super::doctor::report::{Finding, Verdict};
+use super::gate::{self, Ledger, UnixSeconds};
 use serde::Serialize;
 use skerry_store::{Offset, StreamName, WallNanos};
 use std::collections::BTreeMap;
@@ -7,10 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
+/// A stream may have a topic per source; an operator reads about so many.
+const PREFLIGHT_TOPICS_MAX: usize = 20;
+
 /// Shared between the uplink, which writes, and whoever asks.
 #[derive(Debug, Default)]
 pub struct Status {
     link: Mutex<Link>,
+    ledger: Mutex<Option<Arc<Ledger>>>,
     streams: Mutex<BTreeMap<String, Arc<StreamStatus>>>,
 }
 
@@ -18,6 +24,8 @@ pub struct Status {
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {
     pub link: Link,
+    /// What goes over it, once it is open.
+    pub wire: Option<gate::Snapshot>,
     pub streams: Vec<StreamSnapshot>,
 }
 
@@ -55,6 +63,8 @@ pub enum LaneState {
     /// Connecting, fencing or reading the position back.
     #[default]
     Starting,
+    /// The link is not for this stream now: its class, its windows or its budget.
+    Waiting,
     /// Everything up to the head is in the cluster.
     Idle,
     Delivering,
@@ -81,10 +91,20 @@ pub struct StreamSnapshot {
     pub gap_records_total: u64,
     /// Records the cluster refused; a gap with the reason stands for each.
     pub quarantined_total: u64,
+    /// Records that were sent more than a minute after they came in.
+    pub late_total: u64,
+    /// Of these: dated anew, or sent to the backfill topic, since theirs would not have kept them.
+    pub restamped_total: u64,
+    pub backfilled_total: u64,
+    /// What the pre-flight has against the topics.
+    pub preflight: Vec<Finding>,
+    pub preflight_problems: usize,
     pub transactions_total: u64,
     pub bytes_total: u64,
     pub retries_total: u64,
     pub last_error: Option<String>,
+    /// Why the link is not for it now, in words.
+    pub waits_because: Option<String>,
     /// When the oldest record that waits came in.
     pub oldest_unsent: Option<WallNanos>,
     pub last_confirmed: Option<WallNanos>,
@@ -93,12 +113,14 @@ pub struct StreamSnapshot {
 impl Status {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        let ledger = lock(&self.ledger).clone();
         let streams = lock(&self.streams)
             .values()
             .map(|stream| stream.snapshot())
             .collect();
         Snapshot {
             link: lock(&self.link).clone(),
+            wire: ledger.map(|ledger| ledger.snapshot(UnixSeconds::now())),
             streams,
         }
     }
@@ -117,6 +139,11 @@ impl Status {
                 .entry(name.as_str().to_owned())
                 .or_insert_with(|| Arc::new(entry)),
         )
+    }
+
+    /// Who counts what goes over the link.
+    pub(crate) fn counted_by(&self, ledger: Arc<Ledger>) {
+        *lock(&self.ledger) = Some(ledger);
     }
 
     /// True when that is news.
@@ -148,6 +175,10 @@ pub(crate) struct StreamStatus {
     pub(crate) delivered: AtomicU64,
     pub(crate) gap_records: AtomicU64,
     pub(crate) quarantined: AtomicU64,
+    pub(crate) late: AtomicU64,
+    pub(crate) restamped: AtomicU64,
+    pub(crate) backfilled: AtomicU64,
+    preflight: Mutex<BTreeMap<String, Vec<Finding>>>,
     pub(crate) transactions: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) retries: AtomicU64,
@@ -160,6 +191,7 @@ pub(crate) struct Rest {
     pub(crate) state: LaneState,
     pub(crate) position: Offset,
     pub(crate) last_error: Option<String>,
+    pub(crate) waits_because: Option<String>,
     pub(crate) oldest_unsent: Option<WallNanos>,
     pub(crate) last_confirmed: Option<WallNanos>,
 }
@@ -177,6 +209,10 @@ impl StreamStatus {
             delivered: AtomicU64::new(0),
             gap_records: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            restamped: AtomicU64::new(0),
+            backfilled: AtomicU64::new(0),
+            preflight: Mutex::default(),
             transactions: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -192,7 +228,27 @@ impl StreamStatus {
         lock(&self.rest)
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.stream
+    }
+
+    /// What is not well with `topic` now; the part of it that was not known before.
+    pub(crate) fn examined(&self, topic: &str, found: Vec<Finding>) -> Vec<Finding> {
+        let mut known = lock(&self.preflight);
+        let before = known.remove(topic).unwrap_or_default();
+        let same = |a: &Finding, b: &Finding| a.check == b.check && a.verdict == b.verdict;
+        let news = found
+            .iter()
+            .filter(|new| !before.iter().any(|old| same(old, new)));
+        let news = news.cloned().collect();
+        if !found.is_empty() && known.len() < PREFLIGHT_TOPICS_MAX {
+            known.insert(topic.to_owned(), found);
+        }
+        news
+    }
+
     fn snapshot(&self) -> StreamSnapshot {
+        let preflight: Vec<Finding> = lock(&self.preflight).values().flatten().cloned().collect();
         let rest = self.rest().clone();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let head = *self.head.borrow();
@@ -206,10 +262,19 @@ impl StreamStatus {
             delivered_total: read(&self.delivered),
             gap_records_total: read(&self.gap_records),
             quarantined_total: read(&self.quarantined),
+            late_total: read(&self.late),
+            restamped_total: read(&self.restamped),
+            backfilled_total: read(&self.backfilled),
+            preflight_problems: preflight
+                .iter()
+                .filter(|f| f.verdict == Verdict::Problem)
+                .count(),
+            preflight,
             transactions_total: read(&self.transactions),
             bytes_total: read(&self.bytes),
             retries_total: read(&self.retries),
             last_error: rest.last_error,
+            waits_because: rest.waits_because,
             oldest_unsent: rest.oldest_unsent,
             last_confirmed: rest.last_confirmed,
         }

@@ -2,31 +2,51 @@
 //!
 //! What it asks of the cluster, and why that is enough, is told in [`super`].
 
+mod identity;
+mod inspect;
+mod login;
 mod positions;
 mod producer;
+mod reading;
 mod topics;
 
+pub(crate) use inspect::ClockOffset;
 pub(crate) use positions::POSITIONS_PARTITION;
-pub(crate) use producer::Producer;
+pub(crate) use producer::{BATCH_BYTES, Producer, partition_of};
+pub(crate) use reading::Incoming;
 
 use super::advice;
-use super::config::{Config, Mechanism};
+use super::config::Config;
 use super::fault::Fault;
-use krafka::Kafka;
+use super::gate::Ticket;
+use identity::Identity;
 use krafka::auth::{AuthConfig, TlsConfig};
 use krafka::consumer::Consumer;
 use krafka::error::{ErrorCode, KrafkaError, ProtocolErrorKind};
+use krafka::{Kafka, ProxyConfig};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// The client reads its TLS files again so often.
+const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A connection to the cluster, shared by all lanes.
 pub(crate) struct Wire {
     kafka: Kafka,
     cluster: String,
     config: Arc<Config>,
+    identity: Arc<Identity>,
+    /// Asked once per connection.
+    clock: OnceCell<Option<ClockOffset>>,
 }
 
 impl Wire {
-    pub(crate) async fn connect(config: &Arc<Config>) -> Result<Self, Fault> {
+    /// Through the gate, with a `ticket` for it; without, as the system would.
+    pub(crate) async fn connect(
+        config: &Arc<Config>,
+        ticket: Option<&Ticket>,
+    ) -> Result<Self, Fault> {
         let doing = format!("connecting to {}", config.brokers.join(", "));
         let limits = &config.limits;
         let mut builder = Kafka::builder(config.brokers.join(","))
@@ -34,7 +54,16 @@ impl Wire {
             .request_timeout(limits.request_timeout)
             .connect_timeout(limits.connect_timeout.min(limits.request_timeout))
             .tcp_nodelay(true)
-            .allow_auto_create_topics(config.auto_create);
+            // A topic is created on purpose or not at all; see `create_topics`.
+            .allow_auto_create_topics(false)
+            // For what is dialled anew after a pause: busy connections are made anew at once.
+            .tls_reload_interval(config.tls.is_some().then_some(TLS_RELOAD_INTERVAL));
+        let identity = Arc::new(Identity::of(config.tls.as_ref()));
+        if let Some(ticket) = ticket {
+            let address = ticket.address.to_string();
+            let login = ProxyConfig::with_credentials(address, &ticket.user, &ticket.password);
+            builder = builder.proxy(login);
+        }
         if let Some(security) = security(config).await? {
             builder = builder.security(security);
         }
@@ -46,6 +75,8 @@ impl Wire {
             kafka,
             cluster,
             config: Arc::clone(config),
+            identity,
+            clock: OnceCell::new(),
         })
     }
 
@@ -70,16 +101,7 @@ async fn security(config: &Config) -> Result<Option<AuthConfig>, Fault> {
     let Some(sasl) = &config.sasl else {
         return Ok(tls.map(AuthConfig::ssl));
     };
-    let file = &sasl.password_file;
-    let password = tokio::fs::read_to_string(file)
-        .await
-        .map_err(|error| Fault::Denied(format!("cannot read {}: {error}", file.display())))?;
-    let password = password.trim_end_matches(['\r', '\n']);
-    let login = match sasl.mechanism {
-        Mechanism::Plain => AuthConfig::sasl_plain(&sasl.user, password),
-        Mechanism::ScramSha256 => AuthConfig::sasl_scram_sha256(&sasl.user, password),
-        Mechanism::ScramSha512 => AuthConfig::sasl_scram_sha512(&sasl.user, password),
-    };
+    let login = login::login(config, sasl).await?;
     Ok(Some(match tls {
         Some(tls) => login.with_tls(tls),
         None => login,
@@ -89,12 +111,6 @@ async fn security(config: &Config) -> Result<Option<AuthConfig>, Fault> {
 /// What an answer that forgot the topic means.
 fn none(topic: &str) -> KrafkaError {
     KrafkaError::broker(ErrorCode::UnknownTopicOrPartition, topic)
-}
-
-fn is_unknown(error: &KrafkaError) -> bool {
-    let code = ErrorCode::UnknownTopicOrPartition;
-    matches!(error, KrafkaError::UnknownTopic { .. })
-        || matches!(error, KrafkaError::Broker { code: found, .. } if *found == code)
 }
 
 fn is_denied(code: ErrorCode) -> bool {

@@ -107,6 +107,11 @@ impl Central {
         self.reachable.send_replace(true);
     }
 
+    /// Changes `max.message.bytes`, which is 1 MiB and 12 bytes at first, as with real brokers.
+    pub fn set_message_bytes_max(&self, bytes: usize) {
+        self.shared.cluster().batch_bytes_max = Some(bytes);
+    }
+
     /// Everything committed so far, ordered within each partition.
     #[must_use]
     pub fn records(&self) -> Vec<Delivered> {

@@ -42,6 +42,8 @@ pub(super) struct Identity {
 
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
+    /// None is the default.
+    pub(super) batch_bytes_max: Option<usize>,
     topics: BTreeMap<String, Vec<Partition>>,
     transactions: HashMap<String, Transaction>,
     /// Only for the producers with a transactional id.
@@ -125,6 +127,11 @@ pub(super) struct Fetched {
 }
 
 impl Cluster {
+    /// `max.message.bytes`, of every topic.
+    pub(super) fn batch_bytes_max(&self) -> usize {
+        self.batch_bytes_max.unwrap_or(BATCH_BYTES_MAX)
+    }
+
     pub(super) fn topics(&self) -> impl Iterator<Item = (&String, usize)> {
         self.topics
             .iter()
@@ -247,7 +254,7 @@ impl Cluster {
         })?;
         // Since v3 a request carries one batch per partition.
         let [batch] = <[Batch; 1]>::try_from(batches).map_err(|_| Code::InvalidRequest)?;
-        if batch.len() > BATCH_BYTES_MAX {
+        if batch.len() > self.batch_bytes_max() {
             return Err(Code::MessageTooLarge);
         }
         if !batch.is_readable() {

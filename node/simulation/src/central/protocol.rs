@@ -398,6 +398,10 @@ impl Call<'_> {
 
     fn describe_configs(&mut self) -> Result<Answer, Nonsense> {
         let request: DescribeConfigsRequest = self.request()?;
+        let largest = self.cluster.batch_bytes_max().to_string();
+        let largest = DescribeConfigsResourceResult::default()
+            .with_name(StrBytes::from_static_str("max.message.bytes"))
+            .with_value(Some(StrBytes::from_string(largest)));
         let results = request.resources.into_iter().map(|resource| {
             let known = match resource.resource_type {
                 CONFIG_TOPIC => self.cluster.partitions(&resource.resource_name).map(|_| ()),
@@ -409,7 +413,7 @@ impl Call<'_> {
                 .with_name(StrBytes::from_static_str("cleanup.policy"))
                 .with_value(Some(StrBytes::from_static_str("compact")));
             let configs = if resource.resource_type == CONFIG_TOPIC && known.is_ok() {
-                vec![policy]
+                vec![policy, largest.clone()]
             } else {
                 Vec::new()
             };
