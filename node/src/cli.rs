@@ -27,6 +27,7 @@ First steps:
   skerry opcua browse opc.tcp://PLC  list what a PLC offers, as config to paste
   skerry check skerry.toml           every problem of a config file, before it runs
   skerry user add NAME               let a device in that is not on this machine
+  skerry uplink doctor skerry.toml   find out what keeps records from the cluster, or from staying
   skerry run skerry.toml             run the node
   skerry status                      ask the running node how it is";
 
@@ -43,9 +44,17 @@ pub enum Command {
     /// Look into the durable log, also while the node runs
     #[command(subcommand)]
     Log(LogCommand),
+    /// Records that the cluster refused: see why, send them again or let go of them
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Find out what an OPC-UA server offers
     #[command(subcommand)]
     Opcua(OpcuaCommand),
+    /// The way to the Kafka cluster
+    #[command(subcommand)]
+    Uplink(UplinkCommand),
+    /// Print what is in topics of the cluster, with packed records taken apart
+    Unpack(Unpack),
     /// Who may log in to the MQTT broker
     #[command(subcommand)]
     User(UserCommand),
@@ -73,8 +82,8 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    pub fn path(self) -> PathBuf {
-        self.named.unwrap_or(self.file)
+    pub fn path(&self) -> PathBuf {
+        self.named.as_ref().unwrap_or(&self.file).clone()
     }
 }
 
@@ -246,6 +255,13 @@ pub struct Repair {
     /// Only tell what would be done; writes nothing
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub of: LogOrNode,
+}
+
+/// A log that this process opens itself, or has the node look into that runs on it.
+#[derive(Debug, Args)]
+pub struct LogOrNode {
     /// The node's config file: names the data directory, and the limits its streams are opened with
     #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
     pub config: Option<PathBuf>,
@@ -254,6 +270,77 @@ pub struct Repair {
     pub node: Option<String>,
     #[command(flatten)]
     pub log: LogDirectory,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// List the records that wait: when, from where, how large, why
+    Ls(QuarantineLs),
+    /// Show one record, and all that is known of its refusal
+    Show(QuarantineShow),
+    /// Append records to their streams again, once what kept the cluster from them is mended
+    Retry(QuarantineRetry),
+    /// Let go of records: the cluster keeps a gap in their place
+    Drop(QuarantineDrop),
+}
+
+#[derive(Debug, Args)]
+pub struct QuarantineLs {
+    /// Also those that were sent again or dropped, and by whom
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub of: LogOrNode,
+}
+
+#[derive(Debug, Args)]
+pub struct QuarantineShow {
+    /// As `skerry quarantine ls` gives it
+    pub id: u64,
+    /// Print the payload and nothing else, byte for byte
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+    #[command(flatten)]
+    pub of: LogOrNode,
+}
+
+/// Which of the records that wait.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Chosen {
+    /// As `skerry quarantine ls` gives them
+    #[arg(value_name = "ID")]
+    pub ids: Vec<u64>,
+    /// Every record that waits
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Who else sees a record that is sent again.
+const RETRY: &str = "\
+What it does:
+  The record is appended to its stream as it was, at a new offset and with the header
+  skerry-retry-of, and is delivered like any other. Subscribers and models on this node that read
+  the stream get it again. If the cluster still refuses it, it comes back under another ID.";
+
+#[derive(Debug, Args)]
+#[command(after_help = RETRY)]
+pub struct QuarantineRetry {
+    #[command(flatten)]
+    pub chosen: Chosen,
+    #[command(flatten)]
+    pub of: LogOrNode,
+}
+
+#[derive(Debug, Args)]
+pub struct QuarantineDrop {
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// Do it; without this it is only told what would be dropped
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub of: LogOrNode,
 }
 
 #[derive(Debug, Subcommand)]
@@ -275,6 +362,105 @@ pub struct Browse {
     /// Give up when the server has not answered for this long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
+}
+
+/// What the lines of `skerry unpack` are.
+const UNPACKED: &str = "\
+Lines:
+  One JSON object per record, in the order of its partition. `offset` is the record's in the node's
+  log, `kafka_offset` the cluster's of what it came in. A value that is JSON stays JSON; other
+  text is a string, and what is no text is `value_base64`. The last line on standard error tells
+  how many there were; a damaged packed record is named there, and the exit code is 1.";
+
+#[derive(Debug, Args)]
+#[command(after_help = UNPACKED)]
+pub struct Unpack {
+    /// The topics to read, from their first record on
+    #[arg(required = true, value_name = "TOPIC")]
+    pub topics: Vec<String>,
+    /// Some of the cluster's brokers, without TLS or a login
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        conflicts_with = "config"
+    )]
+    pub brokers: Vec<String>,
+    /// The node's config file, for its [kafka] section
+    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    pub config: PathBuf,
+    /// Go on as records arrive, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UplinkCommand {
+    /// Find out whether what is to leave will arrive and stay, and what to do if not
+    Doctor(Doctor),
+    /// Choose the kind of link that is in use, or tell which it is
+    Link(UplinkLink),
+    /// Let a stream go on that is held because its disk is an image or a copy
+    Release(Release),
+}
+
+/// What the doctor's exit code says.
+const DOCTOR: &str = "\
+It changes nothing, and may run beside the node. Run it as the node's user: it reads the data
+directory for what waits, and the files that [kafka] names. A check that could not be made says why.
+
+Exit code: 0 all well, perhaps with warnings; 1 a problem; 2 the config file is wrong.";
+
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a release means.
+const RELEASE: &str = "\
+A stream is held where the cluster has other records under its offsets than this disk: the disk was
+restored from an image, or a copy of it runs elsewhere. Released, it goes on under an epoch of its
+own, from --from on, or from where this disk last knew itself confirmed. What of that the cluster
+has already it then has twice, under two epochs; consumers tell by the header skerry-epoch.";
+
+#[derive(Debug, Args)]
+#[command(after_help = RELEASE)]
+pub struct Release {
+    /// The stream that is held
+    pub stream: String,
+    /// The first offset to deliver
+    #[arg(long, value_name = "OFFSET")]
+    pub from: Option<u64>,
+    /// Where the node answers: its [http] listen address
+    #[arg(long, value_name = "HOST:PORT", default_value = crate::config::HTTP_LISTEN_DEFAULT)]
+    pub node: String,
+}
+
+/// How long a choice holds.
+const LINK_CHOICE: &str = "\
+Choice:
+  A link class is one of [[kafka.link]] in the node's config, or `default`: what [kafka] says. It is
+  in use from the next second on, whatever the routes are and over restarts, until another one is
+  chosen, or `auto`. With `auto` the node goes by the interface and the address that the route to
+  the brokers leaves from.";
+
+#[derive(Debug, Args)]
+#[command(after_help = LINK_CHOICE)]
+pub struct UplinkLink {
+    /// The link class to use, or `auto`; tells the one in use if not given
+    #[arg(value_name = "NAME")]
+    pub class: Option<String>,
+    /// Where the node answers: its [http] listen address
+    #[arg(long, value_name = "HOST:PORT", default_value = crate::config::HTTP_LISTEN_DEFAULT)]
+    pub node: String,
+    /// Print the answer as JSON, as the node gave it
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,15 +1,21 @@
 //! The node's own HTTP: `/healthz`, `/readyz`, `/metrics` and `/status`, for the supervisor, for
-//! Prometheus and for `skerry status`, and `POST /log/scrub` for `skerry log repair`. On loopback
-//! unless configured otherwise; nobody can change a record by it.
+//! Prometheus and for `skerry status`, `POST /log/scrub` for `skerry log repair`, `/uplink/…` for
+//! `skerry uplink` and `/quarantine` for `skerry quarantine`. On loopback unless configured
+//! otherwise, and the last always; nobody can change a record by it.
 
 use crate::logs::Answer;
 use crate::metrics;
+use crate::quarantine;
+use crate::uplink::{Chosen, Released};
 use crate::view::View;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use skerry_bridge::uplink;
+use skerry_store::{Offset, StreamName};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +32,11 @@ pub async fn serve(
         .route("/metrics", get(prometheus))
         .route("/status", get(status))
         .route("/log/scrub", post(scrub))
-        .with_state(view);
+        .route("/uplink/link", get(link).post(choose_link))
+        .route("/uplink/release", post(release))
+        .merge(quarantine::routes())
+        .with_state(view)
+        .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, routes)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
@@ -74,5 +84,52 @@ async fn scrub(State(view): State<Arc<View>>) -> Response {
             Json(Answer { epoch, scrub }).into_response()
         }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Lets a stream that is held because its disk is an image or a copy go on.
+async fn release(State(view): State<Arc<View>>, body: String) -> Response {
+    let bad = |why: String| (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response();
+    let Ok(wanted) = serde_json::from_str::<Released>(&body) else {
+        return bad("say which stream: {\"stream\":\"…\"}".to_owned());
+    };
+    let known = StreamName::new(&wanted.stream).ok();
+    let known = known.filter(|stream| view.log.streams().contains(stream));
+    let Some(stream) = known else {
+        return bad(format!("there is no stream `{}`", wanted.stream));
+    };
+    if !view.is_held(&stream) {
+        let why = format!("`{}` is not held, and goes on by itself", wanted.stream);
+        return (StatusCode::CONFLICT, why + "\n").into_response();
+    }
+    match uplink::release(&view.log, &stream, wanted.from.map(Offset)).await {
+        Ok(from) => {
+            tracing::warn!(%stream, %from, "a held stream was released by command");
+            let from = Some(from.0);
+            Json(Released { from, ..wanted }).into_response()
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+/// The link class in force, why, and those that can be chosen; 404 where nothing leaves the site.
+async fn link(State(view): State<Arc<View>>) -> Response {
+    match &view.links {
+        Some(links) => Json(Chosen::by(links)).into_response(),
+        None => (StatusCode::NOT_FOUND, "the config has no [kafka]\n").into_response(),
+    }
+}
+
+/// Takes the class that the body names, until told otherwise; `auto` leaves the choice to the
+/// node. 400, with the names that there are, for another one.
+async fn choose_link(State(view): State<Arc<View>>, body: String) -> Response {
+    let chosen = view.links.as_ref().map(|links| links.command(body.trim()));
+    match chosen {
+        Some(Err(unknown)) => (StatusCode::BAD_REQUEST, format!("{unknown}\n")).into_response(),
+        Some(Ok(())) => {
+            tracing::info!(class = body.trim(), "a link class was chosen by command");
+            link(State(view)).await
+        }
+        None => link(State(view)).await,
     }
 }

@@ -1,9 +1,11 @@
 //! `skerry log …`: looking into the durable log, beside a running node or without one.
 
 mod export;
+mod open;
 mod repair;
 mod stats;
 
+pub use open::{Opened, Place};
 pub use repair::Answer;
 
 use crate::cli::{Cat, LogCommand, LogDirectory, NewKey, Range, Tail};
@@ -33,19 +35,23 @@ pub fn run(command: &LogCommand) -> Exit {
         LogCommand::Repair(args) => repair::run(args),
         LogCommand::NewKey(args) => new_key(args),
     };
-    match done {
-        Ok(exit) => exit,
-        Err(Failure::Log(Error::UnknownStream { name })) => {
+    done.unwrap_or_else(told)
+}
+
+/// Says what failed; what that means to whoever called.
+pub fn told(failure: Failure) -> Exit {
+    match failure {
+        Failure::Log(Error::UnknownStream { name }) => {
             eprintln!("skerry: the log has no stream `{name}`; `skerry log ls` lists them");
             Exit::Failed
         }
         // `skerry log cat … | head` is no failure.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
-        Err(Failure::Config(why)) => {
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
+        Failure::Config(why) => {
             eprintln!("{why}");
             Exit::Usage
         }
-        Err(failure) => {
+        failure => {
             eprintln!("skerry: {failure}");
             Exit::Failed
         }
@@ -60,7 +66,7 @@ fn looked_for(directory: &Path) -> Result<(), Failure> {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub enum Failure {
     #[error(
         "{} holds no log; name the node's data_dir with --data-dir (and may this user read it?)",
         .0.display()
@@ -261,12 +267,12 @@ fn in_words(offset: Offset, record: &Record) -> String {
 }
 
 /// One line stays one line, and a payload never steers a terminal.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let harmless = |c: char| if c.is_control() { '·' } else { c };
     text.chars().map(harmless).collect()
 }
 
-fn time(at: WallNanos) -> String {
+pub fn time(at: WallNanos) -> String {
     DateTime::from_timestamp_nanos(at.0).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 

@@ -13,11 +13,17 @@ mod http;
 mod logging;
 mod logs;
 mod metrics;
+mod observer;
 mod opcua;
+mod outlook;
 mod panics;
+mod quarantine;
+mod rate;
 mod run;
 mod status;
 mod supervise;
+mod unpack;
+mod uplink;
 mod user;
 mod view;
 
@@ -46,7 +52,10 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
         Command::Log(command) => logs::run(&command),
+        Command::Quarantine(command) => quarantine::run(&command),
         Command::Opcua(command) => opcua::run(&command),
+        Command::Uplink(command) => uplink::run(&command),
+        Command::Unpack(args) => unpack::run(&args),
         Command::User(command) => user::run(&command),
         Command::Version => {
             println!("skerry {}", env!("CARGO_PKG_VERSION"));

@@ -155,6 +155,8 @@ async fn start(
         .uplink
         .as_ref()
         .map(|_| Arc::new(uplink::Status::default()));
+    let links = config.uplink.as_ref();
+    let links = links.map(|uplink| Arc::clone(&uplink.links));
     let view = Arc::new(View::new(
         config.node_name,
         log.clone(),
@@ -162,7 +164,7 @@ async fn start(
         mqtt_status.clone(),
         opcua.iter().map(|(status, _)| Arc::clone(status)).collect(),
         Arc::clone(&inference_status),
-        uplink_status.clone(),
+        uplink_status.clone().zip(links),
     ));
 
     let mut tasks = Tasks::new();
@@ -212,6 +214,10 @@ async fn start(
                 uplink::run(uplink.clone(), log, Arc::clone(&status), stop)
             }),
         );
+    }
+    if let Some((_, observer)) = &view.uplink {
+        let observing = Arc::clone(observer).run(stop.clone());
+        tasks.push(("observer", tokio::spawn(observing)));
     }
     let serving = tokio::spawn(serve_http(http_listener, Arc::clone(&view), stop.clone()));
     tasks.push(("http", serving));

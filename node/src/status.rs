@@ -6,6 +6,8 @@ use serde_json::Value;
 use std::time::Duration;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// More than any answer of a node has.
+const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Fetches `path` from a node's HTTP address.
 ///
@@ -21,16 +23,30 @@ pub fn fetch(address: &str, path: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// When nobody takes the call, or with the body of an answer that is not 200.
-pub fn post(address: &str, path: &str) -> Result<String, String> {
+pub fn post(address: &str, path: &str, text: &str) -> Result<String, String> {
     let agent = ureq::Agent::config_builder().timeout_connect(Some(ANSWER_WITHIN));
     let agent = ureq::Agent::from(agent.http_status_as_error(false).build());
-    body(agent.post(format!("http://{address}{path}")).send_empty())
+    body(agent.post(format!("http://{address}{path}")).send(text))
+}
+
+/// The same with something to say.
+///
+/// # Errors
+/// As with [`post`].
+pub fn post_json(address: &str, path: &str, value: &Value) -> Result<String, String> {
+    let agent = ureq::Agent::config_builder().timeout_connect(Some(ANSWER_WITHIN));
+    let agent = ureq::Agent::from(agent.http_status_as_error(false).build());
+    let request = agent.post(format!("http://{address}{path}"));
+    let request = request.header("Content-Type", "application/json");
+    body(request.send(value.to_string()))
 }
 
 fn body(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<String, String> {
     let mut answer = answer.map_err(|error| error.to_string())?;
     let body = answer
         .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES_MAX)
         .read_to_string()
         .map_err(|error| error.to_string())?;
     match answer.status().as_u16() {
@@ -150,6 +166,19 @@ fn render(status: &Value) -> String {
             because(&link["because"])
         ));
     }
+    lines.extend(
+        plans(&status["uplink"])
+            .iter()
+            .map(|plan| format!("             {plan}")),
+    );
+    let waiting = status.pointer("/uplink/quarantine/waiting");
+    match waiting.and_then(Value::as_u64) {
+        None | Some(0) => {}
+        Some(waiting) => lines.push(format!(
+            "             QUARANTINE: {waiting} records that the cluster refused wait for a decision \
+             (skerry quarantine ls)"
+        )),
+    }
     for lane in entries(status, "/uplink/streams") {
         if let Some(why) = lane["last_error"].as_str() {
             lines.push(format!("             {}: {why}", word(&lane["stream"])));
@@ -198,7 +227,7 @@ fn stream_line(stream: &Value, status: &Value) -> String {
         None => String::new(),
         Some(lane) => match lane["lag_records"].as_u64() {
             Some(0) => ", all in the cluster".to_owned(),
-            Some(lag) => format!(", {lag} still to deliver"),
+            Some(lag) => format!(", {lag} still to deliver{}", measured(lane)),
             None => ", not yet heard from the cluster".to_owned(),
         },
     };
@@ -210,6 +239,104 @@ fn stream_line(stream: &Value, status: &Value) -> String {
         bytes("bytes"),
         bytes("bytes_max"),
     )
+}
+
+/// How much a lag is in bytes and time, as far as it is known.
+fn measured(lane: &Value) -> String {
+    let bytes = lane["lag_bytes"]
+        .as_u64()
+        .map(|bytes| bytesize::ByteSize::b(bytes).to_string());
+    let since = lane["lag_seconds"].as_f64();
+    let since = since.map(|seconds| format!("the oldest for {}", about(seconds)));
+    let known: Vec<_> = bytes.into_iter().chain(since).collect();
+    match known.as_slice() {
+        [] => String::new(),
+        known => format!(" ({})", known.join(", ")),
+    }
+}
+
+/// What an operator plans by: when the cluster is current, how long the disk lasts without it, and
+/// what the link had to carry.
+fn plans(uplink: &Value) -> Vec<String> {
+    // Nothing was looked at yet, or the node has no way north.
+    let Some(lag) = uplink["lag_records"].as_u64() else {
+        return Vec::new();
+    };
+    let number = |field: &str| uplink[field].as_f64();
+    let linked = uplink["link"]["state"] == "up";
+    let mut plans = Vec::new();
+    if lag > 0 {
+        let until = match number("drain_eta_seconds") {
+            Some(seconds) if linked => format!("current in about {}", about(seconds)),
+            Some(seconds) => format!(
+                "current about {} after the link is back, at the rate last measured",
+                about(seconds)
+            ),
+            None if number("drain_records_per_second").is_none() => {
+                "how long that takes is not known yet: no backlog was drained since the start"
+                    .to_owned()
+            }
+            None => "it grows: more comes in than the link carries".to_owned(),
+        };
+        plans.push(format!(
+            "{lag} records behind{}; {until}",
+            measured_in(uplink)
+        ));
+    }
+    plans.push(
+        match (
+            number("autonomy_seconds"),
+            number("ingest_bytes_per_second"),
+        ) {
+            (Some(seconds), _) => {
+                let limit = match word(&uplink["autonomy_limit"]) {
+                    "disk" => "then it is full".to_owned(),
+                    stream => format!("then stream {stream} is"),
+                };
+                format!(
+                    "without the cluster the disk lasts {} at this rate, {limit}",
+                    about(seconds)
+                )
+            }
+            (None, Some(_)) => "nothing comes in that would fill the disk".to_owned(),
+            (None, None) => {
+                "how long the disk lasts is not known yet: it takes a minute to measure".to_owned()
+            }
+        },
+    );
+    if let Some(bytes) = uplink["sent_today_bytes"].as_u64() {
+        let bytes = bytesize::ByteSize::b(bytes);
+        plans.push(format!("{bytes} sent today (UTC, before compression)"));
+    }
+    plans
+}
+
+fn measured_in(uplink: &Value) -> String {
+    let as_lane = serde_json::json!({
+        "lag_bytes": uplink["lag_bytes"],
+        "lag_seconds": uplink["rpo_seconds"],
+    });
+    measured(&as_lane)
+}
+
+/// A time as a person says it: days where it is days, seconds only where it is minutes at most.
+fn about(seconds: f64) -> String {
+    const DAY: u64 = 86_400;
+    let whole = Duration::try_from_secs_f64(seconds)
+        .unwrap_or(Duration::MAX)
+        .as_secs();
+    let step = match whole {
+        0..600 => 1,
+        600..172_800 => 60,
+        _ => DAY,
+    };
+    if whole > 3_650 * DAY {
+        return "more than 10 years".to_owned();
+    }
+    match whole / DAY {
+        days @ 2.. => format!("{days} days"),
+        _ => humantime::format_duration(Duration::from_secs(whole / step * step)).to_string(),
+    }
 }
 
 fn entries(value: &Value, pointer: &str) -> Vec<Value> {
@@ -256,6 +383,7 @@ mod tests {
             "inference": {"models": [{"name": "m", "state": "disabled", "reason": "not a model", "scores_total": 0, "alerts_total": 0}]},
             "uplink": {
                 "link": {"state": "down", "because": "no route"},
+                "quarantine": {"waiting": 2},
                 "streams": [{"stream": "telemetry", "lag_records": 5, "last_error": "no topic"}],
             },
         });
@@ -269,6 +397,7 @@ mod tests {
             "telemetry: next offset 9, 1.0 KiB of 4.0 KiB, 5 still to deliver",
             "m: disabled (not a model)",
             "uplink   down (no route)",
+            "QUARANTINE: 2 records that the cluster refused",
             "telemetry: no topic",
             "[::]:8883: NEW CERTIFICATE NOT IN USE: not PEM",
             "[::]:8884: certificate expires in 13 days",
@@ -279,5 +408,38 @@ mod tests {
             !screen.contains("1883:") && !screen.contains("8885:"),
             "{screen}"
         );
+    }
+
+    #[test]
+    fn plans_are_made_of_what_is_known() {
+        let away = json!({
+            "link": {"state": "down"}, "lag_records": 5_000, "lag_bytes": 1_048_576,
+            "rpo_seconds": 11_100.0, "rto_seconds": null, "drain_eta_seconds": 750.0,
+            "drain_records_per_second": 10.0, "ingest_bytes_per_second": 700.0,
+            "autonomy_seconds": 1_700_000.0, "autonomy_limit": "telemetry",
+            "sent_today_bytes": 2_097_152,
+        });
+        let told = plans(&away).join("\n");
+        for part in [
+            "5000 records behind (1.0 MiB, the oldest for 3h 5m)",
+            "current about 12m after the link is back",
+            "lasts 19 days at this rate, then stream telemetry is",
+            "2.0 MiB sent today",
+        ] {
+            assert!(told.contains(part), "{part} is not in\n{told}");
+        }
+        let draining = json!({
+            "link": {"state": "up"}, "lag_records": 5_000, "drain_eta_seconds": 42.4,
+            "ingest_bytes_per_second": 0.0,
+        });
+        let told = plans(&draining).join("\n");
+        assert!(told.contains("current in about 42s"), "{told}");
+        assert!(told.contains("nothing comes in"), "{told}");
+        let slow = json!({"lag_records": 5, "drain_records_per_second": 3.0});
+        assert!(plans(&slow)[0].contains("it grows"));
+        let unknown = json!({"lag_records": 5});
+        let told = plans(&unknown).join("\n");
+        assert_eq!(told.matches("not known yet").count(), 2, "{told}");
+        assert_eq!(plans(&json!({"link": {"state": "up"}})), [] as [&str; 0]);
     }
 }

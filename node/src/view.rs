@@ -1,9 +1,10 @@
 //! What the node knows of itself, gathered from its parts each time somebody asks.
 
+use crate::observer::Observer;
 use crate::supervise::{Part, Progress};
 use serde_json::{Value, json};
 use skerry_bridge::{opcua, uplink};
-use skerry_store::{Log, Recovery, Storage};
+use skerry_store::{Log, Recovery, Storage, StreamName};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,7 +18,9 @@ pub struct View {
     pub mqtt: Option<Arc<skerry_broker::Status>>,
     pub opcua: Vec<Arc<opcua::Status>>,
     pub inference: Arc<skerry_inference::Status>,
-    pub uplink: Option<Arc<uplink::Status>>,
+    pub uplink: Option<(Arc<uplink::Status>, Arc<Observer>)>,
+    /// The link classes of the uplink, for whoever chooses among them.
+    pub links: Option<Arc<uplink::gate::Links>>,
     /// Held while the log is read for damage: once at a time is enough for any disk.
     pub scrubbing: tokio::sync::Mutex<()>,
     parts: Mutex<Vec<Arc<Part>>>,
@@ -33,9 +36,14 @@ impl View {
         mqtt: Option<Arc<skerry_broker::Status>>,
         opcua: Vec<Arc<opcua::Status>>,
         inference: Arc<skerry_inference::Status>,
-        uplink: Option<Arc<uplink::Status>>,
+        uplink: Option<(Arc<uplink::Status>, Arc<uplink::gate::Links>)>,
     ) -> Self {
         let now = Instant::now();
+        let (uplink, links) = uplink.unzip();
+        let uplink = uplink.map(|status| {
+            let observer = Observer::new(log.clone(), Arc::clone(&status));
+            (status, Arc::new(observer))
+        });
         Self {
             node_name,
             started: now,
@@ -45,6 +53,7 @@ impl View {
             opcua,
             inference,
             uplink,
+            links,
             scrubbing: tokio::sync::Mutex::default(),
             parts: Mutex::default(),
             progress: Mutex::new(Progress::new(now)),
@@ -59,6 +68,14 @@ impl View {
     /// Devices can connect from now on, or no longer.
     pub fn set_serving(&self, serving: bool) {
         self.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Whether delivery of `stream` waits for an operator.
+    pub fn is_held(&self, stream: &StreamName) -> bool {
+        let uplink = self.uplink.as_ref();
+        let snapshot = uplink.map(|(status, _)| status.snapshot());
+        let mut streams = snapshot.into_iter().flat_map(|snapshot| snapshot.streams);
+        streams.any(|it| it.stream == stream.as_str() && it.state == uplink::LaneState::Held)
     }
 
     /// Everything, as one JSON object. `/metrics` renders its numbers, so their names follow
@@ -82,8 +99,28 @@ impl View {
             "mqtt": self.mqtt.as_ref().map(|status| status.snapshot()),
             "opcua": opcua,
             "inference": self.inference.snapshot(),
-            "uplink": self.uplink.as_ref().map(|status| status.snapshot()),
+            "uplink": self.uplink.as_ref().map(|(status, observer)| self.uplink_status(status, observer)),
         })
+    }
+
+    fn uplink_status(&self, status: &uplink::Status, observer: &Observer) -> Value {
+        let mut value = json!(status.snapshot());
+        if let Some(figures) = observer.figures() {
+            for (name, figure) in fields(json!(figures)) {
+                value[name] = figure;
+            }
+            for lag in figures.lags {
+                let streams = value["streams"].as_array_mut().into_iter().flatten();
+                if let Some(stream) = { streams }.find(|known| known["stream"] == lag.stream) {
+                    for (name, figure) in fields(json!(lag)) {
+                        stream[name] = figure;
+                    }
+                }
+            }
+        }
+        // Unknown while the catalog waits to be rebuilt.
+        value["quarantine"] = json!({ "waiting": uplink::quarantine::waiting(&self.log).ok() });
+        value
     }
 
     /// `Err` with the reason when the log gets nowhere although there is work.
@@ -111,6 +148,13 @@ impl View {
             Storage::StorageFailed { reason } => Err(format!("storage_failed: {reason}")),
             Storage::Poisoned { reason } => Err(format!("poisoned: {reason}")),
         }
+    }
+}
+
+fn fields(value: Value) -> serde_json::Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
     }
 }
 

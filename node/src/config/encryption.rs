@@ -29,19 +29,7 @@ pub fn read(table: &Table<'_>, base: &Path) -> Option<Keys> {
 
 fn credential(directory: Option<&Path>, value: &Value<'_>) -> Result<Keys, String> {
     let name = units::text(value)?;
-    if name.contains('/') {
-        return Err(format!(
-            "`{name}` must be the name of a credential, not a path; a path goes to \
-             encryption_key_file"
-        ));
-    }
-    let Some(directory) = directory else {
-        return Err(format!(
-            "CREDENTIALS_DIRECTORY is not set: the unit needs LoadCredential={name}:FILE, and \
-             outside of it there is no credential (systemd-run -P -p LoadCredential={name}:FILE \
-             skerry check … has one)"
-        ));
-    };
+    let directory = units::credentials(directory, &name)?;
     Keys::read_credential(directory, &name).map_err(|error| error.to_string())
 }
 

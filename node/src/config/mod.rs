@@ -3,6 +3,7 @@
 
 mod access;
 mod encryption;
+mod link;
 mod listeners;
 mod models;
 mod opcua;
@@ -212,17 +213,22 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
     })
 }
 
-/// Only the cluster's confirmation frees space. A model or a local subscriber that lags must not
+/// Only the cluster's confirmation frees space, or an operator's decision. A model or a local subscriber that lags must not
 /// be able to fill the disk; what it misses it is told.
 fn readers_of(stream: &StreamName, uplink: Option<&kafka::Config>) -> Vec<String> {
-    let delivered = uplink.is_some_and(|uplink| {
-        let chosen = uplink.streams.as_ref();
-        chosen.is_none_or(|chosen| chosen.contains(stream))
+    let is_quarantine = stream.as_str() == kafka::quarantine::QUARANTINE;
+    let delivered = uplink.is_some_and(|uplink| match &uplink.streams {
+        Some(chosen) => chosen.contains(stream),
+        None => !is_quarantine,
     });
-    match delivered {
-        true => vec![kafka::CURSOR.to_owned()],
-        false => Vec::new(),
-    }
+    let cluster = delivered.then_some(kafka::CURSOR);
+    // What somebody has decided on goes first.
+    let operator = (is_quarantine && uplink.is_some()).then_some(kafka::quarantine::SETTLED);
+    [cluster, operator]
+        .into_iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect()
 }
 
 struct Node {

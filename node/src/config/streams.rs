@@ -1,8 +1,10 @@
 //! `[[stream]]`: which streams there are, what they may hold, and which topics go to them.
 
 use super::reader::Table;
+use super::uplink::RouteKeys;
 use super::{MIB, units};
 use bytesize::ByteSize;
+use skerry_bridge::uplink::quarantine::QUARANTINE;
 use skerry_broker::TopicFilter;
 use skerry_store::{Codec, Durability, StreamName, StreamOptions, WhenFull};
 use std::collections::BTreeMap;
@@ -39,6 +41,8 @@ pub struct Streams {
     memory: Vec<StreamName>,
     /// `deliver = "immediate"`.
     immediate: Vec<StreamName>,
+    /// What `kafka = { … }` says of a stream's way to the cluster.
+    north: BTreeMap<StreamName, RouteKeys>,
     /// What all of them may hold together.
     quota: Option<u64>,
 }
@@ -61,11 +65,15 @@ impl Streams {
             routes: Vec::new(),
             memory: Vec::new(),
             immediate: Vec::new(),
+            north: BTreeMap::new(),
             quota,
         };
         streams.add_always(DEFAULT, BYTES_DEFAULT, when_full);
         streams.add_always(NODE_EVENTS, 16 * MIB, WhenFull::DropOldest);
         streams.add_always(AUDIT, 16 * MIB, WhenFull::DropOldest);
+        if leaves_the_site {
+            streams.add_always(QUARANTINE, 64 * MIB, WhenFull::DropOldest);
+        }
         if has_models {
             streams.add_always("scores", 256 * MIB, when_full);
             streams.add_always("alerts", 64 * MIB, when_full);
@@ -129,6 +137,11 @@ impl Streams {
             "deliver",
             units::word(&[("durable", false), ("immediate", true)]),
         );
+        let north = table.table("kafka").map(|table| {
+            let keys = RouteKeys::read(&table);
+            table.finish();
+            keys
+        });
         table.finish();
         let kept = when_full == WhenFull::DropOldest && policy == Some(WhenFull::Block);
         if age_max.is_some() && kept {
@@ -137,6 +150,14 @@ impl Streams {
             table.problem("age_max", message);
         }
         let name = name?;
+        if let Some(north) = north {
+            self.north.insert(name.clone(), north);
+        }
+        let topics = filters.as_ref().is_some_and(|filters| !filters.is_empty());
+        if topics && name.as_str() == QUARANTINE && self.options.contains_key(&name) {
+            let message = "this stream has what the cluster refused, and nothing else goes to it";
+            table.problem("topics", message);
+        }
         if memory == Some(true) {
             self.memory.push(name.clone());
         }
@@ -214,6 +235,11 @@ impl Streams {
     /// Those whose messages are delivered before the commit.
     pub fn immediate(&self) -> &[StreamName] {
         &self.immediate
+    }
+
+    /// The streams that go to the cluster in a way of their own.
+    pub fn routes_north(&self) -> impl Iterator<Item = (&StreamName, &RouteKeys)> {
+        self.north.iter()
     }
 
     pub fn routes(&self) -> &[(TopicFilter, StreamName)] {

@@ -1,4 +1,5 @@
 use super::*;
+use skerry_bridge::uplink::{Key, Late};
 use skerry_store::{Codec, Durability, WhenFull};
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -308,6 +309,71 @@ password_file = "/does/not/exist/password"
 }
 
 #[test]
+fn a_stream_goes_to_kafka_as_all_do_but_for_what_it_says_itself() {
+    let text = r#"[node]
+name = "n"
+[[stream]]
+name = "a"
+kafka = { topic = "plant.{1}", late = "hold" }
+[kafka]
+brokers = ["k:9092"]
+topic = "all.{stream}"
+key = "node"
+late = "backfill_topic"
+backfill_topic = "old.{stream}"
+create_topics = true
+partitions = 6
+"#;
+    let kafka = parse(text).unwrap().uplink.unwrap();
+    let name = |name: &str| StreamName::new(name).unwrap();
+    let (own, other) = (kafka.route_of(&name("a")), kafka.route_of(&name("default")));
+    assert_eq!(own.topic.as_str(), "plant.{1}");
+    assert_eq!(other.topic.as_str(), "all.{stream}");
+    assert_eq!((own.late, other.late), (Late::Hold, Late::BackfillTopic));
+    assert_eq!((own.key, other.key), (Key::Node, Key::Node));
+    assert_eq!(own.backfill_topic.as_str(), "old.{stream}");
+    let created = kafka.create_topics.unwrap();
+    assert_eq!((created.partitions, created.replication), (Some(6), None));
+}
+
+#[test]
+fn topics_are_created_only_on_request_and_old_records_dated_anew_by_default() {
+    let kafka = parse("[node]\nname = \"n\"\n[kafka]\nbrokers = [\"k:9092\"]\n");
+    let kafka = kafka.unwrap().uplink.unwrap();
+    assert_eq!(kafka.create_topics, None);
+    assert_eq!(kafka.route.late, Late::Restamp);
+}
+
+#[test]
+fn what_says_nothing_to_kafka_is_a_problem_of_its_own_key() {
+    let found = problems(
+        r#"[node]
+name = "n"
+[[stream]]
+name = "a"
+kafka = { late = "lose", topics = "x" }
+[kafka]
+brokers = ["k:9092"]
+topic = "{level}"
+positions_topic = "at.{topic}"
+replication = 3
+"#,
+    );
+    let expected = [
+        ("5", "stream[0].kafka.late", "`restamp`"),
+        ("5", "stream[0].kafka.topics", "did you mean `topic`"),
+        ("8", "kafka.topic", "{1} to {9}"),
+        ("9", "kafka.positions_topic", "only placeholder"),
+        ("10", "kafka.replication", "create_topics = true"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, (number, key, part)) in found.iter().zip(expected) {
+        assert!(line.starts_with(&format!("{number}: {key}: ")), "{line}");
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
 fn an_age_that_could_never_remove_anything_is_a_problem() {
     let stream = "[node]\nname = \"n\"\n[[stream]]\nname = \"a\"\nage_max = \"30days\"\n";
     let age = |text: &str| {
@@ -424,4 +490,83 @@ fn who_may_connect_and_how_fast_is_read_with_its_problems() {
         assert!(line.starts_with(&format!("{number}: {key}: ")), "{line}");
         assert!(line.contains(part), "{line}");
     }
+}
+
+#[test]
+fn what_the_cluster_refuses_has_a_stream_that_stays_on_the_site() {
+    let base = "[node]\nname = \"n\"\n[kafka]\nbrokers = [\"k:9092\"]\n";
+    let readers = |text: &str| {
+        let streams = parse(text).unwrap().store.streams;
+        let mut streams = streams.into_iter();
+        let quarantine =
+            streams.find(|stream| stream.name.as_str() == kafka::quarantine::QUARANTINE);
+        quarantine.map(|stream| (stream.when_full, stream.readers))
+    };
+    let operator = kafka::quarantine::SETTLED.to_owned();
+    let expected = (WhenFull::DropOldest, vec![operator.clone()]);
+    assert_eq!(readers(base), Some(expected));
+    let sent = format!("{base}streams = [\"default\", \"quarantine\"]\n");
+    let cluster = kafka::CURSOR.to_owned();
+    let expected = (WhenFull::DropOldest, vec![cluster, operator]);
+    assert_eq!(readers(&sent), Some(expected));
+    let routed = format!("{base}[[stream]]\nname = \"quarantine\"\ntopics = [\"a/#\"]\n");
+    let found = problems(&routed);
+    assert!(found[0].starts_with("7: stream[0].topics: "), "{found:#?}");
+}
+
+#[test]
+fn a_token_comes_from_a_file_or_is_asked_for() {
+    let base = "[node]\nname = \"n\"\n[kafka]\nbrokers = [\"k:9093\"]\ntls = {}\n";
+    let with = |keys: &str| parse(&format!("{base}mechanism = \"OAUTHBEARER\"\n{keys}"));
+    // Problems are noted at once, so what is left out here is only what is not readable.
+    for (keys, key, told) in [
+        ("", "mechanism", "needs token_file, or token_endpoint"),
+        ("token_file = \"t\"\n", "token_file", "cannot read"),
+        ("token_file = \"t\"\nscope = \"s\"\n", "scope", "two ways"),
+        (
+            "token_endpoint = \"https://idp/t\"\n",
+            "client_id",
+            "is missing",
+        ),
+        (
+            "token_endpoint = \"http://idp/t\"\n",
+            "token_endpoint",
+            "https://",
+        ),
+        ("token_file = \"t\"\nuser = \"u\"\n", "user", "of no use"),
+        (
+            "token_file = \"credential:t\"\n",
+            "token_file",
+            "LoadCredential=t:FILE",
+        ),
+    ] {
+        let found = with(keys).expect_err(keys);
+        let line = found
+            .lines()
+            .find(|line| line.contains(&format!("kafka.{key}: ")));
+        assert!(
+            line.is_some_and(|line| line.contains(told)),
+            "{keys}: {found}"
+        );
+    }
+    let stray = parse(&format!("{base}token_file = \"t\"\n")).expect_err("no mechanism");
+    assert!(
+        stray.contains("without mechanism = \"OAUTHBEARER\""),
+        "{stray}"
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "a.b.c").expect("written");
+    let config = with(&format!("token_file = {file:?}\n")).expect("all is right");
+    let sasl = config.uplink.and_then(|uplink| uplink.sasl);
+    assert!(matches!(sasl, Some(kafka::Sasl::TokenFile(found)) if found == file));
+    let asked = format!(
+        "token_endpoint = \"https://idp/t\"\nclient_id = \"n\"\nclient_secret_file = {file:?}\n"
+    );
+    let config = with(&asked).expect("all is right");
+    let sasl = config.uplink.and_then(|uplink| uplink.sasl);
+    assert!(matches!(
+        sasl,
+        Some(kafka::Sasl::TokenEndpoint { scope: None, .. })
+    ));
 }

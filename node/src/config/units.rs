@@ -115,6 +115,38 @@ pub fn path_from(base: &Path) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
     move |value| Ok(base.join(text(value)?))
 }
 
+/// What a file is called that systemd hands over.
+const CREDENTIAL: &str = "credential:";
+
+/// A file as [`path_from`] has it, or, as `credential:NAME`, one that systemd has put where only
+/// this process finds it.
+pub fn secret_from(base: &Path) -> impl Fn(&Value<'_>) -> Parsed<PathBuf> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    move |value| {
+        let text = text(value)?;
+        match text.strip_prefix(CREDENTIAL) {
+            Some(name) => Ok(credentials(directory.as_deref(), name)?.join(name)),
+            None => Ok(base.join(text)),
+        }
+    }
+}
+
+/// Where the credential `name` is, if there are any.
+pub fn credentials<'d>(directory: Option<&'d Path>, name: &str) -> Parsed<&'d Path> {
+    if name.is_empty() || name.contains('/') {
+        return Err(format!(
+            "`{name}` must be the name of a credential, not a path"
+        ));
+    }
+    directory.ok_or_else(|| {
+        format!(
+            "CREDENTIALS_DIRECTORY is not set: the unit needs LoadCredential={name}:FILE, and \
+             outside of it there is no credential (systemd-run -P -p LoadCredential={name}:FILE \
+             skerry check … has one)"
+        )
+    })
+}
+
 /// One of the `words`, turned into what it stands for.
 pub fn word<T: Clone>(words: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Parsed<T> {
     let words: Vec<(String, T)> = words
@@ -128,5 +160,24 @@ pub fn word<T: Clone>(words: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Parsed<T> {
             let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
             format!("`{text}` must be one of {}", known.join(", "))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_where_systemd_put_it_or_told_to_be_missing() {
+        let there = Path::new("/run/credentials/skerry.service");
+        assert_eq!(credentials(Some(there), "kafka-password"), Ok(there));
+        for (directory, name, told) in [
+            (None, "kafka-password", "LoadCredential=kafka-password:FILE"),
+            (Some(there), "../shadow", "not a path"),
+            (Some(there), "", "not a path"),
+        ] {
+            let why = credentials(directory, name).expect_err(name);
+            assert!(why.contains(told), "{why}");
+        }
     }
 }

@@ -79,6 +79,7 @@ severity = "critical"
 
 [kafka]
 brokers = ["{kafka}"]
+create_topics = true
 "#
     )
 }

@@ -1,17 +1,15 @@
 //! `skerry log repair`: finds all damage, and has it noted now instead of when a reader comes upon
 //! it. On a stopped node this process opens the log; a running node is asked to do it itself.
 
-use super::{Failure, keys, looked_for, offsets_lost, place};
+use super::{Failure, Opened, Place, offsets_lost, place};
 use crate::cli::Repair;
-use crate::config::{Config, HTTP_LISTEN_DEFAULT};
 use crate::exit::Exit;
 use crate::status;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use skerry_store::{Error, Keys, Log, Options, Outcome, Place, Recovery, Scrub, inspect};
+use serde_json::json;
+use skerry_store::{Keys, Log, Outcome, Place as Damaged, Recovery, Scrub, inspect};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What a running node answers to `POST /log/scrub`.
@@ -23,35 +21,23 @@ pub struct Answer {
 }
 
 pub(super) fn run(args: &Repair) -> Result<Exit, Failure> {
-    let config = args.config.as_deref().map(Config::load).transpose()?;
-    let http = config.as_ref().map(|config| config.http_listen.to_string());
-    let mut options = config.map_or_else(|| as_found(&args.log.data_dir), |config| config.store);
-    if let Some(keys) = keys(&args.log)? {
-        options.keys = Some(keys);
-    }
-    looked_for(&options.directory)?;
-    let directory = options.directory.clone();
-    // Tells a data directory from some other folder, which opening would make one of.
-    let epoch = inspect::epoch(&directory)?;
+    let (place, as_json) = (Place::of(&args.of, "log repair")?, args.of.log.json);
     if args.dry_run {
-        return dry_run(&directory, options.keys.as_ref(), args.log.json);
+        let options = &place.options;
+        return dry_run(&options.directory, options.keys.as_ref(), as_json);
     }
-    owned_by_this_user(&directory)?;
-    let (recovery, scrub) = match Log::open(options) {
-        Ok((log, recovery)) => (Some(recovery), scrub(log)?),
-        Err(Error::InUse { .. }) => {
-            let node = args.node.clone().or(http);
-            let node = node.unwrap_or_else(|| HTTP_LISTEN_DEFAULT.to_owned());
-            let scrub = ask(&node, &directory, &format!("{epoch:016x}"))?;
-            if !args.log.json {
+    let (recovery, scrub) = match place.open()? {
+        Opened::Here(log, recovery) => (Some(recovery), scrub(log)?),
+        Opened::There(node) => {
+            let scrub = ask(&node)?;
+            if !as_json {
                 println!("the node at {node} runs on this data directory, and did it:");
             }
             (None, scrub)
         }
-        Err(error) => return Err(error.into()),
     };
     let mut out = io::stdout().lock();
-    match args.log.json {
+    match as_json {
         true => writeln!(out, "{}", json!({ "recovery": recovery, "scrub": scrub }))?,
         false => write!(out, "{}", in_words(recovery.as_ref(), &scrub))?,
     }
@@ -59,29 +45,6 @@ pub(super) fn run(args: &Repair) -> Result<Exit, Failure> {
         0 => Exit::Clean,
         _ => Exit::Failed,
     })
-}
-
-/// A log as it is on disk, without a limit that could make it drop anything: no stream has one
-/// that is not in the options, nothing has an age, and nothing counts as confirmed.
-fn as_found(directory: &Path) -> Options {
-    Options {
-        allow_volatile: true,
-        ..Options::new(directory)
-    }
-}
-
-/// Files made by another user would keep the node from starting.
-fn owned_by_this_user(directory: &Path) -> Result<(), Failure> {
-    let user = |path: &Path| std::fs::metadata(path).map(|found| found.uid());
-    let (owner, own) = (user(directory)?, user(Path::new("/proc/self"))?);
-    if owner == own {
-        return Ok(());
-    }
-    let directory = directory.display();
-    Err(Failure::Told(format!(
-        "{directory} belongs to user {owner}, and what user {own} writes there the node could not \
-         open: run this as the node's user (sudo -u '#{owner}' skerry log repair ...)"
-    )))
 }
 
 fn scrub(log: Log) -> Result<Scrub, Failure> {
@@ -93,25 +56,9 @@ fn scrub(log: Log) -> Result<Scrub, Failure> {
     })
 }
 
-/// Has the node at `address` do it, if it is the one that runs on `directory`.
-fn ask(address: &str, directory: &Path, epoch: &str) -> Result<Scrub, Failure> {
-    let shown = directory.display();
-    let stop_or_name = "name its [http] listen address with --node, or stop it (systemctl stop \
-                        skerry) and repair again";
-    let status = status::fetch(address, "/status").map_err(|why| {
-        Failure::Told(format!(
-            "{shown} is in use by a running node, and none answers at {address} ({why}): \
-             {stop_or_name}"
-        ))
-    })?;
-    let status: Value = serde_json::from_str(&status).unwrap_or_default();
-    if status["epoch"] != epoch {
-        return Err(Failure::Told(format!(
-            "{shown} is in use by a running node, and the one at {address} has another data \
-             directory: {stop_or_name}"
-        )));
-    }
-    let answer = status::post(address, "/log/scrub")
+/// Has the node at `address` do it.
+fn ask(address: &str) -> Result<Scrub, Failure> {
+    let answer = status::post(address, "/log/scrub", "")
         .map_err(|why| Failure::Told(format!("the node at {address} could not do it: {why}")))?;
     let answer: Answer = serde_json::from_str(&answer).map_err(|why| {
         Failure::Told(format!(
@@ -219,7 +166,7 @@ fn opening_in_words(recovery: &Recovery) -> Vec<String> {
     lines
 }
 
-fn place_in_words(place: &Place) -> String {
+fn place_in_words(place: &Damaged) -> String {
     let fate = match place.outcome {
         Outcome::Noted => "noted now in a gap record",
         Outcome::KnownBefore => "a gap record tells so",
