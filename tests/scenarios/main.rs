@@ -8,15 +8,23 @@ mod bad_peers;
 mod common;
 mod crashes;
 mod demo;
+mod doctor;
+mod fleet;
 mod foreign;
 mod hostile;
 mod kills;
+mod late;
 mod lifecycle;
 mod mqtt;
 mod opcua;
 mod outages;
+mod packed;
+mod planning;
+mod quarantine;
+mod renewed;
 mod secured;
 mod stalled;
+mod uplink;
 
 use skerry_tests::runner::{self, Need, Scenario};
 
@@ -45,6 +53,36 @@ fn main() -> std::process::ExitCode {
             name: "node_killed_while_kafka_is_away",
             needs: KAFKA,
             run: crashes::offline,
+        },
+        Scenario {
+            name: "uplink_to_three_brokers",
+            needs: KAFKA,
+            run: uplink::cluster,
+        },
+        Scenario {
+            name: "uplink_killed_in_a_drain",
+            needs: KAFKA,
+            run: uplink::drain_killed,
+        },
+        Scenario {
+            name: "uplink_of_copied_disks",
+            needs: KAFKA,
+            run: uplink::copied_disks,
+        },
+        Scenario {
+            name: "uplink_over_a_satellite",
+            needs: KAFKA,
+            run: uplink::satellite,
+        },
+        Scenario {
+            name: "uplink_topic_recreated",
+            needs: KAFKA,
+            run: uplink::topic_recreated,
+        },
+        Scenario {
+            name: "uplink_of_a_fleet",
+            needs: KAFKA,
+            run: fleet::returns,
         },
         Scenario {
             name: "mqtt_killed_at_any_moment",
@@ -127,6 +165,21 @@ fn main() -> std::process::ExitCode {
             run: outages::link,
         },
         Scenario {
+            name: "packed_records_in_python",
+            needs: PYTHON,
+            run: packed::python,
+        },
+        Scenario {
+            name: "packed_records_through_a_cluster",
+            needs: KAFKA,
+            run: packed::cluster,
+        },
+        Scenario {
+            name: "packed_records_in_java",
+            needs: &[Need::Kafka, Need::PackJava],
+            run: packed::java,
+        },
+        Scenario {
             name: "kafka_over_tls_with_each_login",
             needs: KAFKA,
             run: secured::logins,
@@ -135,6 +188,16 @@ fn main() -> std::process::ExitCode {
             name: "kafka_refuses_or_is_not_trusted",
             needs: KAFKA,
             run: secured::refused,
+        },
+        Scenario {
+            name: "backlog_older_than_its_topics_retention",
+            needs: KAFKA,
+            run: late::policies,
+        },
+        Scenario {
+            name: "uplink_doctor_finds_what_is_wrong",
+            needs: KAFKA,
+            run: doctor::examines,
         },
         Scenario {
             name: "opcua_server_restarted",
@@ -155,6 +218,26 @@ fn main() -> std::process::ExitCode {
             name: "peers_that_are_not_there",
             needs: KAFKA,
             run: bad_peers::absent,
+        },
+        Scenario {
+            name: "records_the_cluster_refuses",
+            needs: KAFKA,
+            run: quarantine::too_large,
+        },
+        Scenario {
+            name: "figures_of_an_outage",
+            needs: KAFKA,
+            run: planning::figures,
+        },
+        Scenario {
+            name: "kafka_certificate_ends_and_is_renewed",
+            needs: KAFKA,
+            run: renewed::certificate,
+        },
+        Scenario {
+            name: "kafka_login_with_tokens",
+            needs: KAFKA,
+            run: renewed::tokens,
         },
         Scenario {
             name: "config_problems_all_at_once",

@@ -97,6 +97,7 @@ pub(crate) fn link(world: &World) -> Result<()> {
     works_without_a_link(&node, &mut publisher)?;
     proxy.set(Link::Up {
         delay: std::time::Duration::from_millis(20),
+        bytes_per_second: None,
     });
     link_is(&node, "up")?;
 

@@ -85,6 +85,7 @@ listener.name.{name}.ssl.keystore.location={store}
                 .into(),
             properties,
             format,
+            ..Extra::default()
         };
         Ok(Self {
             kafka: Kafka::start_extended(world.folder(), world.logs(), &extra)?,
@@ -100,18 +101,18 @@ listener.name.{name}.ssl.keystore.location={store}
 }
 
 /// `base` with another way to Kafka: the port, and the keys of `[kafka]`.
-fn towards(base: &Settings, port: u16, keys: &str) -> Settings {
+pub(crate) fn towards(base: &Settings, port: u16, keys: &str) -> Settings {
     let mut settings = base.clone();
     settings.kafka = Some(format!("127.0.0.1:{port}"));
     settings.kafka_more = keys.to_owned();
     settings
 }
 
-fn ca(authority: &Authority) -> String {
+pub(crate) fn ca(authority: &Authority) -> String {
     format!("tls = {{ ca_file = {:?} }}\n", authority.file)
 }
 
-fn identity(authority: &Authority, issued: &Issued) -> String {
+pub(crate) fn identity(authority: &Authority, issued: &Issued) -> String {
     let (ca, cert, key) = (&authority.file, &issued.cert_file, &issued.key_file);
     format!("tls = {{ ca_file = {ca:?}, cert_file = {cert:?}, key_file = {key:?} }}\n")
 }
@@ -121,7 +122,7 @@ fn user(mechanism: &str, password_file: &Path) -> String {
 }
 
 /// Publishes as `name` until the node has answered for all of it.
-fn published(world: &World, node: &Node, name: &str) -> Result<Journal> {
+pub(crate) fn published(world: &World, node: &Node, name: &str) -> Result<Journal> {
     let publishing = Publishing {
         name,
         qos: 2,
@@ -293,7 +294,7 @@ fn wrongs(world: &World, secured: &Secured) -> Result<Vec<Wrong>> {
 }
 
 /// Waits until `/status` gives this reason for the link being down, for it and for a stream.
-fn told(node: &Node, what: &str, parts: &[&str]) -> Result<()> {
+pub(crate) fn told(node: &Node, what: &str, parts: &[&str]) -> Result<()> {
     let says = |text: &Value| {
         let text = text.as_str().unwrap_or("");
         parts.iter().all(|part| text.contains(part))

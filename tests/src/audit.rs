@@ -272,9 +272,12 @@ pub fn accounts(arrived: &[Arrived]) -> Result<BTreeMap<String, Account>> {
     for record in arrived {
         let (stream, offset) = record.origin()?;
         match missing_offsets(record)? {
-            // It stands in the place of what it tells of.
-            Some((subject, first, next)) if subject == stream && first == offset => {
-                gaps.push((subject, first, next));
+            // It stands in the place of what it tells of: of records of its stream, or of the one
+            // that was refused and had its key.
+            Some((subject, first, next))
+                if first == offset && (subject == stream || subject == record.key) =>
+            {
+                gaps.push((stream, first, next));
             }
             gap => {
                 accounts.entry(stream).or_default().delivered.insert(offset);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use rcgen::{
@@ -42,7 +43,34 @@ impl Authority {
     /// A certificate that is good for both ends of a connection, for these host names or
     /// addresses.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> Result<Issued> {
+        self.sign(name, named(name, hosts)?)
+    }
+
+    /// The same for a client, good until a moment that may be near.
+    pub fn issue_until(&self, name: &str, ends: SystemTime) -> Result<Issued> {
+        let mut params = named(name, &[])?;
+        params.not_after = ends.into();
+        self.sign(name, params)
+    }
+
+    /// The same, good from a month ago until so many days from now.
+    pub fn issue_for(&self, name: &str, hosts: &[&str], days: i64) -> Result<Issued> {
         let mut params = named(name, hosts)?;
+        let now = SystemTime::now();
+        let days_from_now = |days: i64| {
+            let seconds = Duration::from_secs(days.unsigned_abs() * 86_400);
+            if days < 0 {
+                now - seconds
+            } else {
+                now + seconds
+            }
+        };
+        params.not_before = days_from_now(-30).into();
+        params.not_after = days_from_now(days).into();
+        self.sign(name, params)
+    }
+
+    fn sign(&self, name: &str, mut params: CertificateParams) -> Result<Issued> {
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,

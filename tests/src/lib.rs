@@ -16,8 +16,10 @@
 //! - No timing is asserted. A deadline here says "hung", never "slow".
 
 pub mod audit;
+pub mod backlog;
 pub mod certificates;
 pub mod chance;
+pub mod cluster;
 pub mod disk;
 pub mod foreign;
 pub mod http;

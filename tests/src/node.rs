@@ -22,6 +22,10 @@ pub struct Settings {
     pub allow_volatile: bool,
     /// `HOST:PORT`, or none for a node without a way north.
     pub kafka: Option<String>,
+    /// Whether the node makes the topics that are missing.
+    pub create_topics: bool,
+    /// Where a stream's records go.
+    pub kafka_topic: String,
     /// Further keys of `[kafka]`.
     pub kafka_more: String,
     /// `bytes_max` and `when_full` of the stream `telemetry`, which takes `plant/#`.
@@ -41,6 +45,8 @@ impl Settings {
             http_port: ports::free()?,
             allow_volatile: false,
             kafka: None,
+            create_topics: true,
+            kafka_topic: "skerry.{stream}".to_owned(),
             kafka_more: String::new(),
             telemetry_bytes_max: "1GiB".to_owned(),
             telemetry_when_full: "block".to_owned(),
@@ -83,8 +89,8 @@ when_full = "{when_full}"
         if let Some(kafka) = &self.kafka {
             write!(
                 text,
-                "\n[kafka]\nbrokers = [\"{kafka}\"]\ntopic = \"skerry.{{stream}}\"\n{}",
-                self.kafka_more
+                "\n[kafka]\nbrokers = [\"{kafka}\"]\ntopic = \"{}\"\ncreate_topics = {}\n{}",
+                self.kafka_topic, self.create_topics, self.kafka_more
             )
             .expect("a String takes everything");
         }

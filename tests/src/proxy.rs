@@ -1,10 +1,10 @@
-//! A TCP proxy on loopback that can be cut, stalled and slowed.
+//! A TCP proxy on loopback that can be cut, stalled and slowed, and that counts what it carries.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -13,16 +13,37 @@ use crate::ports;
 /// What the link does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// Everything passes, this much later.
-    Up { delay: Duration },
+    /// Everything passes, this much later, and no faster than this where it says so.
+    Up {
+        delay: Duration,
+        bytes_per_second: Option<u32>,
+    },
     /// Connections stay open and nothing passes: a black hole.
     Stalled,
     /// Connections are reset and refused.
     Cut,
 }
 
+/// Bytes that are sent in one go: few, so that connections share a slow link.
+const CHUNK: usize = 4 * 1024;
+/// Chunks of one direction of a connection that may be under way.
+const FLIGHT_MAX: usize = 1024;
+
+/// Payload bytes that the link has carried since the proxy began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// To the target.
+    pub there: u64,
+    /// To the clients.
+    pub back: u64,
+}
+
 struct Shared {
     link: Link,
+    carried: [u64; 2],
+    asked: Vec<Instant>,
+    /// Until when each direction is busy with what was sent before.
+    busy: [Instant; 2],
     open: Vec<TcpStream>,
     closing: bool,
 }
@@ -30,6 +51,23 @@ struct Shared {
 pub struct Proxy {
     port: u16,
     shared: Arc<Mutex<Shared>>,
+}
+
+impl Link {
+    /// A good one.
+    pub const GOOD: Self = Self::Up {
+        delay: Duration::ZERO,
+        bytes_per_second: None,
+    };
+
+    /// One with a long way to go: `delay` there, and as much back.
+    #[must_use]
+    pub const fn slow(delay: Duration, bits_per_second: u32) -> Self {
+        Self::Up {
+            delay,
+            bytes_per_second: Some(bits_per_second / 8),
+        }
+    }
 }
 
 impl Proxy {
@@ -40,19 +78,23 @@ impl Proxy {
 
     pub fn start_on(port: u16, target: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-        let link = Link::Up {
-            delay: Duration::ZERO,
-        };
         let shared = Arc::new(Mutex::new(Shared {
-            link,
+            link: Link::GOOD,
+            carried: [0; 2],
+            asked: Vec::new(),
+            busy: [Instant::now(); 2],
             open: Vec::new(),
             closing: false,
         }));
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                if lock(&accepting).closing {
-                    return;
+                {
+                    let mut shared = lock(&accepting);
+                    if shared.closing {
+                        return;
+                    }
+                    shared.asked.push(Instant::now());
                 }
                 connect(&accepting, client, target);
             }
@@ -78,14 +120,24 @@ impl Proxy {
         }
     }
 
+    #[must_use]
+    pub fn carried(&self) -> Carried {
+        let [there, back] = lock(&self.shared).carried;
+        Carried { there, back }
+    }
+
+    /// When each connection was asked for, those that a cut link refused included.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Instant> {
+        lock(&self.shared).asked.clone()
+    }
+
     pub fn cut(&self) {
         self.set(Link::Cut);
     }
 
     pub fn restore(&self) {
-        self.set(Link::Up {
-            delay: Duration::ZERO,
-        });
+        self.set(Link::GOOD);
     }
 }
 
@@ -121,36 +173,75 @@ fn connect(shared: &Arc<Mutex<Shared>>, client: TcpStream, target: u16) {
                 .flat_map(TcpStream::try_clone),
         );
     }
-    for (from, to) in [(client, server_too), (server, client_too)] {
+    for (direction, (from, to)) in [(client, server_too), (server, client_too)]
+        .into_iter()
+        .enumerate()
+    {
         let shared = Arc::clone(shared);
-        thread::spawn(move || forward(&shared, from, to));
+        thread::spawn(move || forward(&shared, direction, from, to));
     }
 }
 
-fn forward(shared: &Mutex<Shared>, mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = [0; 16 * 1024];
+/// Bytes under way: when they arrive, and what they are.
+type Flight = (Instant, Vec<u8>);
+
+fn forward(shared: &Arc<Mutex<Shared>>, direction: usize, mut from: TcpStream, to: TcpStream) {
+    let (send, receive) = mpsc::sync_channel(FLIGHT_MAX);
+    let Ok(landing) = to.try_clone() else { return };
+    let landing_shared = Arc::clone(shared);
+    let lands = thread::spawn(move || land(&landing_shared, &receive, landing));
+    let mut buffer = [0; CHUNK];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if !pass(shared) || to.write_all(&buffer[..count]).is_err() {
+        let Some(arrives) = pass(shared, direction, count) else {
+            break;
+        };
+        if send.send((arrives, buffer[..count].to_vec())).is_err() {
             break;
         }
     }
+    drop(send);
+    // What was under way before the end still arrives, unless the link is cut.
+    drop(lands.join());
     drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
 }
 
-/// Holds the bytes for as long as the link says; false when they are lost.
-fn pass(shared: &Mutex<Shared>) -> bool {
+fn land(shared: &Mutex<Shared>, flights: &mpsc::Receiver<Flight>, mut to: TcpStream) {
+    for (arrives, bytes) in flights {
+        thread::sleep(arrives.saturating_duration_since(Instant::now()));
+        while lock(shared).link == Link::Stalled && !lock(shared).closing {
+            thread::sleep(Duration::from_millis(20));
+        }
+        if lock(shared).link == Link::Cut || to.write_all(&bytes).is_err() {
+            return;
+        }
+    }
+}
+
+/// Holds the bytes for as long as it takes to send them; then says when they arrive. `None` when
+/// they are lost.
+fn pass(shared: &Mutex<Shared>, direction: usize, count: usize) -> Option<Instant> {
     loop {
-        let (link, closing) = {
-            let shared = lock(shared);
-            (shared.link, shared.closing)
-        };
-        match link {
-            _ if closing => return false,
-            Link::Cut => return false,
-            Link::Stalled => thread::sleep(Duration::from_millis(20)),
-            Link::Up { delay } => {
-                thread::sleep(delay);
-                return true;
+        let mut state = lock(shared);
+        match state.link {
+            _ if state.closing => return None,
+            Link::Cut => return None,
+            Link::Stalled => {
+                drop(state);
+                thread::sleep(Duration::from_millis(20));
+            }
+            Link::Up {
+                delay,
+                bytes_per_second,
+            } => {
+                let takes = bytes_per_second.map_or(Duration::ZERO, |rate| {
+                    Duration::from_secs(1).mul_f64(count as f64 / f64::from(rate))
+                });
+                let sent = state.busy[direction].max(Instant::now()) + takes;
+                state.busy[direction] = sent;
+                state.carried[direction] += count as u64;
+                drop(state);
+                thread::sleep(sent.saturating_duration_since(Instant::now()));
+                return Some(sent + delay);
             }
         }
     }
@@ -210,6 +301,39 @@ mod tests {
             ask(&mut TcpStream::connect(proxy.address()).unwrap()).unwrap(),
             b'x'
         );
+    }
+
+    #[test]
+    fn a_long_way_costs_time_once_and_a_narrow_one_for_every_byte() {
+        let proxy = Proxy::start(echo()).unwrap();
+        proxy.set(Link::slow(Duration::from_millis(100), 80_000));
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        let asked = Instant::now();
+        // A second's worth there; the echo comes back while it is still being sent.
+        let sent = vec![0; 10_000];
+        stream.write_all(&sent).unwrap();
+        let mut back = vec![0; sent.len()];
+        stream.read_exact(&mut back).unwrap();
+        let took = asked.elapsed();
+        assert!(took >= Duration::from_millis(1_200), "{took:?}");
+    }
+
+    #[test]
+    fn counts_bytes_each_way_and_who_asked_in_vain() {
+        let proxy = Proxy::start(echo()).unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        stream.write_all(&[7; 10]).unwrap();
+        stream.read_exact(&mut [0; 10]).unwrap();
+        let both_ways = Carried {
+            there: 10,
+            back: 10,
+        };
+        assert_eq!(proxy.carried(), both_ways);
+        proxy.cut();
+        let refused = TcpStream::connect(proxy.address()).and_then(|mut stream| ask(&mut stream));
+        assert!(refused.is_err());
+        assert_eq!(proxy.carried(), both_ways);
+        assert_eq!(proxy.asked().len(), 2);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum Need {
     Python,
     /// Java 17 and Kafka's jars.
     Kafka,
+    /// What unpacks packed records in Java, built.
+    PackJava,
     /// The right to mount a file system in a namespace of one's own.
     Mount,
     /// mosquitto_pub and mosquitto_sub.
@@ -45,6 +47,7 @@ impl Need {
             Self::Kafka => {
                 workspace::kafka_jars().exists() && succeeds(Command::new("java").arg("-version"))
             }
+            Self::PackJava => workspace::pack_java().join("skerry-pack.jar").exists(),
             Self::Mount => {
                 let script = "mount -t tmpfs -o size=1m none /mnt";
                 succeeds(Command::new("unshare").args(["-rm", "sh", "-c", script]))
@@ -66,6 +69,7 @@ impl Need {
         match self {
             Self::Python => "the Python environment of tests/run",
             Self::Kafka => "Apache Kafka and Java 17",
+            Self::PackJava => "the Java decoder that tests/run builds (Java 17 and Maven)",
             Self::Mount => "the right to mount in a user namespace",
             Self::Mosquitto => "mosquitto_pub and mosquitto_sub (Debian: mosquitto-clients)",
             Self::MqttJs => "Node.js and the MQTT.js of tests/run",

@@ -26,6 +26,12 @@ pub fn skerry() -> PathBuf {
     profile().join("skerry")
 }
 
+/// An example of a crate of ours, which `--all-targets` builds.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    profile().join("examples").join(name)
+}
+
 /// `target/PROFILE`: the running program is in it, or in its `deps`.
 fn profile() -> PathBuf {
     let exe = std::env::current_exe().expect("a running program has a path");
@@ -44,6 +50,12 @@ pub fn python() -> PathBuf {
 #[must_use]
 pub fn kafka_jars() -> PathBuf {
     target().join("kafka")
+}
+
+/// The folder in which `tests/run` built what unpacks in Java.
+#[must_use]
+pub fn pack_java() -> PathBuf {
+    target().join("pack-java")
 }
 
 /// The folder in which `tests/run` installed MQTT.js.

@@ -89,6 +89,15 @@ impl World {
         Node::new(settings, &self.folder, &self.logs)
     }
 
+    /// One more of them, with a folder for its config and log.
+    pub fn node_named(&self, name: &str, settings: Settings) -> Result<Node> {
+        let (folder, logs) = (self.folder.join(name), self.logs.join(name));
+        for path in [&folder, &logs] {
+            fs::create_dir_all(path)?;
+        }
+        Node::new(settings, &folder, &logs)
+    }
+
     pub fn started(&self, settings: Settings) -> Result<Node> {
         let mut node = self.node(settings)?;
         node.start()?;
@@ -157,6 +166,11 @@ impl World {
             format!("--bad-every={bad_every}"),
         ];
         self.helper("opcua_server.py", name, "--out", &arguments)
+    }
+
+    /// An HTTPS server that gives tokens to whoever knows the secret.
+    pub fn token_endpoint(&self, arguments: &[String]) -> Result<Helper> {
+        self.helper("token_endpoint.py", "token-endpoint", "--out", arguments)
     }
 
     pub fn port(&self) -> Result<u16> {

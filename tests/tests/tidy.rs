@@ -15,9 +15,10 @@ use serde_json::Value;
 use skerry_tests::workspace;
 
 /// Who may name whom in its manifest.
-const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("skerry-store", &[]),
-    ("skerry-bridge", &["skerry-store"]),
+    ("skerry-bridge", &["skerry-store", "skerry-pack"]),
+    ("skerry-pack", &[]),
     ("skerry-inference", &["skerry-store"]),
     ("skerry-broker", &["skerry-store"]),
     ("skerry-simulation", &[]),
@@ -31,12 +32,12 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
             "skerry-simulation",
         ],
     ),
-    ("skerry-tests", &[]),
+    ("skerry-tests", &["skerry-store"]),
 ];
 
 /// Crates that are to be replaceable: one file per crate of ours may name each, and what is in the
 /// folder of that file.
-const VENDORS: [&str; 19] = [
+const VENDORS: [&str; 23] = [
     "sled",
     "argon2",
     "rpassword",
@@ -48,6 +49,10 @@ const VENDORS: [&str; 19] = [
     "tokio_rustls",
     "tokio_tungstenite",
     "x509_parser",
+    "jiff",
+    "socket2",
+    "nix",
+    "getrandom",
     "krafka",
     "rdkafka",
     "opcua_client",

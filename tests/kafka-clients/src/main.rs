@@ -3,9 +3,11 @@
 //!
 //! Both send 200-byte records with a key, lz4, in batches of at most 128 KiB: once idempotent, as
 //! fast as the client takes them, and once in transactions of 2,600 records (about 512 KiB), one
-//! at a time, as the uplink does. What they do when the broker goes away: see [`outage`].
+//! at a time, as the uplink does. What they do when the broker goes away: see [`outage`]. For
+//! `tests/bench uplink` it is the peer: see [`load`].
 
 mod broker;
+mod load;
 mod outage;
 
 use rdkafka::producer::Producer as _;
@@ -32,7 +34,12 @@ fn main() -> ExitCode {
         [brokers, "--quick"] => compare(brokers, 100_000),
         ["child", client, mode, brokers, records] => child(client, mode, brokers, records),
         ["outage", jars, folder] => outage::compare(Path::new(jars), Path::new(folder)),
-        _ => Err("usage: kafka-clients HOST:PORT [--quick] | outage JARS FOLDER".into()),
+        ["produce", brokers, topic, lines, ref rest @ ..] => produce(brokers, topic, lines, rest),
+        ["read", brokers, topic] => load::read(brokers, topic),
+        _ => Err("usage: kafka-clients HOST:PORT [--quick] | outage JARS FOLDER | \
+                  produce BROKERS TOPIC LINES RECORDS BATCH_BYTES BATCH_RECORDS SETTLE_S STEADY_S | \
+                  read BROKERS TOPIC"
+            .into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,6 +48,26 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn produce(brokers: &str, topic: &str, lines: &str, rest: &[&str]) -> Result<(), Failure> {
+    let [records, batch_bytes, batch_records, settle, steady] = rest[..] else {
+        return Err("produce: wants RECORDS BATCH_BYTES BATCH_RECORDS SETTLE_S STEADY_S".into());
+    };
+    let seconds = |text: &str| -> Result<Duration, Failure> {
+        Ok(Duration::try_from_secs_f64(text.parse()?)?)
+    };
+    let produce = load::Produce {
+        brokers,
+        topic,
+        lines,
+        records: records.parse()?,
+        batch_bytes,
+        batch_records: batch_records.parse()?,
+        settle: seconds(settle)?,
+        steady: seconds(steady)?,
+    };
+    produce.run()
 }
 
 /// What one run of a client cost.

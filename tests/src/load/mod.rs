@@ -7,6 +7,7 @@
 //! ```text
 //! publishers   many connections that keep a window of publishes open: messages per second
 //! round_trip   one message at a time: time to the acknowledgement, and to a subscriber
+//! fill         a backlog of telemetry, published as fast as it is acknowledged
 //! fan_out      one publisher and many subscribers: deliveries per second
 //! crowd        many connections that do nothing: connects per second, and memory
 //! ```
@@ -14,16 +15,20 @@
 mod connection;
 mod crowd;
 mod fan_out;
+mod fill;
 mod packet;
 mod payload;
 mod poll;
 mod publishers;
 mod round_trip;
+mod telemetry;
 
 pub use crowd::Crowd;
 pub use fan_out::{FanOut, Spread};
+pub use fill::Fill;
 pub use publishers::{Outcome, Publishers};
-pub use round_trip::{Acknowledged, Delivered};
+pub use round_trip::{Acknowledged, Delivered, Reporter};
+pub use telemetry::{BYTES as REPORT_BYTES, MACHINES, Machine};
 
 use std::time::Duration;
 

@@ -88,3 +88,27 @@ impl Delivered {
         Ok(elapsed)
     }
 }
+
+/// A publisher at QoS 1 of whatever it is given.
+pub struct Reporter {
+    connection: Connection,
+    scratch: Scratch,
+}
+
+impl Reporter {
+    pub fn open(port: u16, client: &str) -> Result<Self> {
+        let mut scratch = Scratch::new();
+        Ok(Self {
+            connection: Connection::open(port, client, &mut scratch)?,
+            scratch,
+        })
+    }
+
+    /// Acknowledged when it returns.
+    pub fn publish(&mut self, topic: &str, payload: &[u8]) -> Result<()> {
+        let mut outgoing = Vec::new();
+        packet::append_publish(&mut outgoing, 1, topic, 1, payload);
+        self.connection.send(&outgoing)?;
+        self.connection.await_kind(&mut self.scratch, PUBACK)
+    }
+}

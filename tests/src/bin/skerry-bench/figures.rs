@@ -19,6 +19,34 @@ pub(crate) fn print(bench: &str, figure: &Value) {
     println!("{line}");
 }
 
+/// A value of ours and one of a peer for each round.
+pub(crate) struct Rounds<'a> {
+    pub(crate) figure: &'a str,
+    pub(crate) unit: &'a str,
+    pub(crate) ours: &'a [f64],
+    pub(crate) peer: Option<&'a str>,
+    pub(crate) theirs: &'a [f64],
+    /// Of the ratio where there is a peer, else of the figure itself.
+    pub(crate) aim: Option<Aim>,
+}
+
+impl Rounds<'_> {
+    /// The medians, and the median of the rounds' ratios: what slows a round down slows both.
+    pub(crate) fn figure(&self) -> Value {
+        let rounds = self.ours.iter().zip(self.theirs);
+        let ratio = median(rounds.map(|(ours, theirs)| ours / theirs));
+        let ours = median(self.ours.iter().copied());
+        let judged = if self.peer.is_some() { ratio } else { ours };
+        json!({
+            "figure": self.figure, "unit": self.unit, "ours": ours, "peer": self.peer,
+            "theirs": median(self.theirs.iter().copied()), "ratio": ratio,
+            "aim": self.aim.map(Aim::value),
+            "aim_met": self.aim.zip(judged).map(|(aim, value)| aim.is_met_by(value)),
+            "runs": self.ours.len(),
+        })
+    }
+}
+
 /// A folder of this bench's own below the target folder.
 pub(crate) fn folder(name: &str) -> Result<PathBuf> {
     let folder = workspace::target().join("bench").join(name);
@@ -72,6 +100,30 @@ pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_aim_is_for_the_ratio_or_without_a_peer_for_the_figure() {
+        let mut rounds = Rounds {
+            figure: "f",
+            unit: "u",
+            ours: &[2.0, 8.0, 3.0],
+            peer: Some("p"),
+            theirs: &[1.0, 2.0, 2.0],
+            aim: Some(Aim::AtMost(2.5)),
+        };
+        let figure = rounds.figure();
+        assert_eq!(
+            (&figure["ours"], &figure["ratio"]),
+            (&json!(3.0), &json!(2.0))
+        );
+        assert_eq!(figure["aim_met"], true);
+        (rounds.peer, rounds.theirs) = (None, &[]);
+        let figure = rounds.figure();
+        assert_eq!(
+            (&figure["ratio"], &figure["aim_met"]),
+            (&Value::Null, &json!(false))
+        );
+    }
 
     #[test]
     fn quantiles_are_values_that_were_there() {

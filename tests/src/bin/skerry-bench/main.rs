@@ -5,13 +5,14 @@ mod figures;
 mod footprint;
 mod mqtt;
 mod processes;
+mod uplink;
 
 use std::process::ExitCode;
 
 use serde_json::json;
 
 const USAGE: &str =
-    "usage: tests/bench mqtt|footprint|store|uplink|opcua|inference [--quick] [FIGURE]";
+    "usage: tests/bench mqtt|uplink|footprint|store|opcua|inference [--quick] [FIGURE]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +27,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
         ["footprint"] => footprint::run(),
-        [name @ ("uplink" | "opcua" | "inference")] => {
+        ["uplink"] => uplink::run(quick, None),
+        ["uplink", figure] if uplink::is_figure(figure) => uplink::run(quick, Some(figure)),
+        ["uplink", _] => {
+            eprintln!("figures of uplink: {}", uplink::names().join(", "));
+            return ExitCode::from(2);
+        }
+        [name @ ("opcua" | "inference")] => {
             let why = "no bench of this part yet";
             figures::print(name, &json!({"why": why}));
             Ok(())

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use skerry_tests::{Result, bail};
 
 use crate::brokers::Peer;
-use crate::figures::{self, Aim, median};
+use crate::figures::{self, Aim};
 
 /// How long and how often things are measured.
 #[derive(Debug, Clone, Copy)]
@@ -104,19 +104,17 @@ struct Compared<'a> {
 }
 
 impl Compared<'_> {
-    /// The medians, and the median of the rounds' ratios: what slows a round down slows both.
     fn print(&self) {
-        let rounds = self.ours.iter().zip(self.theirs);
-        let ratio = median(rounds.map(|(ours, theirs)| ours / theirs));
-        let mut line = json!({
-            "figure": self.figure, "unit": self.unit,
-            "ours": median(self.ours.iter().copied()),
-            "peer": self.peer.as_ref().map(|peer| peer.name).ok(),
-            "theirs": median(self.theirs.iter().copied()), "ratio": ratio,
-            "aim": self.aim.map(Aim::value),
-            "aim_met": self.aim.zip(ratio).map(|(aim, ratio)| aim.is_met_by(ratio)),
-            "runs": self.ours.len(),
-        });
+        let rounds = figures::Rounds {
+            figure: self.figure,
+            unit: self.unit,
+            ours: self.ours,
+            peer: self.peer.as_ref().map(|peer| peer.name).ok(),
+            theirs: self.theirs,
+            aim: self.aim.filter(|_| self.peer.is_ok()),
+        };
+        let mut line = rounds.figure();
+        line["aim"] = json!(self.aim.map(Aim::value));
         if let Err(why) = self.peer {
             line["why"] = json!(why);
         }
