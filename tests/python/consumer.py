@@ -4,12 +4,17 @@ Reads as the cluster's customers do: `read_committed`, from the first record on,
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import OFFSET_BEGINNING
 
 from lines import Lines, asked_to_stop
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bridge" / "pack" / "python"))
+from skerry_pack import unpack_message
 
 DISCOVER_EVERY_S = 1.0
 
@@ -68,15 +73,17 @@ def main():
         for message in consumer.consume(num_messages=500, timeout=0.1):
             if message.error():
                 continue
-            out.write(
-                topic=message.topic(),
-                partition=message.partition(),
-                offset=message.offset(),
-                key=text(message.key()),
-                value=text(message.value()),
-                timestamp=message.timestamp()[1],
-                headers={name: text(value) for name, value in message.headers() or []},
-            )
+            # Many of them where the message is packed.
+            for record in unpack_message(message):
+                out.write(
+                    topic=message.topic(),
+                    partition=message.partition(),
+                    offset=message.offset(),
+                    key=text(record.key),
+                    value=text(record.value),
+                    timestamp=record.timestamp_ms,
+                    headers={text(name): text(value) for name, value in record.headers},
+                )
 
 
 main()

@@ -152,8 +152,12 @@ pub(crate) fn figures(world: &World) -> Result<()> {
     // Away again, the link is remembered as it was.
     proxy.cut();
     link_is(&node, "down")?;
-    let status = above(&node, "drain_eta_seconds", 0.0)?;
-    unknown(&status, "rto_seconds")?;
+    // The figures are made anew every few seconds, the link's state at once.
+    let remembered = |status: &Value| {
+        let eta = figure(status, "drain_eta_seconds");
+        figure(status, "rto_seconds").is_none() && eta.is_some_and(|eta| eta > 0.0)
+    };
+    node.wait_for_status("when is not known, how long is", wait::DRAIN, remembered)?;
     let metrics = node.metrics()?;
     for name in [
         "rpo_seconds",

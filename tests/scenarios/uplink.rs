@@ -230,7 +230,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// 600 ms there and back, 256 kbit/s: slow, and not a record less or more.
+/// 600 ms there and back, 256 kbit/s: slow, packed, within a cap, and not a record less or more.
 pub(crate) fn satellite(world: &World) -> Result<()> {
     let (port, advertised) = (world.port()?, world.port()?);
     let kafka = Kafka::start_advertising(world.folder(), world.logs(), port, advertised)?;
@@ -238,6 +238,7 @@ pub(crate) fn satellite(world: &World) -> Result<()> {
     proxy.cut();
     let mut settings = world.settings()?;
     settings.kafka = Some(proxy.address());
+    settings.kafka_more = "pack = \"auto\"\nbandwidth = \"240 kbit/s\"\n".to_owned();
     let mut node = world.started(settings)?;
     let backlog = publish(world, &node, "backlog", 4_000)?;
     proxy.set(Link::slow(Duration::from_millis(300), 256_000));
@@ -255,6 +256,8 @@ pub(crate) fn satellite(world: &World) -> Result<()> {
     let arrived = drained(&node, &mut consumer)?;
     audit::messages(&backlog, &arrived, Copies::OnePerConnection)?;
     audit::messages(&steady, &arrived, Copies::One)?;
+    let sent = node.status()?["uplink"]["wire"]["sent_bytes_total"].clone();
+    println!("  {} records in {sent} bytes on the wire", arrived.len());
     ensure!(node.terminate()?.success(), "the node did not stop cleanly");
     Ok(())
 }
