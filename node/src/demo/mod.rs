@@ -24,6 +24,7 @@ use node::NodeProcess;
 use place::{Place, Ports};
 use serde_json::Value;
 use site::Site;
+use skerry_bridge::uplink::quarantine::QUARANTINE;
 use skerry_store::{Gap, Kind, Offset, StreamName, inspect};
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -403,7 +404,8 @@ impl Lag {
         };
         for stream in status.pointer("/store/streams")?.as_array()? {
             let name = stream["name"].as_str()?;
-            if name.starts_with('_') {
+            // What stays on the node has no lane.
+            if name.starts_with('_') || name == QUARANTINE {
                 continue;
             }
             let head = stream["head"].as_u64()?;
@@ -423,7 +425,7 @@ mod tests {
     #[test]
     fn lag_counts_every_stream_that_leaves_and_is_unknown_while_a_lane_is() {
         let mut status = json!({
-            "store": {"streams": [{"name": "a", "head": 5}, {"name": "b", "head": 2}, {"name": "_c", "head": 9}]},
+            "store": {"streams": [{"name": "a", "head": 5}, {"name": "b", "head": 2}, {"name": "_c", "head": 9}, {"name": "quarantine", "head": 1}]},
             "uplink": {"streams": [{"stream": "a", "position": 3}, {"stream": "b", "position": 2}]},
         });
         let lag = Lag::of(&status).unwrap();
