@@ -105,7 +105,14 @@ impl Producer {
             }
             Inner::Idempotent(_) => {
                 self.send(&topic, records.into_iter()).await?;
-                self.send(&topic, [position].into_iter()).await
+                let kept = self.send(&topic, [position].into_iter()).await;
+                kept.map_err(|fault| match fault {
+                    // The records are there: none of them is to blame.
+                    Fault::Refused { reason, .. } => {
+                        Fault::Failed(format!("the position is refused: {reason}"))
+                    }
+                    fault => fault,
+                })
             }
         }
     }
