@@ -16,6 +16,7 @@ use crate::runner::Worker;
 use crate::state::{self, OUTBOX_BUCKET, Posted, WINDOW_BUCKET};
 use crate::status::{Entry, State, Status};
 use skerry_store::{Append, Change, Class, Log, Offset, Record, StreamName, WallNanos};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -28,7 +29,17 @@ const CHANGES_MAX: usize = 1_000;
 
 /// Runs all models until `stop`. Returns early only when the log can no longer be used; what is
 /// wrong with one model disables that model, visibly, and touches nothing else.
-pub async fn run(
+pub fn run(
+    config: Config,
+    log: Log,
+    status: Arc<Status>,
+    stop: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+    // Boxed, so that it is compiled once and not anew by each crate that polls it.
+    Box::pin(run_all(config, log, status, stop))
+}
+
+async fn run_all(
     config: Config,
     log: Log,
     status: Arc<Status>,

@@ -231,6 +231,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// 600 ms there and back, 256 kbit/s: slow, packed, within a cap, and not a record less or more.
+/// That it is a satellite is what the bridge says by MQTT, just before the power fails.
 pub(crate) fn satellite(world: &World) -> Result<()> {
     let (port, advertised) = (world.port()?, world.port()?);
     let kafka = Kafka::start_advertising(world.folder(), world.logs(), port, advertised)?;
@@ -238,9 +239,17 @@ pub(crate) fn satellite(world: &World) -> Result<()> {
     proxy.cut();
     let mut settings = world.settings()?;
     settings.kafka = Some(proxy.address());
-    settings.kafka_more = "pack = \"auto\"\nbandwidth = \"240 kbit/s\"\n".to_owned();
+    settings.kafka_more = SATELLITE.to_owned();
     let mut node = world.started(settings)?;
     let backlog = publish(world, &node, "backlog", 4_000)?;
+    link_class_is(&node, "default")?;
+    let script = world.folder().join("command.jsonl");
+    fs::write(&script, COMMAND)?;
+    let bridge = world.replay(node.mqtt_port(), "bridge", &script)?;
+    Journal::read("bridge", &bridge.join(wait::START)?)?;
+    node.kill()?;
+    node.start()?;
+    link_class_is(&node, "satellite")?;
     proxy.set(Link::slow(Duration::from_millis(300), 256_000));
     let mut steady = world.publisher(
         node.mqtt_port(),
@@ -260,6 +269,21 @@ pub(crate) fn satellite(world: &World) -> Result<()> {
     println!("  {} records in {sent} bytes on the wire", arrived.len());
     ensure!(node.terminate()?.success(), "the node did not stop cleanly");
     Ok(())
+}
+
+const SATELLITE: &str = r#"link_topic = "vessel/link"
+[[kafka.link]]
+name = "satellite"
+pack = "auto"
+bandwidth = "240 kbit/s"
+"#;
+const COMMAND: &str = r#"{"topic": "vessel/link", "payload": "satellite"}"#;
+
+fn link_class_is(node: &Node, class: &str) -> Result<()> {
+    wait::until(&format!("the link is {class}"), wait::START, || {
+        let chosen: serde_json::Value = serde_json::from_str(&node.get("/uplink/link")?.body)?;
+        Ok((chosen["class"] == class).then_some(()))
+    })
 }
 
 /// An operator deletes the topic, and makes it again.

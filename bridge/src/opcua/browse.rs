@@ -6,6 +6,7 @@ use super::error::Error;
 use super::pki::Identity;
 use super::value::Value;
 use super::wire::{Class, Login, Session, Target};
+use crate::Boxed;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -73,7 +74,11 @@ pub struct Listing {
 ///
 /// # Errors
 /// When the server cannot be reached or refuses; see the text of the error.
-pub async fn browse(look: &Browse) -> Result<Listing, Error> {
+pub fn browse(look: &Browse) -> Boxed<'_, Result<Listing, Error>> {
+    Box::pin(visit(look))
+}
+
+async fn visit(look: &Browse) -> Result<Listing, Error> {
     let identity = match look.security {
         Security::None => Identity::passing(&look.pki_directory),
         security => {

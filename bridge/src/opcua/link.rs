@@ -18,6 +18,7 @@ use super::pki::Identity;
 use super::progress::Progress;
 use super::status::Status;
 use super::wire::{Granted, Login, Session, Target, status_name};
+use crate::Boxed;
 use skerry_store::{Log, Record, WallNanos};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,16 @@ const UNPROVEN_MAX: u32 = 2;
 ///
 /// # Errors
 /// Only when the log has ended; every other fault is shown in `status` and retried.
-pub async fn run(
+pub fn run(
+    config: Config,
+    log: Log,
+    status: Arc<Status>,
+    stop: CancellationToken,
+) -> Boxed<'static, Result<(), Error>> {
+    Box::pin(read(config, log, status, stop))
+}
+
+async fn read(
     config: Config,
     log: Log,
     status: Arc<Status>,

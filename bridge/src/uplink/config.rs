@@ -1,6 +1,7 @@
 //! What the uplink needs to know. Plain types that cannot be wrong; the node's config reader
 //! fills them from `[kafka]`.
 
+use super::commands::LinkTopic;
 use super::gate::{DEFAULT, LinkClass, Links, Pack, Priority};
 use super::template::{TOPIC_BYTES_MAX, TopicTemplate, allowed_in_topic};
 use skerry_store::StreamName;
@@ -34,6 +35,8 @@ pub struct Config {
     pub limits: Limits,
     /// What each kind of link may carry, and the kind in force. Shared with whoever commands it.
     pub links: Arc<Links>,
+    /// Where that is commanded by MQTT.
+    pub link_topic: Option<LinkTopic>,
 }
 
 /// What a crash or a cut in the middle of a delivery may do.
@@ -241,6 +244,7 @@ impl Config {
             sasl: None,
             limits: Limits::default(),
             links: Arc::new(Links::new(LinkClass::new(DEFAULT), Vec::new())),
+            link_topic: None,
         }
     }
 

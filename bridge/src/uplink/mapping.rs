@@ -28,7 +28,8 @@ use super::preflight::Topics;
 use super::template::TopicTemplate;
 use bytes::Bytes;
 use skerry_store::{Gap, Offset, Record, StreamName, WallNanos};
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 /// A broker refuses timestamps more than an hour ahead of its clock (Kafka 4,
 /// `message.timestamp.after.max.ms`), and keeps what is dated in the future past its retention.
@@ -59,6 +60,8 @@ pub(crate) struct Origin {
     epoch: Bytes,
     stream: Bytes,
     route: Route,
+    /// The topic of every record, where it does not go by the source; filled in by the first one.
+    topic: OnceLock<Arc<str>>,
     positions: TopicTemplate,
     /// What is known of the topics it goes to.
     pub(crate) topics: Arc<Topics>,
@@ -107,15 +110,18 @@ pub(crate) enum Obstacle {
     Held(String),
 }
 
+/// Most names are the node's own, and the same in every record.
+pub(crate) type Header = (Cow<'static, str>, Bytes);
+
 /// One Kafka record, in no client's types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outgoing {
-    pub(crate) topic: String,
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: Option<i32>,
     pub(crate) key: Bytes,
     pub(crate) value: Bytes,
     pub(crate) timestamp_ms: i64,
-    pub(crate) headers: Vec<(String, Bytes)>,
+    pub(crate) headers: Vec<Header>,
 }
 
 impl Outgoing {
@@ -157,6 +163,7 @@ impl Origin {
             epoch: Bytes::from(format!("{epoch:016x}")),
             stream: Bytes::copy_from_slice(stream.as_str().as_bytes()),
             route: config.route_of(stream).clone(),
+            topic: OnceLock::new(),
             positions: config.positions.clone(),
             topics: Arc::default(),
         }
@@ -210,10 +217,8 @@ impl Origin {
                 Late::Restamp => {
                     fitted.restamped = true;
                     outgoing.timestamp_ms = now_ms;
-                    let event = Bytes::from(times.event.0.to_string());
-                    outgoing
-                        .headers
-                        .push(("skerry-event-time".to_owned(), event));
+                    let event = ("skerry-event-time".into(), decimal(times.event.0));
+                    outgoing.headers.push(event);
                 }
                 Late::BackfillTopic => {
                     let source = outgoing.source();
@@ -222,23 +227,33 @@ impl Origin {
                         return Err(held(&topic, trap));
                     }
                     fitted.backfilled = true;
-                    outgoing.topic = topic;
+                    outgoing.topic = topic.into();
                 }
             }
         }
         if fitted.late {
-            let mark = ("skerry-backfill".to_owned(), Bytes::from_static(b"1"));
+            let mark = ("skerry-backfill".into(), Bytes::from_static(b"1"));
             outgoing.headers.push(mark);
         }
         Ok(fitted)
     }
 
+    /// The topic of a record, kept where it is the same for all of them.
+    fn topic_of(&self, record: &Record) -> Arc<str> {
+        let fill = || Arc::from(self.topic(&self.route.topic, &record.source));
+        if self.route.topic.goes_by_source() {
+            fill()
+        } else {
+            Arc::clone(self.topic.get_or_init(fill))
+        }
+    }
+
     pub(crate) fn record(&self, offset: Offset, record: Record) -> Outgoing {
-        let topic = self.topic(&self.route.topic, &record.source);
-        let mut headers = Vec::with_capacity(12 + record.attributes.len());
-        headers.push(("skerry-node".to_owned(), self.node.clone()));
-        headers.push(("skerry-epoch".to_owned(), self.epoch.clone()));
-        headers.push(("skerry-stream".to_owned(), self.stream.clone()));
+        let topic = self.topic_of(&record);
+        let mut headers: Vec<Header> = Vec::with_capacity(12 + record.attributes.len());
+        headers.push(("skerry-node".into(), self.node.clone()));
+        headers.push(("skerry-epoch".into(), self.epoch.clone()));
+        headers.push(("skerry-stream".into(), self.stream.clone()));
         let key = match self.route.key {
             Key::Source => None,
             Key::Node => Some(self.node.clone()),
@@ -246,16 +261,16 @@ impl Origin {
         };
         if key.is_some() {
             let source = Bytes::from(record.source.clone());
-            headers.push((SOURCE.to_owned(), source));
+            headers.push((SOURCE.into(), source));
         }
-        headers.push(("skerry-offset".to_owned(), Bytes::from(offset.to_string())));
+        headers.push(("skerry-offset".into(), decimal(offset.0)));
         headers.push((
-            "skerry-kind".to_owned(),
+            "skerry-kind".into(),
             Bytes::from_static(record.kind.word().as_bytes()),
         ));
         if record.status != 0 {
             let status = format!("{:08x}", record.status);
-            headers.push(("skerry-status".to_owned(), Bytes::from(status)));
+            headers.push(("skerry-status".into(), Bytes::from(status)));
         }
         let times = [
             ("skerry-source-time", record.source_time),
@@ -264,7 +279,7 @@ impl Origin {
         ];
         for (name, time) in times {
             if let Some(time) = time {
-                headers.push((name.to_owned(), Bytes::from(time.0.to_string())));
+                headers.push((name.into(), decimal(time.0)));
             }
         }
         let timestamp_ms = timestamp_ms(&record, self.route.timestamp);
@@ -282,17 +297,17 @@ impl Origin {
     /// Around a block of so many records, see [`packing`](super::packing).
     pub(crate) fn block(&self, first: Offset, last: Offset, records: usize) -> Outgoing {
         let epoch = String::from_utf8_lossy(&self.epoch);
-        let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
+        let text = |name: &'static str, value: String| (name.into(), Bytes::from(value));
         Outgoing {
-            topic: String::new(),
+            topic: Arc::default(),
             partition: None,
             key: Bytes::from(format!("{}/{epoch}/{first}", self.stream())),
             value: Bytes::new(),
             timestamp_ms: 0,
             headers: vec![
-                ("skerry-node".to_owned(), self.node.clone()),
-                ("skerry-epoch".to_owned(), self.epoch.clone()),
-                ("skerry-stream".to_owned(), self.stream.clone()),
+                ("skerry-node".into(), self.node.clone()),
+                ("skerry-epoch".into(), self.epoch.clone()),
+                ("skerry-stream".into(), self.stream.clone()),
                 text("skerry-pack", "1".to_owned()),
                 text("skerry-offsets", format!("{first}-{last}")),
                 text("skerry-count", records.to_string()),
@@ -351,12 +366,17 @@ fn timestamp_ms(record: &Record, policy: Timestamp) -> i64 {
 }
 
 /// A publisher's own property must not pass for the node's word.
-fn attribute((name, value): (String, Bytes)) -> (String, Bytes) {
+fn attribute((name, value): (String, Bytes)) -> Header {
     if name.starts_with(RESERVED) && name != RETRY_OF {
-        (format!("user-{name}"), value)
+        (format!("user-{name}").into(), value)
     } else {
-        (name, value)
+        (name.into(), value)
     }
+}
+
+/// A number as text; there are several in every record.
+fn decimal(number: impl itoa::Integer) -> Bytes {
+    Bytes::copy_from_slice(itoa::Buffer::new().format(number).as_bytes())
 }
 
 #[cfg(test)]

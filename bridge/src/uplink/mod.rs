@@ -25,6 +25,7 @@
 //! those expire a week after the last commit, and a ship is away for longer.
 
 mod advice;
+mod commands;
 mod config;
 pub mod doctor;
 mod fault;
@@ -48,6 +49,7 @@ mod topic;
 pub mod unpack;
 mod wire;
 
+pub use commands::LinkTopic;
 pub use config::{
     Config, Delivery, Identity, InvalidName, Key, Late, Limits, Mechanism, NewTopics, NodeName,
     Route, Sasl, Timestamp, Tls,
@@ -57,6 +59,7 @@ pub use lineage::release;
 pub use status::{LaneState, Link, LinkState, Snapshot, Status, StreamSnapshot};
 pub use template::TopicTemplate;
 
+use crate::Boxed;
 use gate::Ledger;
 use lane::Lane;
 use quarantine::QUARANTINE;
@@ -80,7 +83,16 @@ pub enum Error {
 ///
 /// # Errors
 /// When the log is poisoned or closed, or names a stream that it does not have.
-pub async fn run(
+pub fn run(
+    config: Config,
+    log: Log,
+    status: Arc<Status>,
+    stop: CancellationToken,
+) -> Boxed<'static, Result<(), Error>> {
+    Box::pin(deliver(config, log, status, stop))
+}
+
+async fn deliver(
     config: Config,
     log: Log,
     status: Arc<Status>,
@@ -117,9 +129,14 @@ pub async fn run(
         );
         tasks.spawn(lane.run(stop.clone()));
     }
+    let looked = memory::looked(&log, config.link_topic.as_ref())?;
+    if let Some((from, looked)) = looked.clone() {
+        let (log, links) = (log.clone(), Arc::clone(&links));
+        tasks.spawn(commands::follow(log, links, from, looked, stop.clone()));
+    }
     tasks.spawn({
         let (links, log, stop) = (Arc::clone(&links), log.clone(), stop.clone());
-        async move { memory::keep(&log, &links, &ledger, &stop).await }
+        async move { memory::keep(&log, &links, &ledger, looked, &stop).await }
     });
     let following = links.follow(&config.brokers);
     let ended = async {

@@ -17,6 +17,7 @@ use super::wire::partition_of;
 use skerry_pack::{Error, Header, Options, Packer, Row};
 use skerry_store::Offset;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Fewer than these are not worth the learning.
 const ROWS_MIN: usize = 16;
@@ -46,7 +47,7 @@ pub(crate) struct Packed {
 /// Blocks under way, by where they go. Outlives slices: what a packer learned is of use again.
 #[derive(Debug, Default)]
 pub(crate) struct Packing {
-    groups: BTreeMap<(String, i32), Group>,
+    groups: BTreeMap<(Arc<str>, i32), Group>,
     /// Of all groups: as it is, and what it will come to.
     unpacked: usize,
     bytes: usize,
@@ -55,7 +56,7 @@ pub(crate) struct Packing {
 /// Records of one partition of one topic.
 #[derive(Debug)]
 struct Group {
-    topic: String,
+    topic: Arc<str>,
     partition: i32,
     /// Not yet enough for a block.
     few: Vec<(Offset, Outgoing)>,
@@ -86,7 +87,8 @@ impl Packing {
         record: Outgoing,
         packed: &mut Packed,
     ) {
-        let place = (record.topic.clone(), partition_of(&record.key, partitions));
+        let partition = partition_of(&record.key, partitions);
+        let place = (Arc::clone(&record.topic), partition);
         if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&place) {
             self.groups.retain(|_, group| !group.is_empty());
             if self.groups.len() >= GROUPS_MAX {
@@ -94,8 +96,8 @@ impl Packing {
                 return;
             }
         }
-        let new = || Group::new(place.0.clone(), place.1);
-        let group = self.groups.entry(place.clone()).or_insert_with(new);
+        let new = || Group::new(Arc::clone(&record.topic), partition);
+        let group = self.groups.entry(place).or_insert_with(new);
         let (unpacked, bytes) = (group.packer.unpacked_bytes(), group.bytes());
         group.push(origin, offset, record, packed);
         self.unpacked = self.unpacked + group.packer.unpacked_bytes() - unpacked;
@@ -120,7 +122,7 @@ impl Packing {
 }
 
 impl Group {
-    fn new(topic: String, partition: i32) -> Self {
+    fn new(topic: Arc<str>, partition: i32) -> Self {
         Self {
             topic,
             partition,
@@ -210,7 +212,7 @@ impl Group {
         packed.push(
             self.first,
             Outgoing {
-                topic: self.topic.clone(),
+                topic: Arc::clone(&self.topic),
                 partition: Some(self.partition),
                 value,
                 timestamp_ms: self.newest_ms,
@@ -279,7 +281,7 @@ mod tests {
                     .headers
                     .map(|header| {
                         let name = String::from_utf8(header.name.to_vec()).unwrap();
-                        (name, Bytes::copy_from_slice(header.value.unwrap()))
+                        (name.into(), Bytes::copy_from_slice(header.value.unwrap()))
                     })
                     .collect(),
             });

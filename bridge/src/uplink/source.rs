@@ -116,17 +116,19 @@ impl Source {
 impl Inner {
     fn slice(&mut self, want: Want) -> Result<Slice, Error> {
         let mut slice = Slice::default();
-        let mut last = None;
-        while slice.content.bytes + self.packing.bytes() < want.bytes
+        // Not put where it goes before it is known whether it is the last.
+        let mut held: Option<Item> = None;
+        let size = |held: &Option<Item>| held.as_ref().map_or(0, |item| item.outgoing.size());
+        while slice.content.bytes + self.packing.bytes() + size(&held) < want.bytes
             && slice.records < want.records
         {
             let Some(mut item) = self.next()? else { break };
             match self.origin.fit(&mut item.outgoing, item.times) {
                 Ok(fitted) => {
                     slice.count(&item, fitted);
-                    let itself = item.stands_for == StandsFor::Itself;
-                    last = itself.then(|| item.outgoing.mark(item.times.ingest));
-                    self.put(item, want.pack, &mut slice.content);
+                    if let Some(before) = held.replace(item) {
+                        self.put(before, want.pack, &mut slice.content);
+                    }
                 }
                 Err(mut obstacle) => {
                     self.pending.push_front(item);
@@ -139,8 +141,12 @@ impl Inner {
                 }
             }
         }
+        if let Some(last) = held {
+            let itself = last.stands_for == StandsFor::Itself;
+            slice.last = itself.then(|| fingerprint(&last.outgoing.mark(last.times.ingest)));
+            self.put(last, want.pack, &mut slice.content);
+        }
         self.packing.finish(&self.origin, &mut slice.content);
-        slice.last = last.as_ref().map(fingerprint);
         Ok(slice)
     }
 

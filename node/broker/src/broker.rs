@@ -18,6 +18,7 @@ use crate::streams::Streams;
 use crate::sys;
 use skerry_store::Log;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinSet};
@@ -63,7 +64,17 @@ impl Broker {
     ///
     /// # Errors
     /// When the log has failed for good, or the fan-out stopped. Nothing else ends it.
-    pub async fn run(
+    pub fn run(
+        self,
+        log: Log,
+        status: Arc<Status>,
+        stop: CancellationToken,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+        // Boxed, so that it is compiled once and not anew by each crate that polls it.
+        Box::pin(self.serve(log, status, stop))
+    }
+
+    async fn serve(
         mut self,
         log: Log,
         status: Arc<Status>,

@@ -374,6 +374,38 @@ replication = 3
 }
 
 #[test]
+fn commands_by_mqtt_need_a_topic_that_is_logged_and_links_to_choose_from() {
+    let with = |more: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[kafka]\nbrokers = [\"k:9092\"]\nlink_topic = \"vessel/link\"\n{more}"
+        )
+    };
+    let links = "[[kafka.link]]\nname = \"lte\"\n";
+    let kafka = parse(&with(links)).unwrap().uplink.unwrap();
+    let commands = kafka.link_topic.unwrap();
+    assert_eq!(commands.topic, "vessel/link");
+    assert_eq!(commands.stream.as_str(), "default");
+    let quick = "[[stream]]\nname = \"quick\"\ntopics = [\"vessel/#\"]\n\
+                 qos0 = \"memory\"\n";
+    for (text, part) in [
+        (with(""), "without [[kafka.link]]"),
+        (
+            with(&format!("{links}{quick}")),
+            "whose QoS 0 is not logged",
+        ),
+        (
+            with(links).replace("vessel/link", "vessel/#"),
+            "without + or #",
+        ),
+    ] {
+        let found = problems(&text);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with("5: kafka.link_topic: "), "{found:?}");
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
 fn an_age_that_could_never_remove_anything_is_a_problem() {
     let stream = "[node]\nname = \"n\"\n[[stream]]\nname = \"a\"\nage_max = \"30days\"\n";
     let age = |text: &str| {

@@ -4,10 +4,10 @@ use super::link;
 use super::reader::Table;
 use super::streams::Streams;
 use super::units;
-use skerry_bridge::uplink::gate::{Pack, Priority};
+use skerry_bridge::uplink::gate::{Links, Pack, Priority};
 use skerry_bridge::uplink::{
-    Config, Delivery, Identity, Key, Late, Mechanism, NewTopics, NodeName, Route, Sasl, Timestamp,
-    Tls, TopicTemplate,
+    Config, Delivery, Identity, Key, Late, LinkTopic, Mechanism, NewTopics, NodeName, Route, Sasl,
+    Timestamp, Tls, TopicTemplate,
 };
 use skerry_store::StreamName;
 use std::num::NonZeroU32;
@@ -135,6 +135,7 @@ pub fn read(table: &Table<'_>, base: &Path, node: &str, streams: &Streams) -> Op
     let tls = table.table("tls").map(|tls| read_tls(&tls, base));
     let sasl = read_sasl(table, base);
     let links = link::read(table, base, |name| streams.named(name));
+    let link_topic = read_link_topic(table, &links, streams);
     table.finish();
     let node = NodeName::new(node);
     if let Err(why) = &node {
@@ -162,10 +163,38 @@ pub fn read(table: &Table<'_>, base: &Path, node: &str, streams: &Streams) -> Op
     config.tls = tls;
     config.sasl = sasl;
     config.links = Arc::new(links);
+    config.link_topic = link_topic;
     for (key, problem) in config.check() {
         table.problem(key, problem);
     }
     Some(config)
+}
+
+/// The topic by which MQTT clients choose among `links`.
+fn read_link_topic(table: &Table<'_>, links: &Links, streams: &Streams) -> Option<LinkTopic> {
+    let topic = table.optional("link_topic", |value| {
+        let topic = value.string()?;
+        if topic.is_empty() || topic.starts_with('$') || topic.contains(['+', '#', '\0']) {
+            return Err("is one topic that clients may publish to, without + or #".to_owned());
+        }
+        Ok(topic.to_owned())
+    })?;
+    let stream = streams.of_topic(&topic);
+    if links.names().count() < 2 {
+        table.problem(
+            "link_topic",
+            "is of no use without [[kafka.link]]".to_owned(),
+        );
+    }
+    if streams.memory().contains(&stream) {
+        let why = format!(
+            "messages to it go to stream `{}`, whose QoS 0 is not logged: a command could be \
+             missed. Give it a [[stream]] of its own",
+            stream.as_str()
+        );
+        table.problem("link_topic", why);
+    }
+    Some(LinkTopic { topic, stream })
 }
 
 /// Only who asks for it has topics created: a name that is mistyped else looks like success.

@@ -77,7 +77,9 @@ impl Place<'_> {
                     .oldest_ms
                     .map_or(own.millis(), |oldest| oldest.min(own.millis())),
             );
-            backlog.topics.insert(origin.record(offset, record).topic);
+            backlog
+                .topics
+                .insert(origin.record(offset, record).topic.to_string());
         }
         Ok(backlog)
     }

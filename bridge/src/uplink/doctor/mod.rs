@@ -23,6 +23,7 @@ use super::config::{Config, Late, Sasl};
 use super::fault::Fault;
 use super::late::words;
 use super::wire::{BATCH_BYTES, ClockOffset, Wire};
+use crate::Boxed;
 use backlog::Backlog;
 use skerry_store::{Keys, StreamName, WallNanos};
 use std::collections::BTreeMap;
@@ -49,7 +50,11 @@ pub struct Site {
 }
 
 /// Looks at everything between this node and its records in the cluster.
-pub async fn examine(config: &Config, site: &Site) -> Report {
+pub fn examine<'a>(config: &'a Config, site: &'a Site) -> Boxed<'a, Report> {
+    Box::pin(look(config, site))
+}
+
+async fn look(config: &Config, site: &Site) -> Report {
     let mut report = Report::default();
     let config = Arc::new(config.clone());
     reach::addresses(&config, &mut report).await;

@@ -138,7 +138,7 @@ impl Lane {
 
     fn outgoing(&self, position: Position) -> Outgoing {
         Outgoing {
-            topic: self.positions.clone(),
+            topic: self.positions.as_str().into(),
             partition: Some(POSITIONS_PARTITION),
             key: Bytes::from(self.position_key()),
             value: Bytes::from(position.to_json()),

@@ -71,10 +71,7 @@ fn a_publisher_cannot_speak_for_the_node() {
         .iter()
         .filter(|(n, _)| n == "skerry-offset")
         .collect();
-    assert_eq!(
-        named,
-        [&("skerry-offset".to_owned(), Bytes::from_static(b"9"))]
-    );
+    assert_eq!(named, [&("skerry-offset".into(), Bytes::from_static(b"9"))]);
     assert_eq!(header(&sent, "user-skerry-offset"), Some("0"));
 }
 
@@ -160,7 +157,7 @@ fn what_the_topic_would_delete_is_held_dated_anew_or_sent_elsewhere() {
     learn(&backfill, "skerry.backfill.telemetry", "-1");
     let (sent, fitted) = fit(&backfill, &record);
     assert!(fitted.unwrap().backfilled);
-    assert_eq!(sent.topic, "skerry.backfill.telemetry");
+    assert_eq!(&*sent.topic, "skerry.backfill.telemetry");
     assert_eq!(sent.timestamp_ms, record.ingest_time.millis());
     learn(&backfill, "skerry.backfill.telemetry", "3600000");
     assert!(matches!(fit(&backfill, &record).1, Err(Obstacle::Held(_))));
@@ -180,7 +177,7 @@ fn a_record_that_fits_is_left_as_it_is_under_every_policy() {
                 ..Fitted::default()
             })
         );
-        assert_eq!(sent.topic, "skerry.telemetry");
+        assert_eq!(&*sent.topic, "skerry.telemetry");
         assert_eq!(sent.timestamp_ms, record.ingest_time.millis());
         assert_eq!(header(&sent, "skerry-event-time"), None);
     }
@@ -196,9 +193,9 @@ fn levels_of_the_source_name_the_topic_but_never_the_positions() {
             .record(Offset(0), Record::new(Kind::Mqtt, source, ""))
             .topic
     };
-    assert_eq!(sent("plant/a b"), "skerry.plant.a_b");
-    assert_eq!(sent("positions/vessel-7"), "s-skerry.positions.vessel-7");
-    assert_eq!(sent("positions/vessel-8"), "s-skerry.positions.vessel-8");
+    assert_eq!(&*sent("plant/a b"), "skerry.plant.a_b");
+    assert_eq!(&*sent("positions/vessel-7"), "s-skerry.positions.vessel-7");
+    assert_eq!(&*sent("positions/vessel-8"), "s-skerry.positions.vessel-8");
     let record = Record::new(Kind::Mqtt, "plant/a", "");
     assert_eq!(
         fit(&origin, &record).1,

@@ -94,7 +94,7 @@ impl Producer {
     ) -> Result<Option<i64>, Fault> {
         let topic = records
             .first()
-            .map_or(String::new(), |record| record.topic.clone());
+            .map_or_else(Arc::default, |record| Arc::clone(&record.topic));
         match &self.inner {
             Inner::Transactional(inner) => {
                 inner
@@ -259,14 +259,14 @@ impl Verdict {
 }
 
 fn to_record(outgoing: Outgoing) -> Record {
-    let mut record = Record::new(outgoing.topic, outgoing.value)
+    let mut record = Record::new(&*outgoing.topic, outgoing.value)
         .key(outgoing.key)
         .timestamp(outgoing.timestamp_ms);
     record.partition = outgoing.partition;
     record.headers = outgoing
         .headers
         .into_iter()
-        .map(|(k, v)| (k, Some(v)))
+        .map(|(k, v)| (k.into_owned(), Some(v)))
         .collect();
     record
 }
