@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 use skerry_tests::audit::{self, Copies, Journal};
+use skerry_tests::kafka::Kafka;
 use skerry_tests::node::Node;
+use skerry_tests::proxy::{Link, Proxy};
 use skerry_tests::python::Helper;
 use skerry_tests::world::{Publishing, World};
 use skerry_tests::{Context as _, Result, ensure, wait};
@@ -183,21 +186,7 @@ pub(crate) fn full(world: &World) -> Result<()> {
     let mut kafka = world.kafka()?;
     kafka.stop()?;
     let disk = world.folder().join("disk");
-    fs::create_dir(&disk)?;
-    let mut settings = settings(world, kafka.address())?;
-    settings.data = disk.join("data");
-    settings.allow_volatile = true;
-    let mut node = world.node(settings)?;
-    // A small file system of its own, most of it taken by a ballast that can be thrown off.
-    let mount = format!(
-        r#"mount -t tmpfs -o size=24m none "{0}" && head -c 16M /dev/zero >"{0}/ballast" && exec "$@""#,
-        disk.display()
-    );
-    node.set_wrapper(&["unshare", "-rm", "sh", "-c", &mount, "sh"]);
-    node.start()?;
-    let mut bulk = world.publisher(node.mqtt_port(), BULK)?;
-    let is_full = |status: &Value| status["store"]["storage"]["state"] == "storage_failed";
-    node.wait_for_status("the disk is full", wait::DRAIN, is_full)?;
+    let (mut node, mut bulk) = on_a_full_disk(world, kafka.address(), &disk)?;
     ensure!(node.get("/readyz")?.status == 503, "ready on a full disk");
     ensure!(node.is_running()?, "the node ended: {}", node.output()?);
 
@@ -216,6 +205,50 @@ pub(crate) fn full(world: &World) -> Result<()> {
     audit::messages(&bulk, &arrived, Copies::One)?;
     ensure!(node.terminate()?.success(), "the node did not stop cleanly");
     Ok(())
+}
+
+/// The disk is full when the cluster comes back: what is delivered makes room for what is new,
+/// though the node can hardly note how far it is.
+pub(crate) fn full_in_a_drain(world: &World) -> Result<()> {
+    let (port, advertised) = (world.port()?, world.port()?);
+    let kafka = Kafka::start_advertising(world.folder(), world.logs(), port, advertised)?;
+    let proxy = Proxy::start_on(advertised, kafka.port())?;
+    proxy.cut();
+    let disk = world.folder().join("disk");
+    let (mut node, mut bulk) = on_a_full_disk(world, proxy.address(), &disk)?;
+    // Slow enough that it is full for a good part of the drain.
+    proxy.set(Link::slow(Duration::from_millis(20), 8_000_000));
+    acked_more(&mut bulk, 3_000)?;
+    let bulk = journal(BULK, bulk)?;
+    let mut consumer = world.consumer(&kafka.address())?;
+    let arrived = drained(&node, &mut consumer)?;
+    audit::messages(&bulk, &arrived, Copies::One)?;
+    ensure!(
+        node.get("/readyz")?.status == 200,
+        "not ready although all is delivered"
+    );
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    Ok(())
+}
+
+/// A node on a small file system of its own, most of it taken by a ballast that can be thrown off
+/// and the rest by what the publisher sent.
+fn on_a_full_disk(world: &World, kafka: String, disk: &Path) -> Result<(Node, Helper)> {
+    fs::create_dir(disk)?;
+    let mut settings = settings(world, kafka)?;
+    settings.data = disk.join("data");
+    settings.allow_volatile = true;
+    let mut node = world.node(settings)?;
+    let mount = format!(
+        r#"mount -t tmpfs -o size=24m none "{0}" && head -c 16M /dev/zero >"{0}/ballast" && exec "$@""#,
+        disk.display()
+    );
+    node.set_wrapper(&["unshare", "-rm", "sh", "-c", &mount, "sh"]);
+    node.start()?;
+    let bulk = world.publisher(node.mqtt_port(), BULK)?;
+    let is_full = |status: &Value| status["store"]["storage"]["state"] == "storage_failed";
+    node.wait_for_status("the disk is full", wait::DRAIN, is_full)?;
+    Ok((node, bulk))
 }
 
 /// The file system lives in the node's own mount namespace.

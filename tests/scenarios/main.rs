@@ -175,6 +175,11 @@ fn main() -> std::process::ExitCode {
             run: packed::cluster,
         },
         Scenario {
+            name: "uplink_of_a_node_frozen_in_a_drain",
+            needs: KAFKA,
+            run: uplink::frozen_in_a_drain,
+        },
+        Scenario {
             name: "packed_records_in_java",
             needs: &[Need::Kafka, Need::PackJava],
             run: packed::java,
@@ -278,6 +283,11 @@ fn main() -> std::process::ExitCode {
             name: "disk_full_and_space_again",
             needs: KAFKA_AND_MOUNT,
             run: bad_disk::full,
+        },
+        Scenario {
+            name: "disk_full_in_a_drain",
+            needs: KAFKA_AND_MOUNT,
+            run: bad_disk::full_in_a_drain,
         },
         Scenario {
             name: "graceful_stop_and_systemd",

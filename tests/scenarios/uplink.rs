@@ -10,6 +10,7 @@ use skerry_tests::audit::{self, Copies, Journal};
 use skerry_tests::chance::{Chance, number_from_environment};
 use skerry_tests::kafka::Kafka;
 use skerry_tests::node::Node;
+use skerry_tests::process::Signal;
 use skerry_tests::proxy::{Link, Proxy};
 use skerry_tests::python::Helper;
 use skerry_tests::world::{Publishing, World};
@@ -26,6 +27,10 @@ const STEADY: Publishing<'_> = Publishing {
     interval_ms: 2,
     pad: 0,
 };
+
+/// Longer than a transaction's time-out, one minute, and the ten seconds after which the
+/// coordinator looks again.
+const ABANDONED: Duration = Duration::from_secs(120);
 
 /// At least `count` messages, as fast as one publisher can; what it knows of them.
 fn publish(world: &World, node: &Node, name: &str, count: usize) -> Result<Journal> {
@@ -144,6 +149,35 @@ pub(crate) fn drain_killed(world: &World) -> Result<()> {
     audit::messages(&steady, &arrived, Copies::One)?;
     ensure!(node.terminate()?.success(), "the node did not stop cleanly");
     println!("  {kills} kills, {} records", arrived.len());
+    Ok(())
+}
+
+/// The node stands still in the middle of a transaction, for longer than the cluster waits: what
+/// it had begun is undone there, and delivered once it moves again.
+pub(crate) fn frozen_in_a_drain(world: &World) -> Result<()> {
+    let (port, advertised) = (world.port()?, world.port()?);
+    let kafka = Kafka::start_advertising(world.folder(), world.logs(), port, advertised)?;
+    let proxy = Proxy::start_on(advertised, kafka.port())?;
+    proxy.cut();
+    let mut settings = world.settings()?;
+    settings.kafka = Some(proxy.address());
+    let mut node = world.started(settings)?;
+    let backlog = publish(world, &node, "backlog", 20_000)?;
+    proxy.set(Link::slow(Duration::from_millis(50), 1_000_000));
+    let (_, begun) = progress(&node)?;
+    wait::until("the drain is under way", wait::DRAIN, || {
+        Ok((progress(&node)?.1 > begun).then_some(()))
+    })?;
+    node.running()?.signal(Signal::STOP)?;
+    wait::until("the cluster ends the transaction", ABANDONED, || {
+        Ok(kafka.output()?.contains("due to timeout").then_some(()))
+    })?;
+    node.running()?.signal(Signal::CONT)?;
+    proxy.restore();
+    let mut consumer = world.consumer(&kafka.address())?;
+    let arrived = drained(&node, &mut consumer)?;
+    audit::messages(&backlog, &arrived, Copies::OnePerConnection)?;
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
     Ok(())
 }
 

@@ -218,6 +218,11 @@ transaction.state.log.min.isr={in_sync}
         Ok(())
     }
 
+    /// What it logged so far.
+    pub fn output(&self) -> Result<String> {
+        self.running()?.output()
+    }
+
     /// Stops it in its tracks with its connections open: SIGSTOP.
     pub fn freeze(&self) -> Result<()> {
         self.running()?.signal(Signal::STOP)

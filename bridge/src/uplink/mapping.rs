@@ -201,8 +201,9 @@ impl Origin {
 
     /// Makes the record one that its topic takes and keeps, by the stream's policy.
     pub(crate) fn fit(&self, outgoing: &mut Outgoing, times: Times) -> Result<Fitted, Obstacle> {
-        let now_ms = self.topics.now_ms();
-        let since = WallNanos::now().0.saturating_sub(times.ingest.0);
+        let now = WallNanos::now();
+        let now_ms = self.topics.in_cluster_ms(now);
+        let since = now.0.saturating_sub(times.ingest.0);
         let mut fitted = Fitted {
             late: u64::try_from(since).is_ok_and(|since| u128::from(since) > LATE_AFTER.as_nanos()),
             ..Fitted::default()
@@ -360,7 +361,9 @@ fn timestamp_ms(record: &Record, policy: Timestamp) -> i64 {
         Timestamp::Event => record.event_time(),
         Timestamp::Ingest => record.ingest_time,
     };
-    let trusted = event.0 <= WallNanos::now().0.saturating_add(AHEAD_MAX_NANOS);
+    let is_by = |now: WallNanos| event.0 <= now.0.saturating_add(AHEAD_MAX_NANOS);
+    // The clock is only asked where that does not settle it.
+    let trusted = is_by(record.ingest_time) || is_by(WallNanos::now());
     let time = if trusted { event } else { record.ingest_time };
     time.millis().max(0)
 }

@@ -47,9 +47,12 @@ impl Topics {
 
     /// The cluster's time, as well as it is known.
     pub(crate) fn now_ms(&self) -> i64 {
-        WallNanos::now()
-            .millis()
-            .saturating_add(self.lock().clock_ahead_ms)
+        self.in_cluster_ms(WallNanos::now())
+    }
+
+    /// What the cluster's clock says when ours says `now`.
+    pub(crate) fn in_cluster_ms(&self, now: WallNanos) -> i64 {
+        now.millis().saturating_add(self.lock().clock_ahead_ms)
     }
 
     /// Whether a record would stay in `topic`; none where that has to be looked up first.
