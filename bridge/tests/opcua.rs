@@ -2,11 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
-use skerry_bridge::opcua::{self, Config, Node, Security, Snapshot, State, Status};
+use skerry_bridge::opcua::{
+    self, Config, Deadband, Node, NodeAddress, OUTAGE_BUDGET, Reading, Security, Snapshot, State,
+    Status, Visit,
+};
 use skerry_simulation::opcua_server::{OpcuaServer, TagValue};
 use skerry_store::{
     Append, Change, Gap, Kind, Log, Offset, Options, Record, StreamName, StreamOptions, WallNanos,
 };
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -226,6 +230,37 @@ async fn a_bad_node_stops_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_keeps_is_told_and_small_changes_are_none() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let mut config = world.config(&plant.url(), &["count", "pump1/vibration"]);
+    config.nodes[0].deadband = Some(Deadband::Absolute(2.0));
+    config.nodes[1].queue = Some(3);
+    config.outage_budget = Duration::from_secs(3_600);
+    let client = Client::run(&world, config);
+    client
+        .until("both initial values", |s| s.values_total >= 2)
+        .await;
+    tokio::time::sleep(TICK).await;
+    for count in [1, 2, 3, 4, 5, 10] {
+        set(&plant, count).await;
+    }
+    let records = || counts(&world.records());
+    wait("the last value", || records().ends_with(&[10])).await;
+    // Neither a step of two nor one from there is more than two.
+    assert_eq!(records(), [0, 3, 10]);
+    let status = client.status.snapshot();
+    let shortest = status.shortest_queue.unwrap();
+    assert_eq!(
+        (shortest.node.as_str(), shortest.covers_ms, shortest.short),
+        ("plant/pump1/vibration", 300, true)
+    );
+    let lifetime = status.granted.unwrap().lifetime_ms;
+    assert_eq!(lifetime, 3_600_000);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_answers_is_named_and_tried_again() {
     let world = World::new();
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -275,10 +310,59 @@ async fn security_that_is_not_offered_is_refused_with_what_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visitor_sees_what_there_is_and_what_becomes_of_it() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let visit = Visit::new(plant.url().parse().unwrap());
+    let offers = opcua::discover(&visit).await.unwrap();
+    let open = offers.iter().find(|offer| offer.security == "None");
+    assert!(open.unwrap().logins.contains(&"anonymous"), "{offers:?}");
+
+    set(&plant, 7).await;
+    let nodes = [
+        OpcuaServer::node_id("count"),
+        "nsu=urn:elsewhere;s=x".to_owned(),
+    ];
+    let nodes = nodes.map(|node| node.parse::<NodeAddress>().unwrap());
+    let readings = opcua::read(&visit, &nodes).await.unwrap();
+    let of = |reading: &Reading| (reading.value.as_i64(), reading.status.clone());
+    let of: Vec<_> = readings.iter().map(of).collect();
+    let unknown = (None, "BadNodeIdUnknown".to_owned());
+    assert_eq!(of, [(Some(7), "Good".to_owned()), unknown.clone()]);
+    assert_eq!(readings[1].node, "nsu=urn:elsewhere;s=x");
+
+    let mut seen = Vec::new();
+    let mut each = |reading: Reading| {
+        seen.push((reading.value.as_i64(), reading.status));
+        match seen.len() {
+            5.. => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    };
+    let (interval, stop) = (Duration::from_millis(100), CancellationToken::new());
+    let watching = opcua::watch(&visit, &nodes, interval, stop, &mut each);
+    let changing = async {
+        for count in 8..200 {
+            tokio::time::sleep(TICK).await;
+            set(&plant, count).await;
+        }
+    };
+    tokio::select! {
+        watched = watching => watched.unwrap(),
+        () = changing => panic!("too few of its changes are seen"),
+    }
+    assert_eq!(seen.remove(0), unknown);
+    let values: Vec<_> = seen.iter().map(|(value, _)| value.unwrap()).collect();
+    let expected: Vec<_> = (values[0]..).take(4).collect();
+    assert_eq!(values, expected);
+    assert!(values[0] == 7 || values[0] == 8, "{values:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsing_prints_configuration() {
     let world = World::new();
     let plant = world.plant(0).await;
-    let look = opcua::Browse::new(plant.url().parse().unwrap());
+    let look = opcua::Browse::new(Visit::new(plant.url().parse().unwrap()));
     let listing = opcua::browse(&look).await.unwrap();
     let paths: Vec<_> = listing.variables.iter().map(|v| v.path.as_str()).collect();
     assert_eq!(paths, ["count", "pump1/spectrum", "pump1/vibration"]);
@@ -352,8 +436,11 @@ impl World {
                     name: format!("plant/{tag}"),
                     id: OpcuaServer::node_id(tag).parse().unwrap(),
                     sampling: Duration::from_millis(100),
+                    queue: None,
+                    deadband: None,
                 })
                 .collect(),
+            outage_budget: OUTAGE_BUDGET,
             pki_directory: self.directory.path().join("pki"),
         }
     }

@@ -1,52 +1,246 @@
-//! `skerry opcua …`: what an engineer needs before there is a config.
+//! `skerry opcua …`: what an engineer needs before there is a config, and when a server's
+//! certificate changed.
 
-use crate::cli::{Browse, OpcuaCommand};
+use crate::cli::{Browse, OpcuaCommand, OpcuaDiscover, OpcuaServer, OpcuaTrust, OpcuaWatch};
+use crate::config::Config;
 use crate::exit::Exit;
-use skerry_bridge::opcua;
+use crate::logs;
+use serde::Serialize;
+use skerry_bridge::opcua::{self, NodeAddress, Reading, Security, User, Visit};
+use std::fmt::Display;
+use std::future::Future;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Why a command ends, and with which exit code.
+struct Ended(Exit, String);
+
+impl Ended {
+    fn usage(why: impl Display) -> Self {
+        Self(Exit::Usage, why.to_string())
+    }
+
+    fn failed(why: impl Display) -> Self {
+        Self(Exit::Failed, why.to_string())
+    }
+}
 
 pub fn run(command: &OpcuaCommand) -> Exit {
-    let OpcuaCommand::Browse(args) = command;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(browse(args)),
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("skerry: cannot start: {error}");
-            Exit::Failed
+            return Exit::Failed;
+        }
+    };
+    let done = match command {
+        OpcuaCommand::Discover(args) => runtime.block_on(discover(args)),
+        OpcuaCommand::Browse(args) => runtime.block_on(browse(args)),
+        OpcuaCommand::Read(args) => runtime.block_on(read(&args.server, &args.nodes, args.json)),
+        OpcuaCommand::Watch(args) => runtime.block_on(watch(args)),
+        OpcuaCommand::Trust(args) => trust(args),
+    };
+    match done {
+        Ok(()) => Exit::Clean,
+        Err(Ended(exit, why)) => {
+            eprintln!("skerry: {why}");
+            exit
         }
     }
 }
 
-async fn browse(args: &Browse) -> Exit {
-    let endpoint: opcua::EndpointUrl = match args.url.parse() {
-        Ok(endpoint) => endpoint,
-        Err(why) => {
-            eprintln!("skerry: {why}");
-            return Exit::Usage;
+async fn discover(args: &OpcuaDiscover) -> Result<(), Ended> {
+    let visit = Visit::new(args.url.parse().map_err(Ended::usage)?);
+    let offers = answered(&args.url, args.timeout, opcua::discover(&visit)).await?;
+    for offer in offers {
+        if args.json {
+            print_json(&offer)?;
+            continue;
         }
-    };
-    let mut look = opcua::Browse::new(endpoint);
+        let logins = offer.logins.join(", ");
+        println!("{:<40} login: {logins}", offer.security);
+        println!("    at {}", offer.url);
+        if let Some(certificate) = offer.certificate {
+            println!("    certificate sha256 {certificate}");
+        }
+    }
+    Ok(())
+}
+
+async fn browse(args: &Browse) -> Result<(), Ended> {
+    let mut look = opcua::Browse::new(visit(&args.server)?);
     look.depth_max = args.depth;
     look.variables_max = args.nodes;
-    let listing = match tokio::time::timeout(args.timeout, opcua::browse(&look)).await {
-        Ok(Ok(listing)) => listing,
-        Ok(Err(error)) => {
-            eprintln!("skerry: {}: {error}", args.url);
-            return Exit::Failed;
-        }
-        Err(_) => {
-            eprintln!(
-                "skerry: {} has not answered within {:?}; is it the right address and port? \
-                 --timeout waits longer",
-                args.url, args.timeout
-            );
-            return Exit::Failed;
-        }
-    };
+    let (url, timeout) = (&args.server.url, args.server.timeout);
+    let listing = answered(url, timeout, opcua::browse(&look)).await?;
     print!("{}", opcua::config_text(&look, "plc", &listing));
     if listing.truncated {
         eprintln!("skerry: the list is cut short; --depth and --nodes look further");
     }
-    Exit::Clean
+    Ok(())
+}
+
+async fn read(server: &OpcuaServer, nodes: &[String], json: bool) -> Result<(), Ended> {
+    let (visit, nodes) = (visit(server)?, addresses(nodes)?);
+    let reading = opcua::read(&visit, &nodes);
+    let readings = answered(&server.url, server.timeout, reading).await?;
+    let good = readings.iter().filter(|it| is_good(it)).count();
+    for reading in &readings {
+        show(reading, json)?;
+    }
+    match readings.len() - good {
+        0 => Ok(()),
+        bad => Err(Ended::failed(format!("{bad} of them without a good value"))),
+    }
+}
+
+async fn watch(args: &OpcuaWatch) -> Result<(), Ended> {
+    let (visit, nodes) = (visit(&args.server)?, addresses(&args.nodes)?);
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            asked.cancel();
+        }
+    });
+    let mut left = args.count;
+    let mut printed = Ok(());
+    let mut each = |reading: Reading| {
+        printed = show(&reading, args.json);
+        left = left.map(|left| left.saturating_sub(1));
+        match (&printed, left) {
+            (Ok(()), None | Some(1..)) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    };
+    let watched = opcua::watch(&visit, &nodes, args.interval, stop, &mut each).await;
+    watched.map_err(|error| Ended::failed(format!("{}: {error}", args.server.url)))?;
+    printed
+}
+
+/// Lists what is refused, or accepts one of them.
+fn trust(args: &OpcuaTrust) -> Result<(), Ended> {
+    let config = Config::load(&args.config).map_err(Ended::failed)?;
+    let Some(pki) = config.opcua.first().map(|server| &server.pki_directory) else {
+        let file = args.config.display();
+        return Err(Ended::usage(format!("{file} has no [[opcua]] section")));
+    };
+    match &args.name {
+        None => list_rejected(pki),
+        Some(name) => {
+            if !config.opcua.iter().any(|server| server.name == *name) {
+                let names: Vec<_> = config.opcua.iter().map(|it| it.name.as_str()).collect();
+                let names = names.join(", ");
+                let why = format!("there is no [[opcua]] named `{name}`; there are {names}");
+                return Err(Ended::usage(why));
+            }
+            let trusted = opcua::trust(pki, name).map_err(Ended::failed)?;
+            let Some(trusted) = trusted else {
+                let why = format!("no certificate of `{name}` is refused: nothing to accept");
+                return Err(Ended::failed(why));
+            };
+            println!(
+                "{name}: trusts sha256 {} from now on; a node that runs connects by itself",
+                trusted.shown
+            );
+            Ok(())
+        }
+    }
+}
+
+fn list_rejected(pki: &Path) -> Result<(), Ended> {
+    let rejected = opcua::rejected(pki).map_err(Ended::failed)?;
+    if rejected.is_empty() {
+        println!("no server's certificate is refused");
+    }
+    for one in rejected {
+        println!("{}", one.endpoint);
+        println!("    shows  sha256 {}", one.shown);
+        let trusted = one.trusted.as_deref().unwrap_or("none");
+        println!("    trusts sha256 {trusted}");
+    }
+    Ok(())
+}
+
+fn visit(server: &OpcuaServer) -> Result<Visit, Ended> {
+    let mut visit = Visit::new(server.url.parse().map_err(Ended::usage)?);
+    let (policy, mode) = match server.security.split_once('/') {
+        Some(words) => words,
+        None => (server.security.as_str(), "None"),
+    };
+    visit.security = Security::new(policy, mode).map_err(Ended::usage)?;
+    match &server.pki {
+        Some(pki) => visit.pki_directory.clone_from(pki),
+        None if visit.security != Security::None => {
+            let why = "--security needs a certificate of ours: --pki DATA_DIR/pki is the node's";
+            return Err(Ended::usage(why));
+        }
+        None => {}
+    }
+    let user = server.user.clone().zip(server.password_file.clone());
+    visit.user = user.map(|(name, password_file): (String, PathBuf)| User {
+        name,
+        password_file,
+    });
+    Ok(visit)
+}
+
+fn addresses(nodes: &[String]) -> Result<Vec<NodeAddress>, Ended> {
+    let parse = |node: &String| node.parse().map_err(Ended::usage);
+    nodes.iter().map(parse).collect()
+}
+
+/// What a server answers within `timeout`.
+async fn answered<T>(
+    url: &str,
+    timeout: Duration,
+    asking: impl Future<Output = Result<T, opcua::Error>>,
+) -> Result<T, Ended> {
+    match tokio::time::timeout(timeout, asking).await {
+        Ok(answer) => answer.map_err(|error| Ended::failed(format!("{url}: {error}"))),
+        Err(_) => Err(Ended::failed(format!(
+            "{url} has not answered within {timeout:?}; is it the right address and port? \
+             --timeout waits longer"
+        ))),
+    }
+}
+
+/// The two highest bits of a StatusCode (Part 4, 7.39.1).
+fn is_good(reading: &Reading) -> bool {
+    reading.status_code >> 30 == 0
+}
+
+fn show(reading: &Reading, json: bool) -> Result<(), Ended> {
+    if json {
+        return print_json(reading);
+    }
+    let time = reading.source_time.or(reading.server_time);
+    let time = time.map_or_else(String::new, |at| format!("  {}", logs::time(at)));
+    let status = match is_good(reading) {
+        true => "",
+        false => &reading.status,
+    };
+    let line = format!("{} = {} {status}{time}", reading.node, reading.value);
+    print(&line)
+}
+
+fn print_json(object: &impl Serialize) -> Result<(), Ended> {
+    print(&serde_json::to_string(object).expect("all keys are strings"))
+}
+
+/// `skerry opcua watch … | head` is no failure of the server: it ends the watch quietly.
+fn print(line: &str) -> Result<(), Ended> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(Ended(Exit::Clean, "the output was closed".to_owned()))
+        }
+        printed => printed.map_err(Ended::failed),
+    }
 }

@@ -8,7 +8,6 @@ standard input closes, when all it has sent are.
 import argparse
 import json
 import os
-import socket
 import time
 
 import paho.mqtt.client as mqtt
@@ -18,6 +17,21 @@ from paho.mqtt.properties import Properties
 from lines import Lines, asked_to_stop
 
 RECONNECT_PAUSE_S = 0.1
+
+
+class Client(mqtt.Client):
+    """paho, with its messages made ready to be sent again once for each connection that was there.
+
+    paho 2.2 does so at each attempt, and the second one in a row forgets that a PUBREC was received:
+    it publishes the message anew, without DUP, after its PUBREL has released the packet id.
+    """
+
+    answered = False
+
+    def _messages_reconnect_reset(self):
+        if self.answered:
+            self.answered = False
+            super()._messages_reconnect_reset()
 
 
 class Publisher:
@@ -46,11 +60,11 @@ class Publisher:
     def make_client(self):
         name = self.options.name
         if self.options.protocol == 5:
-            client = mqtt.Client(
+            client = Client(
                 mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5
             )
         else:
-            client = mqtt.Client(
+            client = Client(
                 mqtt.CallbackAPIVersion.VERSION2, client_id=name, clean_session=False
             )
         # More than we ever have out: paho never holds a message back for its own window.
@@ -61,9 +75,6 @@ class Publisher:
         return client
 
     def connect(self):
-        # Only where somebody listens: each attempt of paho 2.2 resets its messages, and the second
-        # one forgets that a PUBREC was received and publishes the message anew, without DUP.
-        socket.create_connection(("127.0.0.1", self.options.port)).close()
         if self.options.protocol == 5:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 3600
@@ -77,7 +88,8 @@ class Publisher:
         else:
             self.client.connect("127.0.0.1", self.options.port, keepalive=10)
 
-    def on_connect(self, _client, _userdata, flags, reason, _properties):
+    def on_connect(self, client, _userdata, flags, reason, _properties):
+        client.answered = True
         if reason.is_failure:
             self.journal.write(event="refused", reason=str(reason))
             return

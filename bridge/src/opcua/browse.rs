@@ -1,14 +1,12 @@
 //! `skerry opcua browse URL`: what a server has to offer, as configuration to paste.
 
-use super::address::EndpointUrl;
-use super::config::{Security, User};
+use super::config::Security;
 use super::error::Error;
-use super::pki::Identity;
 use super::value::Value;
-use super::wire::{Class, Login, Session, Target};
+use super::visit::Visit;
+use super::wire::{Class, Session};
 use crate::Boxed;
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 /// The Objects folder (Part 5, 8.2.4), below which the plant stands.
 const OBJECTS_FOLDER: &str = "i=85";
@@ -18,11 +16,7 @@ const NODES_AT_ONCE: usize = 100;
 /// Where and how far to look.
 #[derive(Debug, Clone)]
 pub struct Browse {
-    pub endpoint: EndpointUrl,
-    pub security: Security,
-    pub user: Option<User>,
-    /// Needed with security only, for our certificate and the server's pinned one.
-    pub pki_directory: PathBuf,
+    pub at: Visit,
     /// Levels below the Objects folder.
     pub depth_max: usize,
     /// Variables listed.
@@ -30,14 +24,11 @@ pub struct Browse {
 }
 
 impl Browse {
-    /// A look without security and login, ten levels deep, at up to ten thousand variables.
+    /// A look ten levels deep, at up to ten thousand variables.
     #[must_use]
-    pub fn new(endpoint: EndpointUrl) -> Self {
+    pub fn new(at: Visit) -> Self {
         Self {
-            endpoint,
-            security: Security::None,
-            user: None,
-            pki_directory: PathBuf::new(),
+            at,
             depth_max: 10,
             variables_max: 10_000,
         }
@@ -79,29 +70,7 @@ pub fn browse(look: &Browse) -> Boxed<'_, Result<Listing, Error>> {
 }
 
 async fn visit(look: &Browse) -> Result<Listing, Error> {
-    let identity = match look.security {
-        Security::None => Identity::passing(&look.pki_directory),
-        security => {
-            let directory = look.pki_directory.clone();
-            let opening = tokio::task::spawn_blocking(move || Identity::open(&directory, security));
-            opening.await.expect("reading files does not panic")?
-        }
-    };
-    let login = match &look.user {
-        None => Login::Anonymous,
-        Some(user) => Login::User {
-            name: user.name.clone(),
-            password: user.password()?,
-        },
-    };
-    let target = Target {
-        name: "browse",
-        url: &look.endpoint,
-        security: look.security,
-        login,
-        identity: &identity,
-    };
-    let session = target.connect(&mut None).await?;
+    let session = look.at.session().await?;
     let listing = walk(&session, look).await;
     session.leave(false).await;
     listing
@@ -232,16 +201,16 @@ pub fn config_text(look: &Browse, name: &str, listing: &Listing) -> String {
     let mut text = format!(
         "[[opcua]]\nname = {}\nendpoint = {}\nstream = \"machines\"\n",
         quoted(name),
-        quoted(look.endpoint.as_str()),
+        quoted(look.at.endpoint.as_str()),
     );
-    if let Some(policy) = look.security.policy() {
-        let mode = match look.security {
+    if let Some(policy) = look.at.security.policy() {
+        let mode = match look.at.security {
             Security::SignAndEncrypt(_) => "SignAndEncrypt",
             _ => "Sign",
         };
         text += &format!("security_policy = \"{policy}\"\nsecurity_mode = \"{mode}\"\n");
     }
-    if let Some(user) = &look.user {
+    if let Some(user) = &look.at.user {
         let file = user.password_file.display().to_string();
         text += &format!(
             "user = {}\npassword_file = {}\n",
@@ -299,7 +268,7 @@ mod tests {
             ],
             truncated: false,
         };
-        let look = Browse::new("opc.tcp://plc".parse().unwrap());
+        let look = Browse::new(Visit::new("opc.tcp://plc".parse().unwrap()));
         let text = config_text(&look, "plc", &listing);
         assert!(text.contains(
             r#"{ name = "Pump \"1\"/P", id = "nsu=urn:b;s=x", sampling = "500ms" }, # Double 1.5"#

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How long an outage may last without loss on a server that grants what it is asked: the one
-/// figure that sampling queues and the subscription's lifetime are derived from.
+/// [`Config::outage_budget`] where nobody says otherwise.
 pub const OUTAGE_BUDGET: Duration = Duration::from_secs(600);
+/// A subscription must outlive the session that made it.
+pub const OUTAGE_BUDGET_MIN: Duration = Duration::from_secs(90);
 
 /// Values a server is asked to keep for one node, at most. A PLC grants less and says so.
 const QUEUE_VALUES_MAX: u32 = 10_000;
@@ -31,6 +32,10 @@ pub struct Config {
     /// Anonymous where absent.
     pub user: Option<User>,
     pub publishing_interval: Duration,
+    /// How long an outage may last without loss on a server that grants what it is asked: the one
+    /// figure that sampling queues and the subscription's lifetime are derived from. Longer than
+    /// [`OUTAGE_BUDGET_MIN`].
+    pub outage_budget: Duration,
     pub nodes: Vec<Node>,
     /// Own certificate and key, and the pinned certificates of servers: `DATA_DIR/pki`.
     pub pki_directory: PathBuf,
@@ -43,6 +48,19 @@ pub struct Node {
     pub name: String,
     pub id: NodeAddress,
     pub sampling: Duration,
+    /// Values that the server is asked to keep; none leaves it to the outage budget.
+    pub queue: Option<u32>,
+    /// Changes smaller than this are none.
+    pub deadband: Option<Deadband>,
+}
+
+/// A finite number of at least 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Deadband {
+    /// In the value's own unit (Part 4, 7.22.2).
+    Absolute(f64),
+    /// Percent of the node's `EURange`, 0 to 100 (Part 8, 6.2); a server without it refuses.
+    Percent(f64),
 }
 
 /// Read anew at every connect, so that a changed password needs no restart.
@@ -170,13 +188,14 @@ impl fmt::Display for Policy {
 
 impl Node {
     /// Values the server is asked to keep for this node while nobody collects them: what it
-    /// samples within [`OUTAGE_BUDGET`].
+    /// samples within the outage budget, unless the node says otherwise.
     #[must_use]
-    pub(crate) fn queue_values(&self) -> u32 {
-        let sampled = OUTAGE_BUDGET.as_millis() / self.sampling.as_millis().max(1);
-        u32::try_from(sampled)
+    pub(crate) fn queue_values(&self, outage_budget: Duration) -> u32 {
+        let sampled = outage_budget.as_millis() / self.sampling.as_millis().max(1);
+        let derived = u32::try_from(sampled)
             .unwrap_or(QUEUE_VALUES_MAX)
-            .clamp(2, QUEUE_VALUES_MAX)
+            .clamp(2, QUEUE_VALUES_MAX);
+        self.queue.unwrap_or(derived)
     }
 }
 
@@ -191,7 +210,7 @@ impl Config {
     /// subscription; at least three keep-alives (Part 4, 5.13.2).
     #[must_use]
     pub(crate) fn lifetime_count(&self) -> u32 {
-        intervals(OUTAGE_BUDGET, self.publishing_interval)
+        intervals(self.outage_budget, self.publishing_interval)
             .max(self.keep_alive_count().saturating_mul(3))
     }
 
@@ -206,6 +225,16 @@ impl Config {
             hash.text(&node.name);
             hash.text(&node.id.to_string());
             hash.text(&node.sampling.as_nanos().to_string());
+            // What was subscribed to before these words were known is asked for no differently.
+            if let Some(queue) = node.queue {
+                hash.text(&format!("queue {queue}"));
+            }
+            if let Some(deadband) = node.deadband {
+                hash.text(&format!("{deadband:?}"));
+            }
+        }
+        if self.outage_budget != OUTAGE_BUDGET {
+            hash.text(&format!("budget {}", self.outage_budget.as_nanos()));
         }
         hash.0
     }
@@ -268,9 +297,17 @@ mod tests {
             name: "n".into(),
             id: "i=1".parse().unwrap(),
             sampling: Duration::from_millis(sampling),
+            queue: None,
+            deadband: None,
         };
-        assert_eq!(node(250).queue_values(), 2400);
-        assert_eq!(node(0).queue_values(), QUEUE_VALUES_MAX);
-        assert_eq!(node(3_600_000).queue_values(), 2);
+        assert_eq!(node(250).queue_values(OUTAGE_BUDGET), 2400);
+        assert_eq!(node(250).queue_values(OUTAGE_BUDGET * 2), 4800);
+        assert_eq!(node(0).queue_values(OUTAGE_BUDGET), QUEUE_VALUES_MAX);
+        assert_eq!(node(3_600_000).queue_values(OUTAGE_BUDGET), 2);
+        let own = Node {
+            queue: Some(7),
+            ..node(250)
+        };
+        assert_eq!(own.queue_values(OUTAGE_BUDGET), 7);
     }
 }

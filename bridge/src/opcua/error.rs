@@ -45,15 +45,15 @@ pub enum Error {
         offered: String,
     },
     #[error(
-        "{address} shows another certificate than before (sha256 {found}, pinned {pinned}): \
-         if the server was replaced or renewed its certificate, delete {} and the new one is \
-         accepted; if not, somebody may be in between", pin.display()
+        "{address} shows another certificate than before (sha256 {found}, trusted {pinned}): \
+         if the server was replaced or renewed its certificate, compare it with the server's own \
+         display and accept it with `skerry opcua trust {name}`; if not, somebody may be in between"
     )]
     CertificateChanged {
+        name: String,
         address: String,
         found: String,
         pinned: String,
-        pin: PathBuf,
     },
     #[error("cannot {action} {}: {detail}", path.display())]
     Pki {

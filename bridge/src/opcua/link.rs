@@ -310,6 +310,7 @@ impl Link {
                 config.lifetime_count(),
             )
             .await?;
+        self.ingest.status.subscribing();
         let all: Vec<u32> = (0..).take(config.nodes.len()).collect();
         let (items, mut refused) = self.items(session, &all).await?;
         self.monitor(session, granted.id, &items, &mut refused)
@@ -341,6 +342,16 @@ impl Link {
             publishing_ms = granted.publishing_interval.as_millis() as u64,
             "subscribed"
         );
+        if let Some(queue) = self.ingest.status.shortest().filter(|queue| queue.short) {
+            tracing::info!(
+                endpoint = config.name,
+                node = queue.node,
+                covers_ms = queue.covers_ms,
+                outage_budget_ms = config.outage_budget.as_millis() as u64,
+                "the server keeps fewer values than the outage budget asks for: a longer outage \
+                 loses some, and a gap record says so"
+            );
+        }
         match self
             .ingest
             .append(records, Some(change), Some(session))

@@ -33,15 +33,21 @@ mod pki;
 mod progress;
 mod sequence;
 mod status;
+mod trust;
 mod value;
+mod visit;
 mod wire;
 
 pub use address::{AddressError, EndpointUrl, NodeAddress};
 pub use browse::{Browse, Listing, Variable, browse, config_text};
-pub use config::{Config, Node, OUTAGE_BUDGET, Policy, Security, SecurityError, User};
+pub use config::{
+    Config, Deadband, Node, OUTAGE_BUDGET, OUTAGE_BUDGET_MIN, Policy, Security, SecurityError, User,
+};
 pub use error::Error;
 pub use link::run;
-pub use status::{BadNode, GrantedSnapshot, Snapshot, State, Status};
+pub use status::{BadNode, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
+pub use trust::{Rejected, rejected, trust};
+pub use visit::{Offer, Reading, Visit, discover, read, watch};
 
 /// Targets of the OPC-UA crates' own log lines. They report as errors what is retried here and
 /// costs nothing; a program's log filter does well to silence them.

@@ -77,7 +77,8 @@ impl Link {
                     handle,
                     node: id,
                     sampling: node.sampling,
-                    queue_values: node.queue_values(),
+                    queue_values: node.queue_values(self.ingest.config.outage_budget),
+                    deadband: node.deadband,
                 }),
                 None => {
                     refused.insert(handle, status::BAD_NODE_ID_UNKNOWN);
@@ -102,8 +103,11 @@ impl Link {
             match session.monitor(subscription, now).await {
                 Ok(results) => {
                     for (item, result) in now.iter().zip(results) {
-                        if let Err(code) = result {
-                            refused.insert(item.handle, code);
+                        match result {
+                            Ok(kept) => self.ingest.status.kept(item.handle, kept),
+                            Err(code) => {
+                                refused.insert(item.handle, code);
+                            }
                         }
                     }
                     rest = later;

@@ -5,13 +5,15 @@
 //! pki/own/cert.der             our certificate, made at the first secured connect
 //! pki/private/private.pem      its key, mode 0600
 //! pki/servers/NAME.der         certificate of endpoint NAME, pinned at its first connect
+//! pki/rejected/NAME.der        what NAME showed last instead of it, see `trust`
 //! ```
 //!
-//! To use a certificate of your own, put it and its key in place and restart. To accept a
-//! server's new certificate, delete its pin.
+//! To use a certificate of your own, put it and its key in place and restart. A server's new
+//! certificate is accepted by `skerry opcua trust NAME`.
 
 use super::config::Security;
 use super::error::Error;
+use super::trust::rejected_path;
 use super::wire;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -22,6 +24,9 @@ use std::sync::{Mutex, PoisonError};
 
 /// Endpoints start at the same time and share one identity: one of them makes it.
 static MAKING: Mutex<()> = Mutex::new(());
+
+/// Where certificates wait for an operator.
+pub(super) const REJECTED: &str = "rejected";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -69,7 +74,7 @@ impl Identity {
             return Ok(());
         }
         // The crate looks into these two; an empty one is fine, a missing one is an error.
-        for folder in ["trusted", "rejected"] {
+        for folder in ["trusted", REJECTED] {
             make_directory(&self.directory.join(folder), 0o755)?;
         }
         tracing::info!(certificate = %certificate.display(), "making our OPC-UA certificate");
@@ -104,15 +109,29 @@ impl Identity {
         let pin = self.pin_path(name);
         match fs::read(&pin) {
             Ok(pinned) if pinned == shown => Ok(()),
-            Ok(pinned) => Err(Error::CertificateChanged {
-                address: address.to_owned(),
-                found: fingerprint(shown),
-                pinned: fingerprint(&pinned),
-                pin,
-            }),
+            Ok(pinned) => {
+                self.reject(name, shown)?;
+                Err(Error::CertificateChanged {
+                    name: name.to_owned(),
+                    address: address.to_owned(),
+                    found: fingerprint(shown),
+                    pinned: fingerprint(&pinned),
+                })
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed("read", &pin)(error)),
         }
+    }
+
+    /// Keeps what a server showed for an operator to decide on.
+    fn reject(&self, name: &str, shown: &[u8]) -> Result<(), Error> {
+        let path = rejected_path(&self.directory, name);
+        // It is tried again every few seconds, and a disk need not hear of each.
+        if fs::read(&path).is_ok_and(|known| known == shown) {
+            return Ok(());
+        }
+        make_directory(&self.directory.join(REJECTED), 0o755)?;
+        write(&path, shown, 0o644)
     }
 
     /// Remembers the certificate of a server that we connected to for the first time.
@@ -133,19 +152,28 @@ impl Identity {
     }
 
     fn pin_path(&self, name: &str) -> PathBuf {
-        let safe = |c: char| {
-            if c.is_ascii_alphanumeric() || "-_".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        };
-        let file: String = name.chars().map(safe).collect();
-        self.directory.join("servers").join(format!("{file}.der"))
+        pin_path(&self.directory, name)
     }
 }
 
-fn fingerprint(certificate: &[u8]) -> String {
+pub(super) fn pin_path(pki_directory: &Path, name: &str) -> PathBuf {
+    pki_directory.join("servers").join(file_name(name))
+}
+
+/// The file of endpoint `name`, in any of the folders.
+pub(super) fn file_name(name: &str) -> String {
+    let safe = |c: char| {
+        if c.is_ascii_alphanumeric() || "-_".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
+    let file: String = name.chars().map(safe).collect();
+    format!("{file}.der")
+}
+
+pub(super) fn fingerprint(certificate: &[u8]) -> String {
     let digest = Sha256::digest(certificate);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -189,7 +217,10 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     written.map_err(failed("write", path))
 }
 
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
+pub(super) fn failed<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(std::io::Error) -> Error + 'a {
     move |error| Error::Pki {
         action,
         path: path.to_owned(),
@@ -224,15 +255,19 @@ mod tests {
         identity.check_pin("hall/1", "plc:4840", b"one").unwrap();
         identity.pin("hall/1", "plc:4840", b"one").unwrap();
         identity.check_pin("hall/1", "plc:4840", b"one").unwrap();
-        let error = identity
-            .check_pin("hall/1", "plc:4840", b"two")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("delete") && error.contains("servers/hall_1.der"),
-            "{error}"
-        );
-        fs::remove_file(identity.pin_path("hall/1")).unwrap();
+        let error = identity.check_pin("hall/1", "plc:4840", b"two");
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("`skerry opcua trust hall/1`"), "{error}");
+        let rejected = super::super::trust::rejected(directory.path()).unwrap();
+        let [waits] = &rejected[..] else {
+            panic!("{rejected:?}");
+        };
+        assert_eq!(waits.shown, fingerprint(b"two"));
+        assert_eq!(waits.trusted, Some(fingerprint(b"one")));
+        let trust = || super::super::trust::trust(directory.path(), "hall/1").unwrap();
+        assert_eq!(trust().as_ref(), Some(waits));
+        assert_eq!(trust(), None);
         identity.check_pin("hall/1", "plc:4840", b"two").unwrap();
+        assert!(identity.check_pin("hall/1", "plc:4840", b"one").is_err());
     }
 }

@@ -1,12 +1,13 @@
 //! What an endpoint is doing, for `skerry status`, the metrics and the readiness probe.
 
 use super::config::Config;
-use super::wire::{Granted, status_name};
+use super::wire::{Granted, Kept, status_name};
 use serde::Serialize;
 use skerry_store::WallNanos;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Bad nodes listed by name; of more, only their number is told.
 const BAD_NODES_LISTED_MAX: usize = 100;
@@ -17,6 +18,7 @@ pub struct Status {
     name: String,
     endpoint: String,
     nodes: Vec<(String, String)>,
+    outage_budget: Duration,
     values: AtomicU64,
     publish_responses: AtomicU64,
     republished: AtomicU64,
@@ -36,6 +38,8 @@ struct Inner {
     error: Option<String>,
     log_refusal: Option<String>,
     granted: Option<GrantedSnapshot>,
+    /// Of the node with this handle.
+    shortest_queue: Option<(u32, Duration)>,
     bad: BTreeMap<u32, u32>,
     subscribed: bool,
 }
@@ -71,6 +75,8 @@ pub struct Snapshot {
     /// The bad ones, the first hundred.
     pub bad_nodes: Vec<BadNode>,
     pub granted: Option<GrantedSnapshot>,
+    /// None as long as the subscription was made by an earlier run.
+    pub shortest_queue: Option<ShortestQueue>,
     pub values_total: u64,
     pub publish_responses_total: u64,
     pub republished_total: u64,
@@ -98,6 +104,16 @@ pub struct GrantedSnapshot {
     pub lifetime_ms: u64,
 }
 
+/// The node whose values the server keeps for the shortest time while nobody collects them: a
+/// longer outage loses some of its values, and says so in a gap record.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShortestQueue {
+    pub node: String,
+    pub covers_ms: u64,
+    /// Whether that is less than `outage_budget`.
+    pub short: bool,
+}
+
 impl Status {
     #[must_use]
     pub fn new(config: &Config) -> Self {
@@ -109,6 +125,7 @@ impl Status {
                 .iter()
                 .map(|node| (node.name.clone(), node.id.to_string()))
                 .collect(),
+            outage_budget: config.outage_budget,
             values: AtomicU64::new(0),
             publish_responses: AtomicU64::new(0),
             republished: AtomicU64::new(0),
@@ -123,6 +140,7 @@ impl Status {
                 error: None,
                 log_refusal: None,
                 granted: None,
+                shortest_queue: None,
                 bad: BTreeMap::new(),
                 subscribed: false,
             }),
@@ -162,6 +180,7 @@ impl Status {
                 .take(BAD_NODES_LISTED_MAX)
                 .collect(),
             granted: inner.granted,
+            shortest_queue: self.shortest_queue(&inner),
             values_total: count(&self.values),
             publish_responses_total: count(&self.publish_responses),
             republished_total: count(&self.republished),
@@ -174,6 +193,21 @@ impl Status {
                 nanos => Some(WallNanos(nanos)),
             },
         }
+    }
+
+    /// Of the subscription that this run made, if it did.
+    pub(crate) fn shortest(&self) -> Option<ShortestQueue> {
+        self.shortest_queue(&self.inner())
+    }
+
+    fn shortest_queue(&self, inner: &Inner) -> Option<ShortestQueue> {
+        let (handle, covers) = inner.shortest_queue?;
+        let (node, _) = self.nodes.get(handle as usize)?;
+        Some(ShortestQueue {
+            node: node.clone(),
+            covers_ms: covers.as_millis() as u64,
+            short: covers < self.outage_budget,
+        })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -215,6 +249,21 @@ impl Status {
 
     pub(crate) fn stopped(&self) {
         drop(self.enter(State::Stopped));
+    }
+
+    /// A new subscription: what another one was granted does not count any more.
+    pub(crate) fn subscribing(&self) {
+        self.inner().shortest_queue = None;
+    }
+
+    /// What the server keeps of a node. One that is sampled by exception has no time.
+    pub(crate) fn kept(&self, handle: u32, kept: Kept) {
+        let covers = kept.sampling.saturating_mul(kept.queue_values);
+        let mut inner = self.inner();
+        let shorter = inner.shortest_queue.is_none_or(|(_, most)| covers < most);
+        if shorter && !covers.is_zero() {
+            inner.shortest_queue = Some((handle, covers));
+        }
     }
 
     pub(crate) fn bad_nodes(&self, bad: &BTreeMap<u32, u32>) {

@@ -164,6 +164,11 @@ impl Link {
         self.settings.borrow().class.pack
     }
 
+    /// Whether what is sent goes piece by piece, the most urgent first.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.settings.borrow().class.bandwidth.is_some()
+    }
+
     /// The cluster just answered.
     pub(crate) fn up(&self) {
         if self.status.link_up() {

@@ -12,6 +12,10 @@ const SLICE_BYTES_FIRST: usize = 64 * 1024;
 const COMMIT_SLOW: Duration = Duration::from_secs(6);
 /// A full transaction quicker than this makes the next one larger.
 const COMMIT_QUICK: Duration = Duration::from_secs(2);
+/// The same where our own gate shares the link out: what is urgent overtakes there in the middle
+/// of a transaction, so that one may be long enough for the round trip after it not to count.
+const PACED_COMMIT_SLOW: Duration = Duration::from_secs(12);
+const PACED_COMMIT_QUICK: Duration = Duration::from_secs(5);
 
 /// The size of the next transaction, learned from the last ones.
 #[derive(Debug, Clone)]
@@ -40,12 +44,17 @@ impl Pace {
         self.records_max
     }
 
-    /// A transaction of `bytes` took `took`, from its first request to the confirmed commit.
-    pub(crate) fn committed(&mut self, bytes: usize, took: Duration) {
+    /// A transaction of `bytes` took `took` until all of it was written, over a link that our gate
+    /// shares out or over another.
+    pub(crate) fn committed(&mut self, bytes: usize, took: Duration, paced: bool) {
+        let (quick, slow) = match paced {
+            true => (PACED_COMMIT_QUICK, PACED_COMMIT_SLOW),
+            false => (COMMIT_QUICK, COMMIT_SLOW),
+        };
         self.records_max = self.records_max.saturating_mul(2);
-        if took > COMMIT_SLOW {
+        if took > slow {
             self.halve();
-        } else if took < COMMIT_QUICK && bytes * 2 > self.bytes {
+        } else if took < quick && bytes * 2 > self.bytes {
             self.bytes = (self.bytes * 2).min(self.bytes_max);
         }
     }
@@ -110,19 +119,33 @@ mod tests {
     fn a_quick_link_reaches_the_full_slice_and_a_slow_one_the_smallest() {
         let mut pace = Pace::new(MAX);
         for _ in 0..10 {
-            pace.committed(pace.bytes(), Duration::from_millis(5));
+            pace.committed(pace.bytes(), Duration::from_millis(5), false);
         }
         assert_eq!(pace.bytes(), MAX);
         for _ in 0..10 {
-            pace.committed(pace.bytes(), Duration::from_secs(20));
+            pace.committed(pace.bytes(), Duration::from_secs(20), false);
         }
         assert_eq!(pace.bytes(), SLICE_BYTES_MIN);
     }
 
     #[test]
+    fn a_paced_link_has_longer_transactions() {
+        let mut paced = Pace::new(MAX);
+        let mut other = paced.clone();
+        // 256 kbit/s and a round trip of 600 ms.
+        for _ in 0..10 {
+            for (pace, is_paced) in [(&mut paced, true), (&mut other, false)] {
+                let took = Duration::from_millis(600 + pace.bytes() as u64 / 32);
+                pace.committed(pace.bytes(), took, is_paced);
+            }
+        }
+        assert_eq!((paced.bytes(), other.bytes()), (256 * 1024, 64 * 1024));
+    }
+
+    #[test]
     fn a_short_slice_says_nothing_about_the_link() {
         let mut pace = Pace::new(MAX);
-        pace.committed(10, Duration::from_millis(5));
+        pace.committed(10, Duration::from_millis(5), false);
         assert_eq!(pace.bytes(), SLICE_BYTES_FIRST);
     }
 
@@ -134,7 +157,7 @@ mod tests {
             let slice = start..start.saturating_add(pace.records_max()).min(1_000);
             if !slice.contains(&poison) {
                 start = slice.end;
-                pace.committed(1, Duration::from_millis(1));
+                pace.committed(1, Duration::from_millis(1), false);
             } else if pace.refused((slice.end - slice.start) as usize) {
                 break start;
             }

@@ -3,7 +3,9 @@
 use super::reader::{Table, Value};
 use super::streams::Streams;
 use super::units;
-use skerry_bridge::opcua::{Config, Node, Security, User};
+use skerry_bridge::opcua::{
+    Config, Deadband, Node, OUTAGE_BUDGET, OUTAGE_BUDGET_MIN, Security, User,
+};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +13,11 @@ use std::time::Duration;
 const INTERVAL_DEFAULT: Duration = Duration::from_millis(500);
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(3_600);
+/// No server keeps more than a week of anything.
+const OUTAGE_BUDGETS: std::ops::RangeInclusive<Duration> =
+    OUTAGE_BUDGET_MIN..=Duration::from_secs(7 * 86_400);
+/// Of values that a server is asked to keep for one node.
+const QUEUES: std::ops::RangeInclusive<usize> = 1..=100_000;
 
 /// All servers, or `None` when one of them has a problem.
 pub fn read(
@@ -70,6 +77,7 @@ fn read_server(
     }
     let interval = table.optional("publishing_interval", units::duration(INTERVALS));
     let interval = interval.unwrap_or(INTERVAL_DEFAULT);
+    let outage_budget = table.optional("outage_budget", units::duration(OUTAGE_BUDGETS));
     let nodes: Vec<Option<Node>> = table
         .tables("nodes")
         .iter()
@@ -90,6 +98,7 @@ fn read_server(
             password_file,
         }),
         publishing_interval: interval,
+        outage_budget: outage_budget.unwrap_or(OUTAGE_BUDGET),
         nodes: nodes.into_iter().collect::<Option<Vec<_>>>()?,
         pki_directory: data_dir?.join("pki"),
     })
@@ -114,12 +123,35 @@ fn read_node(
         "sampling",
         units::duration(Duration::ZERO..=*INTERVALS.end()),
     );
+    let queue = table.optional("queue", units::count(QUEUES));
+    let deadband = table.optional("deadband", deadband);
     table.finish();
     Some(Node {
         name: name?,
         id: id?,
         sampling: sampling.unwrap_or(interval),
+        queue: queue.and_then(|values| u32::try_from(values).ok()),
+        deadband,
     })
+}
+
+/// A number in the value's unit, or text such as `2%` of the node's range.
+fn deadband(value: &Value<'_>) -> Result<Deadband, String> {
+    let wrong =
+        || "is a number of at least 0, or a share of the node's range such as \"2%\"".to_owned();
+    let (number, percent) = match value.string() {
+        Ok(text) => {
+            let share = text.strip_suffix('%').ok_or_else(wrong)?;
+            (share.trim().parse().map_err(|_| wrong())?, true)
+        }
+        Err(_) => (value.float().map_err(|_| wrong())?, false),
+    };
+    let most = if percent { 100.0 } else { f64::MAX };
+    match (0.0..=most).contains(&number) {
+        true if percent => Ok(Deadband::Percent(number)),
+        true => Ok(Deadband::Absolute(number)),
+        false => Err(wrong()),
+    }
 }
 
 fn parsed<T>(value: &Value<'_>) -> Result<T, String>

@@ -9,7 +9,7 @@ use super::vendor::{
     SessionBuilder, TransportPollResult, UserTokenType, VendorError, X509,
 };
 use crate::opcua::address::EndpointUrl;
-use crate::opcua::config::{OUTAGE_BUDGET, Security};
+use crate::opcua::config::{OUTAGE_BUDGET_MIN, Security};
 use crate::opcua::error::Error;
 use crate::opcua::pki::Identity;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session nobody uses is forgotten by the server after this; the subscription, with what it
 /// holds for us, outlives it by its own lifetime.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
-const _: () = assert!(SESSION_TIMEOUT.as_secs() < OUTAGE_BUDGET.as_secs());
+const _: () = assert!(SESSION_TIMEOUT.as_secs() < OUTAGE_BUDGET_MIN.as_secs());
 /// The channel's keys are renewed at three quarters of this.
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -115,7 +115,7 @@ impl Target<'_> {
         self.security != Security::None || matches!(self.login, Login::User { .. })
     }
 
-    async fn open(
+    pub(super) async fn open(
         &self,
         config: &ClientConfig,
         store: &Arc<RwLock<CertificateStore>>,
@@ -151,7 +151,7 @@ impl Target<'_> {
         }
     }
 
-    async fn endpoints(
+    pub(super) async fn endpoints(
         &self,
         channel: &AsyncSecureChannel,
     ) -> Result<Vec<EndpointDescription>, Error> {
@@ -360,7 +360,7 @@ impl Drop for Driver {
     }
 }
 
-fn client_config(identity: &Identity) -> ClientConfig {
+pub(super) fn client_config(identity: &Identity) -> ClientConfig {
     ClientBuilder::new()
         .application_name("skerry")
         .application_uri(identity.application_uri())
@@ -378,7 +378,7 @@ fn client_config(identity: &Identity) -> ClientConfig {
 
 /// The crate's store, told to trust: whether a server is the right one was decided by its pinned
 /// certificate before the crate sees it.
-fn certificate_store(directory: &Path) -> CertificateStore {
+pub(super) fn certificate_store(directory: &Path) -> CertificateStore {
     let mut store = CertificateStore::new(directory);
     store.set_trust_unknown_certs(true);
     store.set_skip_verify_certs(true);
@@ -415,7 +415,7 @@ fn list(words: impl Iterator<Item = String>) -> String {
     }
 }
 
-fn security_words(endpoint: &EndpointDescription) -> String {
+pub(super) fn security_words(endpoint: &EndpointDescription) -> String {
     let policy = endpoint.security_policy_uri.as_ref();
     let policy = policy.rsplit('#').next().unwrap_or(policy);
     if endpoint.security_mode == MessageSecurityMode::None {
@@ -425,7 +425,7 @@ fn security_words(endpoint: &EndpointDescription) -> String {
     }
 }
 
-const fn token_words(token_type: UserTokenType) -> &'static str {
+pub(super) const fn token_words(token_type: UserTokenType) -> &'static str {
     match token_type {
         UserTokenType::Anonymous => "anonymous",
         UserTokenType::UserName => "user and password",

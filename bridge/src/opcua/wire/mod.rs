@@ -6,12 +6,15 @@ mod certificate;
 mod connect;
 mod decode;
 mod dial;
+mod discover;
 mod vendor;
 
 pub(crate) use browse::Class;
 pub(crate) use certificate::generate;
 pub(crate) use connect::{Login, SESSION_TIMEOUT, Target};
+pub use discover::Offer;
 
+use super::config::Deadband;
 use super::error::{Error, status};
 use super::value::{Sample, Value};
 use connect::{Driver, REQUEST_TIMEOUT};
@@ -20,9 +23,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use vendor::{
     AsyncSecureChannel, AtomicHandle, AttributeId, CloseSession, CreateMonitoredItems,
-    CreateSubscription, DeleteSubscriptions, MonitoredItemCreateRequest, MonitoringMode,
-    MonitoringParameters, NodeId, Publish, Read, ReadValueId, Republish, StatusCode,
-    TimestampsToReturn, TransferSubscriptions, UARequest, VendorError,
+    CreateSubscription, DataChangeFilter, DataChangeTrigger, DeadbandType, DeleteSubscriptions,
+    ExtensionObject, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId,
+    Publish, Read, ReadValueId, Republish, StatusCode, TimestampsToReturn, TransferSubscriptions,
+    UARequest, VendorError,
 };
 
 /// Values in one notification, at most: what a server sends after an outage comes in pieces
@@ -65,10 +69,18 @@ pub(crate) struct Item {
     pub(crate) node: String,
     pub(crate) sampling: Duration,
     pub(crate) queue_values: u32,
+    pub(crate) deadband: Option<Deadband>,
 }
 
 /// Monitored by the server from now on, or its reason not to.
-pub(crate) type Monitored = Result<(), u32>;
+pub(crate) type Monitored = Result<Kept, u32>;
+
+/// What the server grants for a node, which may be less than was asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) sampling: Duration,
+    pub(crate) queue_values: u32,
+}
 
 /// One answer to a publish request.
 #[derive(Debug)]
@@ -249,7 +261,7 @@ impl Session {
                     sampling_interval: item.sampling.as_secs_f64() * 1000.0,
                     queue_size: item.queue_values,
                     discard_oldest: true,
-                    ..MonitoringParameters::default()
+                    filter: item.deadband.map_or_else(ExtensionObject::null, filter),
                 },
             })
             .collect();
@@ -263,10 +275,14 @@ impl Session {
             .map(|created| {
                 let code = created.result.status_code;
                 if code.is_bad() {
-                    Err(code.bits())
-                } else {
-                    Ok(())
+                    return Err(code.bits());
                 }
+                let sampling = created.result.revised_sampling_interval / 1000.0;
+                Ok(Kept {
+                    // As the server reports it, which may be by exception: 0, or less by mistake.
+                    sampling: Duration::try_from_secs_f64(sampling).unwrap_or_default(),
+                    queue_values: created.result.revised_queue_size,
+                })
             })
             .collect())
     }
@@ -339,13 +355,23 @@ impl Session {
     /// time-out, to be taken up again.
     pub(crate) async fn leave(self, keep: bool) {
         if !keep {
-            let request = request!(self, CloseSession).delete_subscriptions(false);
-            let closing = self.call("closing the session", request);
-            if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, closing).await {
-                tracing::debug!(%error, "the server did not confirm the end of the session");
-            }
+            self.close(false).await;
         }
         self.channel.close_channel().await;
+    }
+
+    /// Goes for good, and takes its subscriptions along.
+    pub(crate) async fn leave_nothing(self) {
+        self.close(true).await;
+        self.channel.close_channel().await;
+    }
+
+    async fn close(&self, delete_subscriptions: bool) {
+        let request = request!(self, CloseSession).delete_subscriptions(delete_subscriptions);
+        let closing = self.call("closing the session", request);
+        if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, closing).await {
+            tracing::debug!(%error, "the server did not confirm the end of the session");
+        }
     }
 }
 
@@ -359,6 +385,19 @@ where
     R: UARequest + 'a,
 {
     Box::pin(request.send(channel))
+}
+
+/// Changes of the value or its status, of the value only beyond the deadband (Part 4, 7.22.2).
+fn filter(deadband: Deadband) -> ExtensionObject {
+    let (kind, value) = match deadband {
+        Deadband::Absolute(value) => (DeadbandType::Absolute, value),
+        Deadband::Percent(value) => (DeadbandType::Percent, value),
+    };
+    ExtensionObject::from_message(DataChangeFilter {
+        trigger: DataChangeTrigger::StatusValue,
+        deadband_type: kind as u32,
+        deadband_value: value,
+    })
 }
 
 /// The node id in the crate's form. A malformed one becomes the null id, which the server

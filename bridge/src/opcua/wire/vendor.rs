@@ -21,12 +21,13 @@ pub(super) use opcua_crypto::{CertificateStore, PrivateKey, X509, X509Data};
 pub(super) use opcua_types::type_loader::ByteStringBody;
 pub(super) use opcua_types::{
     ApplicationDescription, ApplicationType, Array, AttributeId, BrowseDescription,
-    BrowseDirection, BrowseResult, BrowseResultMask, ByteString, DataChangeNotification, DataValue,
-    DateTime, DecodingOptions, EndpointDescription, Error as VendorError, ExpandedNodeId,
-    ExtensionObject, GetEndpointsRequest, LocalizedText, MessageSecurityMode,
-    MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeClass, NodeId,
-    NotificationMessage, ReadValueId, ReferenceTypeId, RequestHeader, StatusChangeNotification,
-    StatusCode, TimestampsToReturn, UserTokenType, Variant,
+    BrowseDirection, BrowseResult, BrowseResultMask, ByteString, DataChangeFilter,
+    DataChangeNotification, DataChangeTrigger, DataValue, DateTime, DeadbandType, DecodingOptions,
+    EndpointDescription, Error as VendorError, ExpandedNodeId, ExtensionObject,
+    GetEndpointsRequest, LocalizedText, MessageSecurityMode, MonitoredItemCreateRequest,
+    MonitoringMode, MonitoringParameters, NodeClass, NodeId, NotificationMessage, ReadValueId,
+    ReferenceTypeId, RequestHeader, StatusChangeNotification, StatusCode, TimestampsToReturn,
+    UserTokenType, Variant,
 };
 #[cfg(test)]
 pub(super) use opcua_types::{Guid, VariantScalarTypeId};

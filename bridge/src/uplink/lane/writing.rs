@@ -111,7 +111,8 @@ impl Lane {
 
     /// The cluster has it, for good.
     pub(super) fn committed(&mut self, written: Written, hint: &mut Hint) {
-        self.pace.committed(written.bytes, written.took);
+        let paced = self.link.is_paced();
+        self.pace.committed(written.bytes, written.took, paced);
         self.backoff.reset();
         self.link.up();
         if written.quarantined > 0 {
