@@ -47,7 +47,7 @@ pub fn run(command: &OpcuaCommand) -> Exit {
         OpcuaCommand::Trust(args) => trust(args),
     };
     match done {
-        Ok(()) => Exit::Clean,
+        Ok(()) | Err(Ended(Exit::Clean, _)) => Exit::Clean,
         Err(Ended(exit, why)) => {
             eprintln!("skerry: {why}");
             exit
