@@ -6,6 +6,7 @@ mod bad_config;
 mod bad_disk;
 mod bad_peers;
 mod common;
+mod copied;
 mod crashes;
 mod demo;
 mod doctor;
@@ -173,6 +174,16 @@ fn main() -> std::process::ExitCode {
             name: "packed_records_through_a_cluster",
             needs: KAFKA,
             run: packed::cluster,
+        },
+        Scenario {
+            name: "unpacked_into_a_topic_and_killed",
+            needs: KAFKA,
+            run: copied::killed,
+        },
+        Scenario {
+            name: "unpack_refuses_what_would_lose_or_repeat",
+            needs: KAFKA,
+            run: copied::refused,
         },
         Scenario {
             name: "packed_records_in_java",
