@@ -167,7 +167,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True)
     parser.add_argument("values", nargs="*", help="files, each the value of a record")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     {"feed": feed, "put": put, "audit": audit}[options.what](options, Lines(options.out))
 
 

@@ -282,11 +282,50 @@ impl Handover {
 }
 
 fn classified(config: &Config, error: KrafkaError) -> Fault {
-    match &error {
-        KrafkaError::Broker { code, .. } if FENCED.contains(code) => Fault::Fenced {
-            node: config.node.as_str().to_owned(),
-            detail: error.to_string(),
-        },
-        _ => fault(config, "", error),
+    if !is_fenced(&error) {
+        return fault(config, "", error);
+    }
+    Fault::Fenced {
+        node: config.node.as_str().to_owned(),
+        detail: error.to_string(),
+    }
+}
+
+/// Taking this for anything that another try may help would throw out whoever took over.
+fn is_fenced(error: &KrafkaError) -> bool {
+    match error {
+        KrafkaError::Fenced { .. } => true,
+        KrafkaError::Broker { code, .. } => FENCED.contains(code),
+        // Of what was written in a transaction krafka keeps the broker's answer in the words only.
+        KrafkaError::TransactionAbortable { message } => FENCED
+            .iter()
+            .any(|code| message.contains(&format!("{code:?}"))),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_taken_over_from_knows_it_by_any_answer() {
+        let words = "produce to plain-2 failed with InvalidProducerEpoch";
+        let fenced = [
+            KrafkaError::fenced("ProducerFenced: another producer"),
+            KrafkaError::broker(ErrorCode::FencedInstanceId, "heartbeat failed"),
+            KrafkaError::transaction_abortable(words),
+        ];
+        for error in fenced {
+            assert!(is_fenced(&error), "{error}");
+        }
+        let others = [
+            KrafkaError::timeout("Produce"),
+            KrafkaError::broker(ErrorCode::RebalanceInProgress, ""),
+            KrafkaError::transaction_abortable("produce to plain-2 failed with MessageTooLarge"),
+        ];
+        for error in others {
+            assert!(!is_fenced(&error), "{error}");
+        }
     }
 }
