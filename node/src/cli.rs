@@ -374,19 +374,19 @@ Without --to:
 
 With --to:
   Records go to another topic of the cluster as they would be there had they never been packed: key,
-  value, headers and timestamp; what is not packed goes as it is. Each is there once and in order for
-  readers with isolation.level=read_committed, also where this was killed: run it again, it goes on
-  where it stopped. Where it is, the cluster knows as the offsets of a consumer group
+  value, headers and timestamp; what is not packed goes as it is. Each is there once and in order,
+  for readers with isolation.level=read_committed, also where this was killed: run it again, and it
+  goes on where it stopped. Where that is, the cluster knows as the offsets of a consumer group
   (kafka-consumer-groups.sh --describe --group NAME); Kafka forgets them when it has not run for
   offsets.retention.minutes, a week by default.
 
-  The topic must be there. With as many partitions as the input has, a record keeps the number of its
-  partition, and with it the order of all of them. Otherwise its key chooses, as with Kafka's own
-  clients: the order per key is kept, that of records without a key is not.
+  The topic must be there. With as many partitions as the input has, a record keeps the number of
+  its partition, and with it the order of all of them. Otherwise its key chooses, as with Kafka's
+  own clients: the order per key is kept, that of records without a key is not.
 
   Of one group, one runs at a time: whoever starts takes over, and the older one stops and says so.
-  Reads of the topics and the group, and Write to --to and to the transactional id, which is the
-  group's name, must be allowed.
+  The user needs Read on the topics and the group, and Write on --to and on the transactional id,
+  which is the group's name.
 
 Exit code: 0 done or stopped; 1 something failed, or damaged records were passed over; 2 the command
 line or the config file is wrong.";
@@ -421,7 +421,7 @@ pub struct Unpack {
     /// Pass over packed records that are damaged, and say which, instead of stopping there
     #[arg(long, requires = "to")]
     pub skip_damaged: bool,
-    /// Begin with the first record although --to has some and the group never read, or too long ago
+    /// Begin with the first record although --to has some and the cluster knows of no such group
     #[arg(long, requires = "to")]
     pub from_start: bool,
 }
