@@ -53,7 +53,7 @@ pub enum Command {
     /// The way to the Kafka cluster
     #[command(subcommand)]
     Uplink(UplinkCommand),
-    /// Print what is in topics of the cluster, with packed records taken apart
+    /// Take packed records of the cluster apart: print them, or write them to another topic
     Unpack(Unpack),
     /// Who may log in to the MQTT broker
     #[command(subcommand)]
@@ -442,18 +442,37 @@ pub struct OpcuaTrust {
     pub config: PathBuf,
 }
 
-/// What the lines of `skerry unpack` are.
+/// What `skerry unpack` prints and writes.
 const UNPACKED: &str = "\
-Lines:
-  One JSON object per record, in the order of its partition. `offset` is the record's in the node's
+Without --to:
+  One line of JSON per record, in the order of its partition. `offset` is the record's in the node's
   log, `kafka_offset` the cluster's of what it came in. A value that is JSON stays JSON; other
   text is a string, and what is no text is `value_base64`. The last line on standard error tells
-  how many there were; a damaged packed record is named there, and the exit code is 1.";
+  how many there were; a damaged packed record is named there, and the exit code is 1.
+
+With --to:
+  Records go to another topic of the cluster as they would be there had they never been packed: key,
+  value, headers and timestamp; what is not packed goes as it is. Each is there once and in order,
+  for readers with isolation.level=read_committed, also where this was killed: run it again, and it
+  goes on where it stopped. Where that is, the cluster knows as the offsets of a consumer group
+  (kafka-consumer-groups.sh --describe --group NAME); Kafka forgets them when it has not run for
+  offsets.retention.minutes, a week by default.
+
+  The topic must be there. With as many partitions as the input has, a record keeps the number of
+  its partition, and with it the order of all of them. Otherwise its key chooses, as with Kafka's
+  own clients: the order per key is kept, that of records without a key is not.
+
+  Of one group, one runs at a time: whoever starts takes over, and the older one stops and says so.
+  The user needs Read on the topics and the group, and Write on --to and on the transactional id,
+  which is the group's name.
+
+Exit code: 0 done or stopped; 1 something failed, or damaged records were passed over; 2 the command
+line or the config file is wrong.";
 
 #[derive(Debug, Args)]
 #[command(after_help = UNPACKED)]
 pub struct Unpack {
-    /// The topics to read, from their first record on
+    /// The topics to read: from their first record on or, with --to, from where the group stands
     #[arg(required = true, value_name = "TOPIC")]
     pub topics: Vec<String>,
     /// Some of the cluster's brokers, without TLS or a login
@@ -467,9 +486,22 @@ pub struct Unpack {
     /// The node's config file, for its [kafka] section
     #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     pub config: PathBuf,
-    /// Go on as records arrive, until Ctrl-C
+    /// Go on as records arrive, until Ctrl-C or SIGTERM
     #[arg(short, long)]
     pub follow: bool,
+    /// Write to this topic instead of printing
+    #[arg(long, value_name = "TOPIC")]
+    pub to: Option<String>,
+    /// The consumer group, and transactional id, that tells how far the topics are read
+    /// [default: skerry-unpack- and the topic of --to]
+    #[arg(long, value_name = "NAME", requires = "to")]
+    pub group: Option<String>,
+    /// Pass over packed records that are damaged, and say which, instead of stopping there
+    #[arg(long, requires = "to")]
+    pub skip_damaged: bool,
+    /// Begin with the first record although --to has some and the cluster knows of no such group
+    #[arg(long, requires = "to")]
+    pub from_start: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,7 @@
-//! `skerry unpack`: what is in the cluster's topics, record by record, whether packed or not.
+//! `skerry unpack`: what is in the cluster's topics, record by record, whether packed or not; onto
+//! the screen, or into [another topic](copying).
+
+mod copying;
 
 use crate::cli::Unpack;
 use crate::config::Config;
@@ -9,11 +12,13 @@ use serde_json::{Value, json};
 use skerry_bridge::uplink;
 use skerry_bridge::uplink::unpack::{Error, Unpacked};
 use std::io::{self, Write};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub fn run(args: &Unpack) -> Exit {
-    let config = match config(args) {
-        Ok(config) => config,
+    let job = args.to.as_deref().map(|to| copying::asked(args, to));
+    let (config, job) = match config(args).and_then(|config| Ok((config, job.transpose()?))) {
+        Ok(found) => found,
         Err(why) => {
             eprintln!("{why}");
             return Exit::Usage;
@@ -22,13 +27,35 @@ pub fn run(args: &Unpack) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(print(config, args)),
-        Err(error) => {
-            eprintln!("skerry: cannot start: {error}");
-            Exit::Failed
+    let ended = runtime.and_then(|runtime| {
+        runtime.block_on(async {
+            let stop = stopped()?;
+            Ok(match job {
+                Some(job) => copying::copy(config, job, stop).await,
+                None => print(config, args, stop).await,
+            })
+        })
+    });
+    ended.unwrap_or_else(|error| {
+        eprintln!("skerry: cannot start: {error}");
+        Exit::Failed
+    })
+}
+
+/// Cancelled by Ctrl-C or SIGTERM.
+fn stopped() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    }
+        asked.cancel();
+    });
+    Ok(stop)
 }
 
 /// From the command line, or what the node itself uses.
@@ -47,14 +74,7 @@ fn config(args: &Unpack) -> Result<uplink::Config, String> {
     })
 }
 
-async fn print(config: uplink::Config, args: &Unpack) -> Exit {
-    let stop = CancellationToken::new();
-    let asked = stop.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            asked.cancel();
-        }
-    });
+async fn print(config: uplink::Config, args: &Unpack, stop: CancellationToken) -> Exit {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let follow = args.follow;
     let each = |record: Result<Unpacked, uplink::unpack::Damaged>| match record {

@@ -6,6 +6,7 @@ mod bad_config;
 mod bad_disk;
 mod bad_peers;
 mod common;
+mod copied;
 mod crashes;
 mod demo;
 mod doctor;
@@ -178,6 +179,16 @@ fn main() -> std::process::ExitCode {
             name: "uplink_of_a_node_frozen_in_a_drain",
             needs: KAFKA,
             run: uplink::frozen_in_a_drain,
+        },
+        Scenario {
+            name: "unpacked_into_a_topic_and_killed",
+            needs: KAFKA,
+            run: copied::killed,
+        },
+        Scenario {
+            name: "unpack_refuses_what_would_lose_or_repeat",
+            needs: KAFKA,
+            run: copied::refused,
         },
         Scenario {
             name: "packed_records_in_java",

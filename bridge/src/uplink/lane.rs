@@ -50,7 +50,7 @@ pub(crate) struct Lane {
     poison: Option<Poison>,
     /// The cluster refuses something before this offset: there records go by themselves.
     plain_until: Offset,
-    /// The last session found somebody else at work on this stream.
+    /// The last session found somebody else at work on this stream, or may have.
     wary: bool,
     quarantine: Quarantine,
 }
@@ -121,7 +121,11 @@ impl Lane {
                 ended = session => ended,
                 () = async { stop.cancelled().await; sleep(STOP_GRACE).await } => Ended::Stopped,
             };
-            self.wary = matches!(ended, Ended::Held(_) | Ended::Fault(Fault::Fenced { .. }));
+            // That a write was fenced is in a failure's words only.
+            self.wary = matches!(
+                ended,
+                Ended::Held(_) | Ended::Fault(Fault::Fenced { .. } | Fault::Failed(_))
+            );
             let wait = match ended {
                 Ended::Stopped => return Ok(()),
                 Ended::Barred | Ended::Outdated => continue,

@@ -1,10 +1,15 @@
 //! The records of topics as they were before they were packed, for people and their scripts.
 //!
 //! Topics may hold packed records and others; those pass as they are. A damaged one is told and
-//! passed over: whoever reads a topic by hand wants to see the rest of it.
+//! passed over: whoever reads a topic by hand wants to see the rest of it. Into another topic they
+//! go by [`copy`], which passes over nothing by itself.
+
+mod copying;
+
+pub use copying::{Copying, Error as CopyError, Told, copy};
 
 use super::config::Config;
-use super::wire::{Incoming, Wire};
+use super::wire::{Incoming, Positions, Wire};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -74,7 +79,10 @@ pub async fn unpack(
     let wire = Wire::connect(&Arc::new(config), None)
         .await
         .map_err(cluster)?;
-    let mut reading = wire.read(topics).await.map_err(cluster)?;
+    let mut reading = wire
+        .read(topics, &Positions::new())
+        .await
+        .map_err(cluster)?;
     let mut account = Account::default();
     let outcome = loop {
         let polled = tokio::select! {
@@ -107,16 +115,12 @@ impl Account {
         record: Incoming,
         each: &mut impl FnMut(Result<Unpacked, Damaged>) -> io::Result<()>,
     ) -> io::Result<()> {
-        let packed = record
-            .value
-            .as_deref()
-            .filter(|v| skerry_pack::is_packed(v));
-        let Some(packed) = packed else {
-            self.plain += 1;
-            return each(Ok(plain(record)));
-        };
-        match skerry_pack::unpack(packed) {
-            Ok(block) => {
+        match open(&record) {
+            Ok(None) => {
+                self.plain += 1;
+                each(Ok(plain(record)))
+            }
+            Ok(Some(block)) => {
                 self.packed += 1;
                 for row in block.rows() {
                     self.unpacked += 1;
@@ -124,17 +128,27 @@ impl Account {
                 }
                 Ok(())
             }
-            Err(source) => {
+            Err(damaged) => {
                 self.damaged += 1;
-                each(Err(Damaged {
-                    topic: record.topic,
-                    partition: record.partition,
-                    offset: record.offset,
-                    source,
-                }))
+                each(Err(damaged))
             }
         }
     }
+}
+
+/// What is packed in the record; nothing where it is none of ours.
+fn open(record: &Incoming) -> Result<Option<skerry_pack::Block>, Damaged> {
+    let packed = record.value.as_deref();
+    let Some(packed) = packed.filter(|value| skerry_pack::is_packed(value)) else {
+        return Ok(None);
+    };
+    let damaged = |source| Damaged {
+        topic: Arc::clone(&record.topic),
+        partition: record.partition,
+        offset: record.offset,
+        source,
+    };
+    skerry_pack::unpack(packed).map(Some).map_err(damaged)
 }
 
 fn plain(record: Incoming) -> Unpacked {

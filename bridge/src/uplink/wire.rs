@@ -2,6 +2,7 @@
 //!
 //! What it asks of the cluster, and why that is enough, is told in [`super`].
 
+mod handover;
 mod identity;
 mod inspect;
 mod login;
@@ -10,10 +11,11 @@ mod producer;
 mod reading;
 mod topics;
 
+pub(crate) use handover::Handover;
 pub(crate) use inspect::ClockOffset;
 pub(crate) use positions::POSITIONS_PARTITION;
 pub(crate) use producer::{BATCH_BYTES, Producer, partition_of};
-pub(crate) use reading::Incoming;
+pub(crate) use reading::{Incoming, Positions, Reading};
 
 use super::advice;
 use super::config::Config;

@@ -228,7 +228,7 @@ pub(crate) fn partition_of(key: &[u8], partitions: usize) -> i32 {
 
 /// What the cluster thinks of a slice.
 #[derive(Default)]
-struct Verdict {
+pub(super) struct Verdict {
     /// Something in it can never be written; which, if it is one alone.
     refused: Option<(Option<usize>, String)>,
     /// Anything else that went wrong, the first of it.
@@ -236,7 +236,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn note(&mut self, index: usize, error: KrafkaError) {
+    pub(super) fn note(&mut self, index: usize, error: KrafkaError) {
         if refuses_record(&error) {
             self.refused = match self.refused.take() {
                 None => Some((Some(index), error.to_string())),
@@ -249,7 +249,7 @@ impl Verdict {
     }
 
     /// The fault, if any. A refusal counts only where nothing but itself went wrong.
-    fn into_fault(self, classify: impl FnOnce(KrafkaError) -> Fault) -> Option<Fault> {
+    pub(super) fn into_fault(self, classify: impl FnOnce(KrafkaError) -> Fault) -> Option<Fault> {
         let follows = self.failed.as_ref().is_none_or(KrafkaError::requires_abort);
         match (self.refused, self.failed) {
             (Some((index, reason)), _) if follows => Some(Fault::Refused { index, reason }),
@@ -280,7 +280,7 @@ const REFUSALS: [ErrorCode; 5] = [
     ErrorCode::PolicyViolation,
 ];
 
-fn refuses_record(error: &KrafkaError) -> bool {
+pub(super) fn refuses_record(error: &KrafkaError) -> bool {
     match error {
         KrafkaError::Broker { code, .. } => REFUSALS.contains(code),
         // In a transaction krafka keeps the broker's answer in the words only.

@@ -8,12 +8,15 @@ use krafka::admin::{ListOffsetsOptions, OffsetSpec, TopicPartition};
 use krafka::consumer::{AutoOffsetReset, Consumer, ConsumerRecord, IsolationLevel};
 use krafka::error::KrafkaError;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What was there at the start is given up when nothing of it came for so long.
 const STALL_MAX: Duration = Duration::from_secs(30);
 const POLL_MAX: Duration = Duration::from_millis(200);
+/// Of all partitions together, as they are compressed: what is read ahead stays in memory.
+const FETCH_BYTES: i32 = 8 * 1024 * 1024;
 
 /// One record as it is in the cluster, in no client's types.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,9 @@ pub(crate) struct Incoming {
     pub(crate) headers: Vec<(String, Option<Bytes>)>,
 }
 
+/// The offset of each partition of a topic that is to be read next.
+pub(crate) type Positions = BTreeMap<(Arc<str>, i32), i64>;
+
 /// All partitions of some topics, being read.
 pub(crate) struct Reading {
     consumer: Consumer,
@@ -37,20 +43,26 @@ pub(crate) struct Reading {
 }
 
 impl Wire {
-    pub(crate) async fn read(&self, topics: &[String]) -> Result<Reading, Fault> {
+    /// From `starts` on; a partition without one, from its first record on.
+    pub(crate) async fn read(
+        &self,
+        topics: &[String],
+        starts: &Positions,
+    ) -> Result<Reading, Fault> {
         let mut ends = BTreeMap::new();
         let consumer = self
             .kafka
             .consumer_without_group()
             .isolation_level(IsolationLevel::ReadCommitted)
             .auto_offset_reset(AutoOffsetReset::Earliest)
+            .fetch_max_bytes(FETCH_BYTES)
             .metrics_push(false)
             .build()
             .await;
         let consumer = consumer.map_err(|error| fault(&self.config, "", error))?;
         for topic in topics {
-            let partitions = self.assign(&consumer, topic, &mut ends).await;
-            if let Err(error) = partitions {
+            let assigned = self.assign(&consumer, topic, starts, &mut ends).await;
+            if let Err(error) = assigned {
                 close(&consumer).await;
                 return Err(fault(&self.config, topic, error).before(&format!("reading {topic}")));
             }
@@ -67,6 +79,7 @@ impl Wire {
         &self,
         consumer: &Consumer,
         topic: &str,
+        starts: &Positions,
         ends: &mut BTreeMap<(String, i32), i64>,
     ) -> Result<(), KrafkaError> {
         let admin = self.kafka.admin();
@@ -74,20 +87,67 @@ impl Wire {
         let description = found.remove(topic).unwrap_or(Err(none(topic)))?;
         let partitions = description.partitions.iter().map(|p| p.partition);
         let partitions: Vec<_> = partitions.collect();
-        let latest = partitions
-            .iter()
-            .map(|number| (TopicPartition::new(topic, *number), OffsetSpec::Latest));
-        let latest = admin
-            .list_offsets(latest, ListOffsetsOptions::default())
-            .await?;
-        for (partition, offset) in latest {
-            let end = offset?.offset;
+        let bounds = self.bounds(topic, &partitions).await?;
+        consumer.assign(topic, partitions).await?;
+        let name: Arc<str> = topic.into();
+        for (partition, Range { start: first, end }) in bounds {
             // A partition that was never written to has no record to wait for.
             if end > 0 {
-                ends.insert((topic.to_owned(), partition.partition), end);
+                ends.insert((topic.to_owned(), partition), end);
+            }
+            let Some(start) = starts.get(&(Arc::clone(&name), partition)).copied() else {
+                continue;
+            };
+            if start > end {
+                tracing::warn!(
+                    "partition {partition} of {topic} ends at offset {end} and was read up to \
+                     {start} before: it was made anew, or lost records; it is read from its first \
+                     record on"
+                );
+            } else if start < first {
+                tracing::warn!(
+                    "partition {partition} of {topic} begins at offset {first} and was read up to \
+                     {start} before: retention took what is between before it was read"
+                );
+            } else {
+                consumer.seek(topic, partition, start).await?;
             }
         }
-        consumer.assign(topic, partitions).await
+        Ok(())
+    }
+
+    /// What each partition holds: its first offset, and one past its last.
+    pub(super) async fn bounds(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, Range<i64>>, KrafkaError> {
+        let admin = self.kafka.admin();
+        let ask = |spec| {
+            let asked = partitions
+                .iter()
+                .map(move |number| (TopicPartition::new(topic, *number), spec));
+            admin.list_offsets(asked, ListOffsetsOptions::default())
+        };
+        let (first, mut last) =
+            tokio::try_join!(ask(OffsetSpec::Earliest), ask(OffsetSpec::Latest))?;
+        let mut bounds = BTreeMap::new();
+        for (partition, first) in first {
+            let end = last.remove(&partition).unwrap_or(Err(none(topic)))?;
+            bounds.insert(partition.partition, first?.offset..end.offset);
+        }
+        Ok(bounds)
+    }
+
+    /// The same for somebody who knows how many there are.
+    pub(crate) async fn extent(
+        &self,
+        topic: &str,
+        partitions: usize,
+    ) -> Result<BTreeMap<i32, Range<i64>>, Fault> {
+        let partitions: Vec<i32> = (0..).take(partitions).collect();
+        let bounds = self.bounds(topic, &partitions).await;
+        bounds.map_err(|error| fault(&self.config, topic, error))
     }
 }
 
