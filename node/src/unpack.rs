@@ -75,9 +75,9 @@ fn config(args: &Unpack) -> Result<uplink::Config, String> {
 }
 
 async fn print(config: uplink::Config, args: &Unpack, stop: CancellationToken) -> Exit {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(io::stdout());
     let follow = args.follow;
-    let each = |record: Result<Unpacked, uplink::unpack::Damaged>| match record {
+    let mut each = |record: Result<Unpacked, uplink::unpack::Damaged>| match record {
         Ok(record) => {
             writeln!(out, "{}", in_json(&record))?;
             // Whoever follows wants to see it now.
@@ -88,7 +88,7 @@ async fn print(config: uplink::Config, args: &Unpack, stop: CancellationToken) -
             Ok(())
         }
     };
-    let outcome = uplink::unpack::unpack(config, &args.topics, follow, stop, each).await;
+    let outcome = uplink::unpack::unpack(config, &args.topics, follow, stop, &mut each).await;
     let outcome = outcome.and_then(|account| {
         out.flush()?;
         Ok(account)

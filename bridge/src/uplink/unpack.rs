@@ -10,6 +10,7 @@ pub use copying::{Copying, Error as CopyError, Told, copy};
 
 use super::config::Config;
 use super::wire::{Incoming, Positions, Wire};
+use crate::Boxed;
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -68,12 +69,25 @@ pub struct Damaged {
 ///
 /// # Errors
 /// When the cluster or one of the topics cannot be read, or what takes the records fails.
-pub async fn unpack(
+pub fn unpack<'a>(
+    config: Config,
+    topics: &'a [String],
+    follow: bool,
+    stop: CancellationToken,
+    each: &'a mut Each<'_>,
+) -> Boxed<'a, Result<Account, Error>> {
+    Box::pin(hand_over(config, topics, follow, stop, each))
+}
+
+/// What takes the records.
+pub type Each<'a> = dyn FnMut(Result<Unpacked, Damaged>) -> io::Result<()> + Send + 'a;
+
+async fn hand_over(
     config: Config,
     topics: &[String],
     follow: bool,
     stop: CancellationToken,
-    mut each: impl FnMut(Result<Unpacked, Damaged>) -> io::Result<()>,
+    each: &mut Each<'_>,
 ) -> Result<Account, Error> {
     let cluster = |fault: super::fault::Fault| Error::Cluster(fault.to_string());
     let wire = Wire::connect(&Arc::new(config), None)
@@ -95,7 +109,7 @@ pub async fn unpack(
         };
         let written = records
             .into_iter()
-            .try_for_each(|record| account.take(record, &mut each));
+            .try_for_each(|record| account.take(record, each));
         if let Err(error) = written {
             break Err(error.into());
         }
@@ -110,11 +124,7 @@ pub async fn unpack(
 }
 
 impl Account {
-    fn take(
-        &mut self,
-        record: Incoming,
-        each: &mut impl FnMut(Result<Unpacked, Damaged>) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn take(&mut self, record: Incoming, each: &mut Each<'_>) -> io::Result<()> {
         match open(&record) {
             Ok(None) => {
                 self.plain += 1;

@@ -28,7 +28,7 @@ pub fn asked(args: &Unpack, to: &str) -> Result<Copying, String> {
 pub async fn copy(config: uplink::Config, job: Copying, stop: CancellationToken) -> Exit {
     let (topics, to, group) = (job.topics.join(", "), job.to.clone(), job.group.clone());
     let mut again = String::new();
-    let tell = |told: Told<'_>| match told {
+    let mut tell = |told: Told<'_>| match told {
         Told::Begun {
             resumed,
             keeps_partitions,
@@ -56,7 +56,7 @@ pub async fn copy(config: uplink::Config, job: Copying, stop: CancellationToken)
             }
         }
     };
-    match unpack::copy(config, job, stop, tell).await {
+    match unpack::copy(config, job, stop, &mut tell).await {
         Ok(account) => {
             eprintln!(
                 "skerry: {} records out of {} packed ones, {} as they were, {} damaged",

@@ -11,6 +11,7 @@
 //! begins fences whoever was at it before, and only then asks where the group stands.
 
 use super::{Account, Damaged, of_row, plain};
+use crate::Boxed;
 use crate::uplink::config::Config;
 use crate::uplink::fault::Fault;
 use crate::uplink::wire::{Handover, Incoming, Positions, Reading, Wire};
@@ -117,11 +118,20 @@ impl Error {
 ///
 /// # Errors
 /// When nothing but a person can help, and unless it follows, when the cluster does not answer.
-pub async fn copy(
+pub fn copy<'a>(
     config: Config,
     job: Copying,
     stop: CancellationToken,
-    tell: impl FnMut(Told<'_>),
+    tell: &'a mut (dyn FnMut(Told<'_>) + Send + Sync),
+) -> Boxed<'a, Result<Account, Error>> {
+    Box::pin(copy_all(config, job, stop, tell))
+}
+
+async fn copy_all(
+    config: Config,
+    job: Copying,
+    stop: CancellationToken,
+    tell: &mut (dyn FnMut(Told<'_>) + Send + Sync),
 ) -> Result<Account, Error> {
     let mut copier = Copier {
         config: Arc::new(config),
@@ -145,11 +155,11 @@ pub async fn copy(
     }
 }
 
-struct Copier<F> {
+struct Copier<'a> {
     config: Arc<Config>,
     job: Copying,
     stop: CancellationToken,
-    tell: F,
+    tell: &'a mut (dyn FnMut(Told<'_>) + Send + Sync),
     /// Of what is committed.
     account: Account,
 }
@@ -189,7 +199,7 @@ struct Slice {
     bytes: usize,
 }
 
-impl<F: FnMut(Told<'_>)> Copier<F> {
+impl Copier<'_> {
     /// From connecting to the end or to whatever breaks it.
     async fn session(&mut self) -> Result<(), Error> {
         let stop = self.stop.clone();
