@@ -1,5 +1,11 @@
 //! The command line: what an operator types, and what `--help` tells a newcomer.
 
+mod opcua;
+
+pub use opcua::{
+    Browse, OpcuaCommand, OpcuaDiscover, OpcuaImport, OpcuaServer, OpcuaTrust, OpcuaWatch,
+};
+
 use chrono::DateTime;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use skerry_store::WallNanos;
@@ -47,7 +53,7 @@ pub enum Command {
     /// Records that the cluster refused: see why, send them again or let go of them
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
-    /// Find out what an OPC-UA server offers
+    /// OPC-UA servers: what they offer and hold, and which to trust
     #[command(subcommand)]
     Opcua(OpcuaCommand),
     /// The way to the Kafka cluster
@@ -341,105 +347,6 @@ pub struct QuarantineDrop {
     pub yes: bool,
     #[command(flatten)]
     pub of: LogOrNode,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum OpcuaCommand {
-    /// What a server offers: security, logins, certificate
-    Discover(OpcuaDiscover),
-    /// List a server's variables as config to paste
-    Browse(Browse),
-    /// Print what nodes of a server hold now
-    Read(OpcuaRead),
-    /// Print what nodes of a server hold, now and as it changes, until Ctrl-C
-    Watch(OpcuaWatch),
-    /// Accept the new certificate of a server that is refused for it
-    Trust(OpcuaTrust),
-}
-
-/// Whom to visit, and as whom.
-#[derive(Debug, Args)]
-pub struct OpcuaServer {
-    /// Such as opc.tcp://192.168.0.10:4840
-    pub url: String,
-    /// Such as Basic256Sha256/SignAndEncrypt; `skerry opcua discover` lists what there is
-    #[arg(long, value_name = "POLICY/MODE", default_value = "None")]
-    pub security: String,
-    /// The node's certificate and key, DATA_DIR/pki; needed with --security
-    #[arg(long, value_name = "DIR")]
-    pub pki: Option<PathBuf>,
-    /// Without: anonymous
-    #[arg(long, value_name = "NAME", requires = "password_file")]
-    pub user: Option<String>,
-    #[arg(long, value_name = "FILE", requires = "user")]
-    pub password_file: Option<PathBuf>,
-    /// Give up when the server has not answered for this long
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub timeout: Duration,
-}
-
-#[derive(Debug, Args)]
-pub struct OpcuaDiscover {
-    /// Such as opc.tcp://192.168.0.10:4840
-    pub url: String,
-    /// One JSON object per line
-    #[arg(long)]
-    pub json: bool,
-    /// Give up when the server has not answered for this long
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub timeout: Duration,
-}
-
-#[derive(Debug, Args)]
-pub struct Browse {
-    #[command(flatten)]
-    pub server: OpcuaServer,
-    /// How many levels below Objects to follow
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    pub depth: usize,
-    /// Stop after this many variables
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    pub nodes: usize,
-}
-
-#[derive(Debug, Args)]
-pub struct OpcuaRead {
-    #[command(flatten)]
-    pub server: OpcuaServer,
-    /// Such as "ns=2;s=Pump1.Vibration" or "nsu=urn:plant;s=Pump1.Vibration"
-    #[arg(required = true)]
-    pub nodes: Vec<String>,
-    /// One JSON object per line
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct OpcuaWatch {
-    #[command(flatten)]
-    pub server: OpcuaServer,
-    /// Such as "ns=2;s=Pump1.Vibration" or "nsu=urn:plant;s=Pump1.Vibration"
-    #[arg(required = true)]
-    pub nodes: Vec<String>,
-    /// How often the server is to look at them
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
-    pub interval: Duration,
-    /// End after so many values
-    #[arg(long, value_name = "N")]
-    pub count: Option<u64>,
-    /// One JSON object per line
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct OpcuaTrust {
-    /// As the config has it; without, the refused certificates are listed
-    #[arg(value_name = "ENDPOINT")]
-    pub name: Option<String>,
-    /// The node's config file
-    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
-    pub config: PathBuf,
 }
 
 /// What `skerry unpack` prints and writes.

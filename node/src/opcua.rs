@@ -1,7 +1,11 @@
 //! `skerry opcua …`: what an engineer needs before there is a config, and when a server's
 //! certificate changed.
 
-use crate::cli::{Browse, OpcuaCommand, OpcuaDiscover, OpcuaServer, OpcuaTrust, OpcuaWatch};
+mod import;
+
+use crate::cli::{
+    Browse, OpcuaCommand, OpcuaDiscover, OpcuaImport, OpcuaServer, OpcuaTrust, OpcuaWatch,
+};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::logs;
@@ -45,6 +49,7 @@ pub fn run(command: &OpcuaCommand) -> Exit {
         OpcuaCommand::Read(args) => runtime.block_on(read(&args.server, &args.nodes, args.json)),
         OpcuaCommand::Watch(args) => runtime.block_on(watch(args)),
         OpcuaCommand::Trust(args) => trust(args),
+        OpcuaCommand::Import(args) => import(args),
     };
     match done {
         Ok(()) | Err(Ended(Exit::Clean, _)) => Exit::Clean,
@@ -122,6 +127,20 @@ async fn watch(args: &OpcuaWatch) -> Result<(), Ended> {
     let watched = opcua::watch(&visit, &nodes, args.interval, stop, &mut each).await;
     watched.map_err(|error| Ended::failed(format!("{}: {error}", args.server.url)))?;
     printed
+}
+
+/// Prints what is to be pasted, and beside it what is to be looked at.
+fn import(args: &OpcuaImport) -> Result<(), Ended> {
+    let file = args.file.display();
+    let text = std::fs::read_to_string(&args.file);
+    let text = text.map_err(|error| Ended::failed(format!("cannot read {file}: {error}")))?;
+    let imported = import::import(&text).map_err(|why| Ended::usage(format!("{file}: {why}")))?;
+    print(imported.text.trim_end())?;
+    for remark in &imported.remarks {
+        eprintln!("skerry: {remark}");
+    }
+    eprintln!("skerry: {} nodes", imported.nodes);
+    Ok(())
 }
 
 /// Lists what is refused, or accepts one of them.

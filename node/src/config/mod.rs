@@ -146,7 +146,7 @@ impl Config {
         self.mqtt.iter().filter_map(access::warning).collect()
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         let source = Source::new(path, text);
         let mut config = source.read(|root| read_root(root, base));
