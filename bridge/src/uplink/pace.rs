@@ -14,8 +14,8 @@ const COMMIT_SLOW: Duration = Duration::from_secs(6);
 const COMMIT_QUICK: Duration = Duration::from_secs(2);
 /// The same where our own gate shares the link out: what is urgent overtakes there in the middle
 /// of a transaction, so that one may be long enough for the round trip after it not to count.
-const PACED_COMMIT_SLOW: Duration = Duration::from_secs(12);
-const PACED_COMMIT_QUICK: Duration = Duration::from_secs(5);
+const PACED_COMMIT_SLOW: Duration = Duration::from_secs(16);
+const PACED_COMMIT_QUICK: Duration = Duration::from_secs(8);
 
 /// The size of the next transaction, learned from the last ones.
 #[derive(Debug, Clone)]

@@ -1,5 +1,7 @@
+mod opcua;
+mod uplink;
+
 use super::*;
-use skerry_bridge::opcua::Deadband;
 use skerry_bridge::uplink::{Key, Late};
 use skerry_store::{Codec, Durability, WhenFull};
 
@@ -335,113 +337,6 @@ partitions = 6
     assert_eq!(own.backfill_topic.as_str(), "old.{stream}");
     let created = kafka.create_topics.unwrap();
     assert_eq!((created.partitions, created.replication), (Some(6), None));
-}
-
-#[test]
-fn topics_are_created_only_on_request_and_old_records_dated_anew_by_default() {
-    let kafka = parse("[node]\nname = \"n\"\n[kafka]\nbrokers = [\"k:9092\"]\n");
-    let kafka = kafka.unwrap().uplink.unwrap();
-    assert_eq!(kafka.create_topics, None);
-    assert_eq!(kafka.route.late, Late::Restamp);
-}
-
-#[test]
-fn what_says_nothing_to_kafka_is_a_problem_of_its_own_key() {
-    let found = problems(
-        r#"[node]
-name = "n"
-[[stream]]
-name = "a"
-kafka = { late = "lose", topics = "x" }
-[kafka]
-brokers = ["k:9092"]
-topic = "{level}"
-positions_topic = "at.{topic}"
-replication = 3
-"#,
-    );
-    let expected = [
-        ("5", "stream[0].kafka.late", "`restamp`"),
-        ("5", "stream[0].kafka.topics", "did you mean `topic`"),
-        ("8", "kafka.topic", "{1} to {9}"),
-        ("9", "kafka.positions_topic", "only placeholder"),
-        ("10", "kafka.replication", "create_topics = true"),
-    ];
-    assert_eq!(found.len(), expected.len(), "{found:#?}");
-    for (line, (number, key, part)) in found.iter().zip(expected) {
-        assert!(line.starts_with(&format!("{number}: {key}: ")), "{line}");
-        assert!(line.contains(part), "{line}");
-    }
-}
-
-#[test]
-fn commands_by_mqtt_need_a_topic_that_is_logged_and_links_to_choose_from() {
-    let with = |more: &str| {
-        format!(
-            "[node]\nname = \"n\"\n[kafka]\nbrokers = [\"k:9092\"]\nlink_topic = \"vessel/link\"\n{more}"
-        )
-    };
-    let links = "[[kafka.link]]\nname = \"lte\"\n";
-    let kafka = parse(&with(links)).unwrap().uplink.unwrap();
-    let commands = kafka.link_topic.unwrap();
-    assert_eq!(commands.topic, "vessel/link");
-    assert_eq!(commands.stream.as_str(), "default");
-    let quick = "[[stream]]\nname = \"quick\"\ntopics = [\"vessel/#\"]\n\
-                 qos0 = \"memory\"\n";
-    for (text, part) in [
-        (with(""), "without [[kafka.link]]"),
-        (
-            with(&format!("{links}{quick}")),
-            "whose QoS 0 is not logged",
-        ),
-        (
-            with(links).replace("vessel/link", "vessel/#"),
-            "without + or #",
-        ),
-    ] {
-        let found = problems(&text);
-        assert_eq!(found.len(), 1, "{found:#?}");
-        assert!(found[0].starts_with("5: kafka.link_topic: "), "{found:?}");
-        assert!(found[0].contains(part), "{found:?}");
-    }
-}
-
-#[test]
-fn a_plc_is_asked_for_what_the_config_says() {
-    let server = |more: &str, node: &str| {
-        format!(
-            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nendpoint = \"opc.tcp://h:4840\"\n{more}\n\
-             nodes = [{{ name = \"x\", id = \"i=1\"{node} }}]\n"
-        )
-    };
-    let read = |more: &str, node: &str| parse(&server(more, node)).unwrap().opcua.remove(0);
-    let plain = read("", "");
-    assert_eq!(plain.outage_budget, Duration::from_secs(600));
-    assert_eq!(
-        (plain.nodes[0].queue, plain.nodes[0].deadband),
-        (None, None)
-    );
-    let own = read("outage_budget = \"1h\"", ", queue = 100, deadband = 0.5");
-    assert_eq!(own.outage_budget, Duration::from_secs(3_600));
-    assert_eq!(own.nodes[0].queue, Some(100));
-    assert_eq!(own.nodes[0].deadband, Some(Deadband::Absolute(0.5)));
-    let share = read("", ", deadband = \"2 %\"");
-    assert_eq!(share.nodes[0].deadband, Some(Deadband::Percent(2.0)));
-    for (more, node, part) in [
-        ("outage_budget = \"10s\"", "", "6: opcua[0].outage_budget: "),
-        (
-            "",
-            ", deadband = -1",
-            "nodes[0].deadband: is a number of at least 0",
-        ),
-        ("", ", deadband = \"101%\"", "such as \"2%\""),
-        ("", ", deadband = \"2\"", "such as \"2%\""),
-        ("", ", queue = 0", "nodes[0].queue: must be between 1 and"),
-    ] {
-        let found = problems(&server(more, node));
-        assert_eq!(found.len(), 1, "{found:#?}");
-        assert!(found[0].contains(part), "{found:?}");
-    }
 }
 
 #[test]

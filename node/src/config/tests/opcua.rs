@@ -1,0 +1,40 @@
+use super::*;
+use skerry_bridge::opcua::Deadband;
+
+#[test]
+fn a_plc_is_asked_for_what_the_config_says() {
+    let server = |more: &str, node: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nendpoint = \"opc.tcp://h:4840\"\n{more}\n\
+             nodes = [{{ name = \"x\", id = \"i=1\"{node} }}]\n"
+        )
+    };
+    let read = |more: &str, node: &str| parse(&server(more, node)).unwrap().opcua.remove(0);
+    let plain = read("", "");
+    assert_eq!(plain.outage_budget, Duration::from_secs(600));
+    assert_eq!(
+        (plain.nodes[0].queue, plain.nodes[0].deadband),
+        (None, None)
+    );
+    let own = read("outage_budget = \"1h\"", ", queue = 100, deadband = 0.5");
+    assert_eq!(own.outage_budget, Duration::from_secs(3_600));
+    assert_eq!(own.nodes[0].queue, Some(100));
+    assert_eq!(own.nodes[0].deadband, Some(Deadband::Absolute(0.5)));
+    let share = read("", ", deadband = \"2 %\"");
+    assert_eq!(share.nodes[0].deadband, Some(Deadband::Percent(2.0)));
+    for (more, node, part) in [
+        ("outage_budget = \"10s\"", "", "6: opcua[0].outage_budget: "),
+        (
+            "",
+            ", deadband = -1",
+            "nodes[0].deadband: is a number of at least 0",
+        ),
+        ("", ", deadband = \"101%\"", "such as \"2%\""),
+        ("", ", deadband = \"2\"", "such as \"2%\""),
+        ("", ", queue = 0", "nodes[0].queue: must be between 1 and"),
+    ] {
+        let found = problems(&server(more, node));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
