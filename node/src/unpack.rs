@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use skerry_bridge::uplink;
-use skerry_bridge::uplink::unpack::{Error, Unpacked};
+use skerry_bridge::uplink::unpack::{Account, Error, Unpacked};
 use std::io::{self, Write};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -94,22 +94,25 @@ async fn print(config: uplink::Config, args: &Unpack, stop: CancellationToken) -
         Ok(account)
     });
     match outcome {
-        Ok(account) => {
-            eprintln!(
-                "skerry: {} records out of {} packed ones, {} as they were, {} damaged",
-                account.unpacked, account.packed, account.plain, account.damaged
-            );
-            match account.damaged {
-                0 => Exit::Clean,
-                _ => Exit::Failed,
-            }
-        }
+        Ok(account) => told(account),
         // `skerry unpack … | head` is no failure.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
         Err(error) => {
             eprintln!("skerry: {error}");
             Exit::Failed
         }
+    }
+}
+
+/// Says what was done, and what the command ends with for it.
+fn told(account: Account) -> Exit {
+    eprintln!(
+        "skerry: {} records out of {} packed ones, {} as they were, {} damaged",
+        account.unpacked, account.packed, account.plain, account.damaged
+    );
+    match account.damaged {
+        0 => Exit::Clean,
+        _ => Exit::Failed,
     }
 }
 

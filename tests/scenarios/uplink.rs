@@ -119,19 +119,25 @@ fn progress(node: &Node) -> Result<(u64, u64)> {
     Ok((number("head")?, number("position")?))
 }
 
-/// A backlog over a slow link, with the node killed at random points of its drain: connecting,
-/// fencing, reading back, sending, committing. A thousand: `SKERRY_KILLS=1000`.
-pub(crate) fn drain_killed(world: &World) -> Result<()> {
-    let kills = number_from_environment("SKERRY_KILLS", 25)?;
-    let mut chance = Chance::from_environment()?;
+/// A cluster that cannot be reached, and a node with a backlog for it.
+fn cut_off(world: &World) -> Result<(Kafka, Proxy, Node, Journal)> {
     let (port, advertised) = (world.port()?, world.port()?);
     let kafka = Kafka::start_advertising(world.folder(), world.logs(), port, advertised)?;
     let proxy = Proxy::start_on(advertised, kafka.port())?;
     proxy.cut();
     let mut settings = world.settings()?;
     settings.kafka = Some(proxy.address());
-    let mut node = world.started(settings)?;
+    let node = world.started(settings)?;
     let backlog = publish(world, &node, "backlog", 20_000)?;
+    Ok((kafka, proxy, node, backlog))
+}
+
+/// A backlog over a slow link, with the node killed at random points of its drain: connecting,
+/// fencing, reading back, sending, committing. A thousand: `SKERRY_KILLS=1000`.
+pub(crate) fn drain_killed(world: &World) -> Result<()> {
+    let kills = number_from_environment("SKERRY_KILLS", 25)?;
+    let mut chance = Chance::from_environment()?;
+    let (kafka, proxy, mut node, backlog) = cut_off(world)?;
     // Narrow enough that it takes longer than a few kills.
     proxy.set(Link::slow(Duration::from_millis(5), 4_000_000));
     let mut steady = world.publisher(node.mqtt_port(), STEADY)?;
@@ -155,14 +161,7 @@ pub(crate) fn drain_killed(world: &World) -> Result<()> {
 /// The node stands still in the middle of a transaction, for longer than the cluster waits: what
 /// it had begun is undone there, and delivered once it moves again.
 pub(crate) fn frozen_in_a_drain(world: &World) -> Result<()> {
-    let (port, advertised) = (world.port()?, world.port()?);
-    let kafka = Kafka::start_advertising(world.folder(), world.logs(), port, advertised)?;
-    let proxy = Proxy::start_on(advertised, kafka.port())?;
-    proxy.cut();
-    let mut settings = world.settings()?;
-    settings.kafka = Some(proxy.address());
-    let mut node = world.started(settings)?;
-    let backlog = publish(world, &node, "backlog", 20_000)?;
+    let (kafka, proxy, mut node, backlog) = cut_off(world)?;
     proxy.set(Link::slow(Duration::from_millis(50), 1_000_000));
     let (_, begun) = progress(&node)?;
     wait::until("the drain is under way", wait::DRAIN, || {

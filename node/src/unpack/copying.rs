@@ -57,16 +57,7 @@ pub async fn copy(config: uplink::Config, job: Copying, stop: CancellationToken)
         }
     };
     match unpack::copy(config, job, stop, &mut tell).await {
-        Ok(account) => {
-            eprintln!(
-                "skerry: {} records out of {} packed ones, {} as they were, {} damaged",
-                account.unpacked, account.packed, account.plain, account.damaged
-            );
-            match account.damaged {
-                0 => Exit::Clean,
-                _ => Exit::Failed,
-            }
-        }
+        Ok(account) => super::told(account),
         Err(error) => {
             let advice = match error {
                 CopyError::Cluster(_) => "; run it again, it goes on where it stopped",
