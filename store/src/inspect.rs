@@ -282,8 +282,11 @@ impl Verification<'_> {
         (expected, link): (Option<Offset>, Option<Link>),
     ) -> Result<(Option<Offset>, Option<Link>), Error> {
         let faults = self.report.faults.len();
-        self.header(epoch, link)?;
+        let previous = self.header(epoch)?;
         let found = self.frames(expected.unwrap_or(self.segment.name.base))?;
+        if found.frames > 0 {
+            self.follows(link, previous);
+        }
         let mut faults = self.report.faults[faults..].iter();
         let link = if faults.any(|fault| fault.kind == FaultKind::Damage) {
             Some(Link::Damaged)
@@ -296,12 +299,12 @@ impl Verification<'_> {
         Ok((Some(found.next), link))
     }
 
-    /// Checks the header, and that it names the digest of the segment `before`.
-    fn header(&mut self, epoch: u64, link: Option<Link>) -> Result<(), Error> {
+    /// Checks the header; the digest that it names of the segment before.
+    fn header(&mut self, epoch: u64) -> Result<Option<Digest>, Error> {
         use FaultKind::{Chain, Damage};
         let Some(preface) = Preface::read(&self.segment.path)? else {
             self.fault(Damage, 0, "the segment's header is damaged", None);
-            return Ok(());
+            return Ok(None);
         };
         let cipher = self.segment.seed.cipher.as_deref();
         self.locked = preface.key.is_some_and(|key| !keys::knows(cipher, key));
@@ -309,13 +312,20 @@ impl Verification<'_> {
             let what = "the segment's header is not that of this file";
             self.fault(Chain, 0, what, None);
         }
-        let breaks = |link| matches!(link, Link::Sound(digest) if digest != preface.previous);
-        if link.is_some_and(breaks) {
+        Ok(Some(preface.previous))
+    }
+
+    /// Checks that the digest `previous` is that of the segment before. Not asked of a segment
+    /// without a frame: what it was to follow may have been torn, and cut, after its header was
+    /// written.
+    fn follows(&mut self, link: Option<Link>, previous: Option<Digest>) {
+        if let (Some(Link::Sound(digest)), Some(previous)) = (link, previous)
+            && digest != previous
+        {
             let what = "the hash chain breaks: the segment before was altered or replaced, or one \
                         between it and this was removed";
-            self.fault(Chain, segment::PREVIOUS_AT, what, None);
+            self.fault(FaultKind::Chain, segment::PREVIOUS_AT, what, None);
         }
-        Ok(())
     }
 
     fn frames(&mut self, expected: Offset) -> Result<Frames, Error> {

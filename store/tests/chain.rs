@@ -68,10 +68,10 @@ async fn a_removed_segment_breaks_the_chain() {
     let files = segments(directory, "one");
     std::fs::remove_file(&files[2]).unwrap();
     let kinds = faults(directory).0;
-    let chain_and_missing = [FaultKind::Chain, FaultKind::Missing];
+    let missing_and_chain = [FaultKind::Missing, FaultKind::Chain];
     assert_eq!(
         kinds,
-        [&[FaultKind::Chain][..], &chain_and_missing].concat()
+        [&[FaultKind::Chain][..], &missing_and_chain].concat()
     );
 }
 
