@@ -252,7 +252,8 @@
 //! ([`inspect::FaultKind::Chain`]: a segment altered, replaced or removed, with every checksum made
 //! to pass) from damage: a segment that is reported as damaged is not compared with its digest.
 //! The chain has no key: it proves nothing against somebody who writes all segments from there on
-//! anew, and nothing about the newest one, which no header speaks of yet.
+//! anew, and nothing about the newest one that holds a frame, which no header speaks of yet: that
+//! of an empty segment is not asked, for what it names may have been torn and cut since.
 //!
 //! The body is the [postcard](https://postcard.jamesmunns.com/wire-format) form of
 //! `(Vec<Record>, Vec<Change>)`, with unsigned integers as LEB128 varints, signed ones zigzagged

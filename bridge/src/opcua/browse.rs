@@ -242,7 +242,7 @@ pub fn config_text(look: &Browse, name: &str, listing: &Listing) -> String {
     }
     text += "]\n";
     if listing.truncated {
-        text += "# The server has more than is listed here: raise --depth or --max.\n";
+        text += "# The server has more than is listed here: raise --depth or --nodes.\n";
     }
     text
 }
