@@ -300,3 +300,34 @@ fn write_columns(writer: &mut Writer, shape: &Shape, rows: Rows<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unpack;
+
+    fn row(offset: u64) -> Row<'static, std::iter::Empty<Header<'static>>> {
+        Row {
+            offset,
+            timestamp_ms: 0,
+            key: b"k",
+            value: b"1",
+            headers: std::iter::empty(),
+        }
+    }
+
+    /// `skerry-offsets` says what the head says, and a consumer counts gaps by it.
+    #[test]
+    fn a_head_whose_first_offset_no_row_has_is_refused() {
+        let mut packer = Packer::new(Options::default());
+        for claimed in [7, 6] {
+            packer.push(row(8)).expect("far from full");
+            packer.push(row(10)).expect("far from full");
+            packer.first_offset = claimed;
+            packer.offsets = vec![8 - claimed.cast_signed(), 10 - claimed.cast_signed()];
+            let block = packer.finish().expect("two rows");
+            let refused = unpack(&block).expect_err("no row is there");
+            assert!(refused.to_string().contains("offset of a row"), "{refused}");
+        }
+    }
+}

@@ -249,8 +249,9 @@ impl Block {
                 .summary
                 .first_offset
                 .wrapping_add(offsets[number].cast_unsigned());
+            let in_place = number > 0 || offset == self.summary.first_offset;
             // What is before the first has wrapped around.
-            if offset < next_offset || offset > self.summary.last_offset {
+            if !in_place || offset < next_offset || offset > self.summary.last_offset {
                 return Err("offset of a row");
             }
             next_offset = offset.saturating_add(1);
