@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// [`Config::publishing_interval`] where nobody says otherwise.
+pub const PUBLISHING_INTERVAL: Duration = Duration::from_millis(500);
 /// [`Config::outage_budget`] where nobody says otherwise.
 pub const OUTAGE_BUDGET: Duration = Duration::from_secs(600);
 /// A subscription must outlive the session that made it.
@@ -187,6 +189,18 @@ impl fmt::Display for Policy {
 }
 
 impl Node {
+    /// Every change, and as many values kept as the outage budget takes.
+    #[must_use]
+    pub fn new(name: impl Into<String>, id: NodeAddress, sampling: Duration) -> Self {
+        Self {
+            name: name.into(),
+            id,
+            sampling,
+            queue: None,
+            deadband: None,
+        }
+    }
+
     /// Values the server is asked to keep for this node while nobody collects them: what it
     /// samples within the outage budget, unless the node says otherwise.
     #[must_use]
@@ -200,6 +214,27 @@ impl Node {
 }
 
 impl Config {
+    /// An endpoint without security, login and nodes.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        endpoint: EndpointUrl,
+        stream: StreamName,
+        pki_directory: PathBuf,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            endpoint,
+            stream,
+            security: Security::None,
+            user: None,
+            publishing_interval: PUBLISHING_INTERVAL,
+            outage_budget: OUTAGE_BUDGET,
+            nodes: Vec::new(),
+            pki_directory,
+        }
+    }
+
     /// Publishing intervals without news after which the server says that it is alive.
     #[must_use]
     pub(crate) fn keep_alive_count(&self) -> u32 {
@@ -293,12 +328,9 @@ mod tests {
 
     #[test]
     fn queues_cover_the_outage_budget() {
-        let node = |sampling| Node {
-            name: "n".into(),
-            id: "i=1".parse().unwrap(),
-            sampling: Duration::from_millis(sampling),
-            queue: None,
-            deadband: None,
+        let node = |sampling| {
+            let id = "i=1".parse().unwrap();
+            Node::new("n", id, Duration::from_millis(sampling))
         };
         assert_eq!(node(250).queue_values(OUTAGE_BUDGET), 2400);
         assert_eq!(node(250).queue_values(OUTAGE_BUDGET * 2), 4800);

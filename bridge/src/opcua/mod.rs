@@ -41,7 +41,8 @@ mod wire;
 pub use address::{AddressError, EndpointUrl, NodeAddress};
 pub use browse::{Browse, Listing, Variable, browse, config_text};
 pub use config::{
-    Config, Deadband, Node, OUTAGE_BUDGET, OUTAGE_BUDGET_MIN, Policy, Security, SecurityError, User,
+    Config, Deadband, Node, OUTAGE_BUDGET, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL, Policy,
+    Security, SecurityError, User,
 };
 pub use error::Error;
 pub use link::run;

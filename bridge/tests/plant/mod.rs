@@ -1,6 +1,6 @@
 //! A plant, its clients and the line between them.
 
-use skerry_bridge::opcua::{self, Config, Node, OUTAGE_BUDGET, Security, Snapshot, State, Status};
+use skerry_bridge::opcua::{self, Config, Node, Snapshot, State, Status};
 use skerry_simulation::opcua_server::{OpcuaServer, TagValue};
 use skerry_store::{
     Append, Change, Gap, Kind, Log, Offset, Options, Record, StreamName, StreamOptions, WallNanos,
@@ -59,26 +59,16 @@ impl World {
     }
 
     pub(crate) fn config(&self, url: &str, tags: &[&str]) -> Config {
-        Config {
-            name: "plant".to_owned(),
-            endpoint: url.parse().unwrap(),
-            stream: stream(),
-            security: Security::None,
-            user: None,
-            publishing_interval: Duration::from_millis(100),
-            nodes: tags
-                .iter()
-                .map(|tag| Node {
-                    name: format!("plant/{tag}"),
-                    id: OpcuaServer::node_id(tag).parse().unwrap(),
-                    sampling: Duration::from_millis(100),
-                    queue: None,
-                    deadband: None,
-                })
-                .collect(),
-            outage_budget: OUTAGE_BUDGET,
-            pki_directory: self.directory.path().join("pki"),
-        }
+        let endpoint = url.parse().unwrap();
+        let pki = self.directory.path().join("pki");
+        let mut config = Config::new("plant", endpoint, stream(), pki);
+        config.publishing_interval = Duration::from_millis(100);
+        let nodes = tags.iter().map(|tag| {
+            let id = OpcuaServer::node_id(tag).parse().unwrap();
+            Node::new(format!("plant/{tag}"), id, Duration::from_millis(100))
+        });
+        config.nodes = nodes.collect();
+        config
     }
 
     /// What the clients wrote.

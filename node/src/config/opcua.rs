@@ -4,13 +4,12 @@ use super::reader::{Table, Value};
 use super::streams::Streams;
 use super::units;
 use skerry_bridge::opcua::{
-    Config, Deadband, Node, OUTAGE_BUDGET, OUTAGE_BUDGET_MIN, Security, User,
+    Config, Deadband, Node, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL, Security, User,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-const INTERVAL_DEFAULT: Duration = Duration::from_millis(500);
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(3_600);
 /// No server keeps more than a week of anything.
@@ -76,7 +75,7 @@ fn read_server(
         );
     }
     let interval = table.optional("publishing_interval", units::duration(INTERVALS));
-    let interval = interval.unwrap_or(INTERVAL_DEFAULT);
+    let interval = interval.unwrap_or(PUBLISHING_INTERVAL);
     let outage_budget = table.optional("outage_budget", units::duration(OUTAGE_BUDGETS));
     let nodes: Vec<Option<Node>> = table
         .tables("nodes")
@@ -88,20 +87,18 @@ fn read_server(
         table.problem("nodes", message);
     }
     table.finish();
-    Some(Config {
-        name: name?,
-        endpoint: endpoint?,
-        stream: stream.unwrap_or_else(|| streams.default_stream()),
-        security: security?,
-        user: user.zip(password_file).map(|(name, password_file)| User {
-            name,
-            password_file,
-        }),
-        publishing_interval: interval,
-        outage_budget: outage_budget.unwrap_or(OUTAGE_BUDGET),
-        nodes: nodes.into_iter().collect::<Option<Vec<_>>>()?,
-        pki_directory: data_dir?.join("pki"),
-    })
+    let nodes = nodes.into_iter().collect::<Option<Vec<_>>>()?;
+    let stream = stream.unwrap_or_else(|| streams.default_stream());
+    let mut config = Config::new(name?, endpoint?, stream, data_dir?.join("pki"));
+    config.security = security?;
+    config.user = user.zip(password_file).map(|(name, password_file)| User {
+        name,
+        password_file,
+    });
+    config.publishing_interval = interval;
+    config.outage_budget = outage_budget.unwrap_or(config.outage_budget);
+    config.nodes = nodes;
+    Some(config)
 }
 
 fn read_node(
@@ -126,13 +123,10 @@ fn read_node(
     let queue = table.optional("queue", units::count(QUEUES));
     let deadband = table.optional("deadband", deadband);
     table.finish();
-    Some(Node {
-        name: name?,
-        id: id?,
-        sampling: sampling.unwrap_or(interval),
-        queue: queue.and_then(|values| u32::try_from(values).ok()),
-        deadband,
-    })
+    let mut node = Node::new(name?, id?, sampling.unwrap_or(interval));
+    node.queue = queue.and_then(|values| u32::try_from(values).ok());
+    node.deadband = deadband;
+    Some(node)
 }
 
 /// A number in the value's unit, or text such as `2%` of the node's range.
