@@ -8,7 +8,7 @@ use opcua_server::address_space::{AddressSpace, VariableBuilder};
 use opcua_server::diagnostics::NamespaceMetadata;
 use opcua_server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
 use opcua_server::{
-    ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, ServerHandle, SubscriptionCache,
+    ANONYMOUS_USER_TOKEN_ID, Server, ServerBuilder, ServerEndpoint, ServerHandle, SubscriptionCache,
 };
 use opcua_types::{DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, Variant};
 use std::collections::HashSet;
@@ -96,18 +96,13 @@ impl OpcuaServer {
                 add(&mut space, &mut folders, namespace, &name, value);
             }
         }
-        let task = tokio::spawn(async move {
-            if let Err(error) = server.run_with(listener).await {
-                tracing::warn!(%error, "the plant's OPC-UA server ended");
-            }
-        });
         Ok(Self {
             port,
             namespace,
             handle,
             nodes,
             subscriptions,
-            task,
+            task: serve(server, listener),
         })
     }
 
@@ -173,6 +168,16 @@ impl Drop for OpcuaServer {
     fn drop(&mut self) {
         self.handle.cancel();
     }
+}
+
+/// A function of its own, so that the server is compiled here and not in every crate that awaits
+/// [`OpcuaServer::start`].
+fn serve(server: Server, listener: TcpListener) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = server.run_with(listener).await {
+            tracing::warn!(%error, "the plant's OPC-UA server ended");
+        }
+    })
 }
 
 fn builder(port: u16, directory: &Path) -> ServerBuilder {
