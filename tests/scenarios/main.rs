@@ -33,6 +33,18 @@ const PYTHON: &[Need] = &[Need::Python];
 const KAFKA: &[Need] = &[Need::Python, Need::Kafka];
 const KAFKA_AND_MOUNT: &[Need] = &[Need::Python, Need::Kafka, Need::Mount];
 
+/// Those that wait most of their time: for a time-out, a restart, a certificate's end.
+const WAITING: &[&str] = &[
+    "kafka_stopped_killed_and_frozen",
+    "link_cut_and_stalled",
+    "uplink_of_a_node_frozen_in_a_drain",
+    "backlog_older_than_its_topics_retention",
+    "opcua_server_restarted",
+    "peers_that_are_not_there",
+    "figures_of_an_outage",
+    "kafka_certificate_ends_and_is_renewed",
+];
+
 fn main() -> std::process::ExitCode {
     let scenarios = [
         Scenario {
@@ -326,5 +338,5 @@ fn main() -> std::process::ExitCode {
             run: demo::interrupted,
         },
     ];
-    runner::main(&scenarios)
+    runner::main(&scenarios, WAITING)
 }

@@ -1,12 +1,15 @@
-//! Runs scenarios one after the other and says what was skipped, by name and with the reason.
+//! Runs scenarios, those that mostly wait beside the others, and says what was skipped, by name
+//! and with the reason.
 //!
 //! Cargo's own harness has no word for "skipped because a part is missing here"; with `CI=true`
 //! a missing part is a failure.
 
 use std::fs;
+use std::ops::Add;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
@@ -86,8 +89,10 @@ pub struct Scenario {
 }
 
 /// The whole program: runs the scenarios whose names contain one of the arguments, or `all`.
+/// Those named in `waiting` spend their time in time-outs and pauses, so they are run beside the
+/// others, one after the other.
 #[must_use]
-pub fn main(scenarios: &[Scenario]) -> ExitCode {
+pub fn main(scenarios: &[Scenario], waiting: &[&str]) -> ExitCode {
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|a| !a.starts_with('-'))
@@ -99,7 +104,10 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    let strict = std::env::var("CI").is_ok_and(|value| value == "true");
+    for name in waiting {
+        let known = scenarios.iter().any(|scenario| scenario.name == *name);
+        assert!(known, "no scenario is named {name}");
+    }
     let asked_for = |scenario: &&Scenario| {
         wanted
             .iter()
@@ -110,48 +118,18 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
         println!("no scenario has {} in its name", wanted.join(" or "));
         return ExitCode::FAILURE;
     }
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for scenario in chosen {
-        let missing = scenario.needs.iter().find(|need| !need.is_there());
-        match (missing, strict) {
-            (Some(need), false) => {
-                skipped += 1;
-                println!(
-                    "scenario {} ... skipped: needs {}",
-                    scenario.name,
-                    need.name()
-                );
-                continue;
-            }
-            (Some(need), true) => {
-                failed += 1;
-                println!(
-                    "scenario {} ... FAILED: needs {}",
-                    scenario.name,
-                    need.name()
-                );
-                continue;
-            }
-            (None, _) => {}
-        }
-        let start = Instant::now();
-        let outcome = play(scenario);
-        let seconds = start.elapsed().as_secs();
-        match outcome {
-            Ok(()) => {
-                passed += 1;
-                println!("scenario {} ... ok, {seconds} s", scenario.name);
-            }
-            Err(error) => {
-                failed += 1;
-                println!(
-                    "scenario {} ... FAILED, {seconds} s: {error:#}",
-                    scenario.name
-                );
-                show_logs(&workspace::target().join("test-logs").join(scenario.name));
-            }
-        }
-    }
+    let is_waiting = |scenario: &&Scenario| waiting.contains(&scenario.name);
+    let (beside, others): (Vec<_>, Vec<_>) = chosen.into_iter().partition(is_waiting);
+    let count = thread::scope(|scope| {
+        let beside = scope.spawn(|| run(&beside));
+        let others = run(&others);
+        others + beside.join().expect("a scenario's panic is its outcome")
+    });
+    let Count {
+        passed,
+        failed,
+        skipped,
+    } = count;
     // The wording of cargo's harness: tests/run adds all of them up.
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!("test result: {word}. {passed} passed; {failed} failed; {skipped} ignored");
@@ -162,6 +140,60 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
     }
 }
 
+#[derive(Debug, Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+}
+
+/// One after the other.
+fn run(scenarios: &[&Scenario]) -> Count {
+    let strict = std::env::var("CI").is_ok_and(|value| value == "true");
+    let mut count = Count::default();
+    for scenario in scenarios {
+        let name = scenario.name;
+        if let Some(need) = scenario.needs.iter().find(|need| !need.is_there()) {
+            let need = need.name();
+            if strict {
+                count.failed += 1;
+                println!("scenario {name} ... FAILED: needs {need}");
+            } else {
+                count.skipped += 1;
+                println!("scenario {name} ... skipped: needs {need}");
+            }
+            continue;
+        }
+        let start = Instant::now();
+        let outcome = play(scenario);
+        let seconds = start.elapsed().as_secs();
+        match outcome {
+            Ok(()) => {
+                count.passed += 1;
+                println!("scenario {name} ... ok, {seconds} s");
+            }
+            Err(error) => {
+                count.failed += 1;
+                let logs = ends_of_logs(&workspace::target().join("test-logs").join(name));
+                println!("scenario {name} ... FAILED, {seconds} s: {error:#}{logs}");
+            }
+        }
+    }
+    count
+}
+
 fn play(scenario: &Scenario) -> Result<()> {
     let world = World::new(scenario.name)?;
     let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&world)));
@@ -169,19 +201,23 @@ fn play(scenario: &Scenario) -> Result<()> {
     world.remove()
 }
 
-fn show_logs(folder: &Path) {
+/// On lines of their own, in one piece: another scenario may tell something meanwhile.
+fn ends_of_logs(folder: &Path) -> String {
     const LINES: usize = 20;
+    let mut told = String::new();
     let Ok(entries) = fs::read_dir(folder) else {
-        return;
+        return told;
     };
     for path in entries.flatten().map(|entry| entry.path()) {
         let text = fs::read(&path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         let tail = &lines[lines.len().saturating_sub(LINES)..];
-        println!("  --- the end of {}", path.display());
+        told += &format!("\n  --- the end of {}", path.display());
         for line in tail {
-            println!("  | {line}");
+            told += "\n  | ";
+            told += line;
         }
     }
+    told
 }
