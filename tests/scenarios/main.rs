@@ -234,7 +234,7 @@ fn main() -> std::process::ExitCode {
         },
         Scenario {
             name: "opcua_browse_gives_config",
-            needs: PYTHON,
+            needs: &[Need::Python, Need::NodeOpcua],
             run: opcua::browse,
         },
         Scenario {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use skerry_tests::audit::{self, Arrived};
 use skerry_tests::node;
+use skerry_tests::opcua::{Make, OpcuaServer};
 use skerry_tests::python::Helper;
 use skerry_tests::world::World;
 use skerry_tests::{Context as _, Result, ensure, wait};
@@ -136,31 +137,12 @@ fn check_counter(name: &str, machines: &[Arrived], set: &BTreeMap<u64, u64>) -> 
 
 /// What `browse` prints is config that `check` accepts, and has the counters in it.
 pub(crate) fn browse(world: &World) -> Result<()> {
-    let port = world.port()?;
-    let mut server = world.opcua_server("server", port, COUNTERS, 0, 0)?;
-    server.wait_for("the server serves", wait::START, |lines| !lines.is_empty())?;
-    let url = format!("opc.tcp://127.0.0.1:{port}/tests");
-    let output = node::skerry(&["opcua", "browse", &url])?;
-    ensure!(output.code == Some(0), "browse failed: {}", output.text());
-    for counter in 0..COUNTERS {
-        let id = format!(";s=Counter{counter}\"");
-        ensure!(
-            output.stdout.contains(&id),
-            "{id} is not in {}",
-            output.stdout
-        );
+    for (make, name) in [(Make::Asyncua, "asyncua"), (Make::NodeOpcua, "node-opcua")] {
+        let server = OpcuaServer::new(make, name, world.port()?);
+        let counters = format!("--counters={COUNTERS}");
+        let _running = server.clone().with(counters).start(world)?;
+        browsed(world, name, &server.url()).context(name)?;
     }
-    let mut settings = world.settings()?;
-    settings.more = format!("\n[[stream]]\nname = \"machines\"\n\n{}", output.stdout);
-    let node = world.node(settings)?;
-    let config = node.config().display().to_string();
-    let checked = node::skerry(&["check", &config])?;
-    ensure!(
-        checked.code == Some(0),
-        "what browse printed is refused: {}",
-        checked.text()
-    );
-
     let nobody = format!("opc.tcp://127.0.0.1:{}", world.port()?);
     let refused = node::skerry(&["opcua", "browse", "--timeout", "5s", &nobody])?;
     ensure!(
@@ -172,6 +154,30 @@ pub(crate) fn browse(world: &World) -> Result<()> {
         refused.stderr.contains(&nobody),
         "does not say where: {}",
         refused.stderr
+    );
+    Ok(())
+}
+
+fn browsed(world: &World, name: &str, url: &str) -> Result<()> {
+    let output = node::skerry(&["opcua", "browse", url])?;
+    ensure!(output.code == Some(0), "browse failed: {}", output.text());
+    for counter in 0..COUNTERS {
+        let id = format!(";s=Counter{counter}\"");
+        ensure!(
+            output.stdout.contains(&id),
+            "{id} is not in {}",
+            output.stdout
+        );
+    }
+    let mut settings = world.settings()?;
+    settings.more = format!("\n[[stream]]\nname = \"machines\"\n\n{}", output.stdout);
+    let node = world.node_named(name, settings)?;
+    let config = node.config().display().to_string();
+    let checked = node::skerry(&["check", &config])?;
+    ensure!(
+        checked.code == Some(0),
+        "what browse printed is refused: {}",
+        checked.text()
     );
     Ok(())
 }

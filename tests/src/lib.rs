@@ -27,6 +27,7 @@ pub mod kafka;
 pub mod load;
 pub mod mqtt;
 pub mod node;
+pub mod opcua;
 pub mod ports;
 pub mod process;
 pub mod proxy;

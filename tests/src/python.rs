@@ -25,14 +25,24 @@ impl Helper {
         folder: &Path,
         logs: &Path,
     ) -> Result<Self> {
-        let lines = folder.join(format!("{name}.jsonl"));
         let mut command = Command::new(workspace::python());
         command
             .arg(workspace::root().join("tests/python").join(script))
             .args(arguments)
-            .arg(file_flag)
-            .arg(&lines)
             .env("PYTHONDONTWRITEBYTECODE", "1");
+        Self::run(command, name, file_flag, folder, logs)
+    }
+
+    /// Starts a helper of any kind that writes and ends as those in `tests/python` do.
+    pub fn run(
+        mut command: Command,
+        name: &str,
+        file_flag: &str,
+        folder: &Path,
+        logs: &Path,
+    ) -> Result<Self> {
+        let lines = folder.join(format!("{name}.jsonl"));
+        command.arg(file_flag).arg(&lines);
         let log = logs.join(format!("{name}.log"));
         let process = Process::start(name, &mut command, &log)?;
         Ok(Self { process, lines })

@@ -32,6 +32,8 @@ pub enum Need {
     Mosquitto,
     /// Node.js and MQTT.js.
     MqttJs,
+    /// Node.js and node-opcua.
+    NodeOpcua,
     /// A file system of one's own that can be frozen: root, a loop device and `fsfreeze`.
     Disk,
 }
@@ -64,6 +66,12 @@ impl Need {
                 workspace::mqtt_js().join("node_modules/mqtt").exists()
                     && succeeds(Command::new("node").arg("--version"))
             }
+            Self::NodeOpcua => {
+                workspace::opcua_js()
+                    .join("node_modules/node-opcua")
+                    .exists()
+                    && succeeds(Command::new("node").arg("--version"))
+            }
             Self::Disk => disk::can_be_had(),
         }
     }
@@ -76,6 +84,7 @@ impl Need {
             Self::Mount => "the right to mount in a user namespace",
             Self::Mosquitto => "mosquitto_pub and mosquitto_sub (Debian: mosquitto-clients)",
             Self::MqttJs => "Node.js and the MQTT.js of tests/run",
+            Self::NodeOpcua => "Node.js and the node-opcua of tests/run",
             Self::Disk => "a file system that can be frozen (root, a loop device, fsfreeze)",
         }
     }

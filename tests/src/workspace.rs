@@ -63,3 +63,9 @@ pub fn pack_java() -> PathBuf {
 pub fn mqtt_js() -> PathBuf {
     target().join("mqtt-js")
 }
+
+/// The folder in which `tests/run` installed node-opcua.
+#[must_use]
+pub fn opcua_js() -> PathBuf {
+    target().join("opcua-js")
+}

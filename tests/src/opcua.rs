@@ -1,0 +1,89 @@
+//! OPC-UA servers that are not ours, each as a process with the same options and the same lines.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::python::{self, Helper};
+use crate::world::World;
+use crate::{wait, workspace};
+
+/// URI of the namespace that holds `Counter0`, `Counter1`, …
+pub const NAMESPACE: &str = "urn:skerry:tests";
+
+/// Whose server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Make {
+    /// `tests/python/opcua_server.py`.
+    Asyncua,
+    /// `tests/opcua-js/server.mjs`.
+    NodeOpcua,
+}
+
+/// A server to be started.
+#[derive(Debug, Clone)]
+pub struct OpcuaServer {
+    make: Make,
+    name: String,
+    port: u16,
+    options: Vec<String>,
+}
+
+impl OpcuaServer {
+    /// Without security; what else it does is up to its options, which its source lists.
+    #[must_use]
+    pub fn new(make: Make, name: &str, port: u16) -> Self {
+        Self {
+            make,
+            name: name.to_owned(),
+            port,
+            options: Vec::new(),
+        }
+    }
+
+    /// An option such as `--counters=3` or `--history`.
+    #[must_use]
+    pub fn with(mut self, option: impl Into<String>) -> Self {
+        self.options.push(option.into());
+        self
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("opc.tcp://127.0.0.1:{}/tests", self.port)
+    }
+
+    /// Starts it, and returns once it serves. A line is written for whatever it sets.
+    pub fn start(&self, world: &World) -> Result<Helper> {
+        let (folder, logs) = (world.folder(), world.logs());
+        let mut command = self.command(world);
+        command.arg(format!("--port={}", self.port));
+        command.args(&self.options);
+        let mut helper = Helper::run(command, &self.name, "--out", folder, logs)?;
+        let what = format!("{} serves", self.name);
+        helper.wait_for(&what, wait::START, |lines| {
+            python::count(lines, "serving") > 0
+        })?;
+        Ok(helper)
+    }
+
+    fn command(&self, world: &World) -> Command {
+        let tests = workspace::root().join("tests");
+        match self.make {
+            Make::Asyncua => {
+                let mut command = Command::new(workspace::python());
+                command.arg(tests.join("python/opcua_server.py"));
+                command.env("PYTHONDONTWRITEBYTECODE", "1");
+                command
+            }
+            Make::NodeOpcua => {
+                let pki = world.folder().join(format!("{}-pki", self.name));
+                let mut command = Command::new("node");
+                command.arg(tests.join("opcua-js/server.mjs"));
+                command.arg(format!("--modules={}", workspace::opcua_js().display()));
+                command.arg(format!("--pki={}", pki.display()));
+                command
+            }
+        }
+    }
+}
