@@ -1,7 +1,7 @@
 //! The publish loop of one subscription: notification → log → acknowledgement, in that order.
 
 use super::error::{Error, status};
-use super::ingest::{APPEND_BYTES, Taken, bytes_of};
+use super::ingest::{self, APPEND_BYTES, Taken, bytes_of};
 use super::link::Link;
 use super::sequence::Arrival;
 use super::wire::{Granted, Message, Publication, Session};
@@ -255,18 +255,22 @@ impl Link {
         let mut samples = message.samples.into_iter().skip(already).peekable();
         let mut taken = already;
         loop {
+            let Some(progress) = &mut self.progress else {
+                return Ok(Taken::Durable);
+            };
             let mut records: Vec<Record> = Vec::new();
             let mut bytes = 0;
             while bytes < APPEND_BYTES {
                 let Some(sample) = samples.next() else { break };
-                let fresh = self.ingest.records(sample, news);
+                let handle = sample.handle;
+                let mut fresh = self.ingest.records(sample, news);
+                if progress.initial.remove(handle) {
+                    fresh.iter_mut().for_each(ingest::mark_initial);
+                }
                 bytes += fresh.iter().map(bytes_of).sum::<usize>();
                 records.extend(fresh);
                 taken += 1;
             }
-            let Some(progress) = &mut self.progress else {
-                return Ok(Taken::Durable);
-            };
             progress.time = news;
             if samples.peek().is_some() {
                 progress.taken = u32::try_from(taken).unwrap_or(u32::MAX);

@@ -5,6 +5,7 @@ use super::error::{Error, status};
 use super::status::Status;
 use super::value::{Sample, Value};
 use super::wire::{SESSION_TIMEOUT, Session};
+use bytes::Bytes;
 use skerry_store::{Append, Change, Class, Gap, Kind, Log, Record, WallNanos};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,10 @@ pub(crate) const APPEND_BYTES: usize = 1024 * 1024;
 /// A single value beyond this is not stored but replaced by a gap that says so.
 const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
 const _: () = assert!(APPEND_BYTES + RECORD_BYTES_MAX < skerry_store::APPEND_BYTES_MAX);
+
+/// Attribute of a record, `true`: the value a node had when the subscription to it was made, at
+/// the first start and after an outage that the server did not bridge. It need not be a change.
+pub const INITIAL: &str = "opcua-initial";
 
 /// Whether an append is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +182,14 @@ impl Ingest {
             reason,
         };
         gap.into_record()
+    }
+}
+
+/// Only values: a gap record before one is no value of the node.
+pub(crate) fn mark_initial(record: &mut Record) {
+    if record.kind == Kind::Opcua {
+        let mark = (INITIAL.to_owned(), Bytes::from_static(b"true"));
+        record.attributes.push(mark);
     }
 }
 

@@ -331,6 +331,8 @@ impl Link {
         let mut progress = Progress::new(config.fingerprint(), granted, &self.bad);
         progress.session.clone_from(&self.session);
         progress.server_start = session.server_start().await?;
+        let monitored = all.iter().filter(|handle| !self.bad.contains_key(handle));
+        progress.initial = monitored.copied().collect();
         let change = progress.change(&config.name);
         self.progress = Some(progress);
         tracing::info!(

@@ -16,11 +16,13 @@
 //!   certificate is pinned at first contact ([`pki`]).
 //!
 //! A record: `kind` opcua, `source` the configured name, payload `{"value": …}` ([`value`]), the
-//! server's StatusCode with all its bits, and both timestamps.
+//! server's StatusCode with all its bits, and both timestamps. The first value of a node in a new
+//! subscription, which need not be a change, has the attribute [`INITIAL`].
 //!
 //! Not here: events and alarms, writes, history, structures decoded to fields, reverse connect.
 
 mod address;
+mod awaited;
 mod backoff;
 mod browse;
 mod config;
@@ -45,6 +47,7 @@ pub use config::{
     Security, SecurityError, User,
 };
 pub use error::Error;
+pub use ingest::INITIAL;
 pub use link::run;
 pub use status::{BadNode, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
 pub use trust::{Rejected, rejected, trust};

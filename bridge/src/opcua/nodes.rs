@@ -36,10 +36,13 @@ impl Link {
         }
         let before = std::mem::replace(&mut self.bad, refused);
         self.ingest.status.bad_nodes(&self.bad);
-        for handle in before
+        let monitored = before
             .keys()
-            .filter(|handle| !self.bad.contains_key(handle))
-        {
+            .filter(|handle| !self.bad.contains_key(handle));
+        for handle in monitored {
+            if let Some(progress) = &mut self.progress {
+                progress.initial.insert(*handle);
+            }
             let node = self.ingest.config.nodes.get(*handle as usize);
             tracing::info!(
                 endpoint = self.ingest.config.name,

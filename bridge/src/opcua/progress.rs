@@ -4,6 +4,7 @@
 //! the process, the log holds exactly the values before this point, and the next run carries
 //! the subscription on from here, with neither hole nor double, on servers that let it.
 
+use super::awaited::Awaited;
 use super::sequence::Sequence;
 use super::wire::Granted;
 use bytes::Bytes;
@@ -39,6 +40,9 @@ pub(crate) struct Progress {
     pub(crate) session: Option<String>,
     /// Handles of nodes the server would not monitor, and why.
     pub(crate) bad: BTreeMap<u32, u32>,
+    /// Nodes of which the subscription has not brought a value yet.
+    #[serde(default, skip_serializing_if = "Awaited::is_empty")]
+    pub(crate) initial: Awaited,
 }
 
 impl Progress {
@@ -55,6 +59,7 @@ impl Progress {
             time: WallNanos::now(),
             session: None,
             bad: BTreeMap::new(),
+            initial: Awaited::default(),
         };
         progress.set_bad(bad);
         progress
