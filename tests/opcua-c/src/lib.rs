@@ -1,0 +1,1 @@
+//! Fetches the C sources; see Cargo.toml.
