@@ -5,9 +5,10 @@
 #[expect(dead_code, reason = "the module serves more than one test binary")]
 mod plant;
 
-use plant::{Client, Proxy, TICK, World, counts, set};
+use plant::{Client, Proxy, TICK, World, counts, gaps, set};
 use skerry_bridge::opcua::{self, State};
 use skerry_store::Record;
+use std::time::Duration;
 
 /// The counter's values that are marked with `attribute`.
 fn marked(records: &[Record], attribute: &str) -> Vec<i64> {
@@ -50,4 +51,31 @@ async fn first_values_of_a_subscription_are_marked_and_changes_are_not() {
     let records = world.records();
     assert_eq!(counts(&records), [0, 1, 2, 0, 3]);
     assert_eq!(marked(&records, opcua::INITIAL), [0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_s_clock_is_watched_and_leaves_no_trace_in_the_data() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let first = Client::start(&world, &plant.url(), &["count"]);
+    first.until("a value", |s| s.values_total >= 1).await;
+    first.until("its clock", |s| s.server_clock.is_some()).await;
+    let clock = first.status.snapshot().server_clock.unwrap();
+    assert!(clock.offset_ms.abs() < 2_000, "{clock:?}");
+    assert!(!clock.wrong && !clock.stands_still, "{clock:?}");
+    // Past a sample of the clock, which alone is worth no write: a crash makes no hole of it.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    first.crash().await;
+    for count in 1..=3 {
+        set(&plant, count).await;
+    }
+    let second = Client::start(&world, &plant.url(), &["count"]);
+    world
+        .until("every value", |records| counts(records).last() == Some(&3))
+        .await;
+    second.stop().await;
+    let records = world.records();
+    assert_eq!(counts(&records), [0, 1, 2, 3]);
+    assert_eq!(gaps(&records), []);
+    assert_eq!(records.len(), 4);
 }

@@ -69,6 +69,11 @@ pub enum Error {
     },
     #[error("no sign of life from the server for {} ms: connecting anew", after.as_millis())]
     NoData { after: Duration },
+    #[error(
+        "the server answers, but its clock has stopped and no value comes any more: it hangs; \
+         connecting anew"
+    )]
+    Hung,
     /// The log refuses for good: the process is about to end.
     #[error("the log takes nothing any more: {0}")]
     Log(#[from] skerry_store::Error),

@@ -4,6 +4,7 @@ use super::error::{Error, status};
 use super::ingest::{self, APPEND_BYTES, Taken, bytes_of};
 use super::link::Link;
 use super::sequence::Arrival;
+use super::watch::Verdict;
 use super::wire::{Granted, Message, Publication, Session};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use skerry_store::{Record, WallNanos};
@@ -17,6 +18,8 @@ const PUBLISHES: usize = 4;
 const KEEP_ALIVES_MISSED: u32 = 3;
 /// Time for an answer to travel, on top of what the server takes.
 const LATENCY: Duration = Duration::from_secs(1);
+/// Messages without a value that a server is left to keep; the smallest keep about so many.
+const UNTOLD_MAX: usize = 5;
 /// How often nodes the server refused are asked for again.
 const BAD_RETRY: Duration = Duration::from_secs(10);
 
@@ -26,10 +29,12 @@ pub(super) enum Ended {
     Stopped,
     /// The server has ended the subscription, or forgotten it; the session still works.
     Lost(u32),
+    /// The subscription brings nothing although the server lives.
+    Mute,
 }
 
 /// Sequence numbers to acknowledge with the next request.
-type Acknowledgements = Vec<(u32, u32)>;
+pub(super) type Acknowledgements = Vec<(u32, u32)>;
 
 impl Link {
     pub(super) async fn flow(
@@ -51,6 +56,7 @@ impl Link {
         let mut waiting = FuturesUnordered::new();
         let mut dead_at = Instant::now() + silence_max;
         let mut retry_at = Instant::now() + BAD_RETRY;
+        let mut watch = self.watch(keep_alive);
         let mut leftovers = true;
         loop {
             while waiting.len() < publishes {
@@ -68,12 +74,16 @@ impl Link {
                         if std::mem::take(&mut leftovers) {
                             acknowledgements.extend(self.leftovers(granted, &publication));
                         }
+                        let (clock, data) = publication.brings(granted.id);
+                        let before = Instant::now();
                         let step = self
                             .publication(session, granted, publication, &mut acknowledgements)
                             .await?;
                         if let Some(ended) = step {
                             return Ok(ended);
                         }
+                        watch.stalled(before.elapsed());
+                        watch.message(clock, data, Instant::now());
                         // Counted from here: a log that made us wait is no fault of the server.
                         dead_at = Instant::now() + silence_max;
                     }
@@ -94,6 +104,13 @@ impl Link {
                 },
                 () = tokio::time::sleep_until(dead_at) => {
                     return Err(Error::NoData { after: silence_max });
+                }
+                () = tokio::time::sleep_until(watch.due()) => {
+                    match self.look(session, &mut watch).await? {
+                        Verdict::Well => {}
+                        Verdict::Mute => return Ok(Ended::Mute),
+                        Verdict::Hung => return Err(Error::Hung),
+                    }
                 }
                 () = tokio::time::sleep_until(retry_at), if !self.bad.is_empty() => {
                     if self.retry_bad(session, granted).await? == Taken::Stopped {
@@ -189,9 +206,20 @@ impl Link {
             return Ok(None);
         }
         let (sequence, ended) = (message.sequence, message.ended);
+        if message.is_only_clock() && self.untold.len() < UNTOLD_MAX {
+            // Nothing but the server's clock: it is not worth a write to the disk. Until one
+            // comes the message stays unacknowledged, so that a crash makes no hole of it.
+            if let Some(progress) = &mut self.progress {
+                progress.advance(progress.sequence().after(sequence));
+            }
+            self.untold.push((subscription, sequence));
+            self.news = Some(WallNanos::now());
+            return Ok(None);
+        }
         if self.take(session, message).await? == Taken::Stopped {
             return Ok(Some(Ended::Stopped));
         }
+        acknowledgements.append(&mut self.untold);
         acknowledgements.push((subscription, sequence));
         Ok(ended.map(Ended::Lost))
     }

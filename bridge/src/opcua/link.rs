@@ -11,7 +11,7 @@
 use super::backoff::Backoff;
 use super::config::{Config, Security};
 use super::error::{Error, status};
-use super::flow::Ended;
+use super::flow::{Acknowledgements, Ended};
 use super::ingest::{Ingest, Taken};
 use super::nodes::Refused;
 use super::pki::Identity;
@@ -75,6 +75,8 @@ pub(super) struct Link {
     pub(super) unproven: u32,
     /// A message whose fetching was under way when the connection broke.
     pub(super) suspect: Option<u32>,
+    /// Messages that are acknowledged once the progress behind them is on disk.
+    pub(super) untold: Acknowledgements,
     silence: Silence,
 }
 
@@ -102,6 +104,7 @@ impl Link {
             ingest,
             unproven: 0,
             suspect: None,
+            untold: Acknowledgements::new(),
             silence: Silence {
                 since: Instant::now(),
                 announced: false,
@@ -223,6 +226,15 @@ impl Link {
                     );
                     self.forget_subscription();
                 }
+                Ended::Mute => {
+                    tracing::warn!(
+                        endpoint = self.ingest.config.name,
+                        "the server's clock runs, but the subscription brings nothing any more; \
+                         making a new one"
+                    );
+                    session.unsubscribe(granted.id).await?;
+                    self.forget_subscription();
+                }
             }
         }
     }
@@ -294,6 +306,7 @@ impl Link {
     pub(super) fn forget_subscription(&mut self) {
         self.unproven = 0;
         self.suspect = None;
+        self.untold.clear();
         if let Some(progress) = &mut self.progress {
             progress.subscription = 0;
         }
@@ -315,6 +328,7 @@ impl Link {
         let (items, mut refused) = self.items(session, &all).await?;
         self.monitor(session, granted.id, &items, &mut refused)
             .await?;
+        let clock_sampling = self.sample_clock(session, granted.id).await?;
         let before = std::mem::replace(&mut self.bad, refused);
 
         let mut records = Vec::new();
@@ -333,6 +347,7 @@ impl Link {
         progress.server_start = session.server_start().await?;
         let monitored = all.iter().filter(|handle| !self.bad.contains_key(handle));
         progress.initial = monitored.copied().collect();
+        progress.clock_sampling_ms = clock_sampling.map(|time| time.as_millis() as u64);
         let change = progress.change(&config.name);
         self.progress = Some(progress);
         tracing::info!(

@@ -10,6 +10,8 @@
 //! - **Nothing is missing silently.** What could not be had is a gap record: lost messages, a
 //!   server queue that overflowed, the time between a lost subscription and the next. After five
 //!   seconds without connection each node gets a record with `Bad_NoCommunication`.
+//! - **A server that answers and does nothing is noticed** by its clock, which is sampled in the
+//!   same subscription ([`watch`]).
 //! - **It never gives up.** Every fault but the end of the log is shown in [`Status`] and retried
 //!   with back-off; a node the server refuses is retried by itself and stops no other.
 //! - **Never less security than configured.** A server that does not offer it is refused; its
@@ -38,6 +40,7 @@ mod status;
 mod trust;
 mod value;
 mod visit;
+mod watch;
 mod wire;
 
 pub use address::{AddressError, EndpointUrl, NodeAddress};
@@ -49,7 +52,7 @@ pub use config::{
 pub use error::Error;
 pub use ingest::INITIAL;
 pub use link::run;
-pub use status::{BadNode, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
+pub use status::{BadNode, Clock, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
 pub use trust::{Rejected, rejected, trust};
 pub use visit::{Offer, Reading, Visit, discover, read, watch};
 

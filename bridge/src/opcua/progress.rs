@@ -43,6 +43,12 @@ pub(crate) struct Progress {
     /// Nodes of which the subscription has not brought a value yet.
     #[serde(default, skip_serializing_if = "Awaited::is_empty")]
     pub(crate) initial: Awaited,
+    /// How often the subscription samples the server's clock, where it does; and whether it was
+    /// seen to.
+    #[serde(default)]
+    pub(crate) clock_sampling_ms: Option<u64>,
+    #[serde(default)]
+    pub(crate) clock_proven: bool,
 }
 
 impl Progress {
@@ -60,6 +66,8 @@ impl Progress {
             session: None,
             bad: BTreeMap::new(),
             initial: Awaited::default(),
+            clock_sampling_ms: None,
+            clock_proven: false,
         };
         progress.set_bad(bad);
         progress

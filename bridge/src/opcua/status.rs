@@ -42,6 +42,7 @@ struct Inner {
     shortest_queue: Option<(u32, Duration)>,
     bad: BTreeMap<u32, u32>,
     subscribed: bool,
+    clock: Option<Clock>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -85,6 +86,18 @@ pub struct Snapshot {
     pub connect_failures_total: u64,
     pub log_refusals_total: u64,
     pub last_data: Option<WallNanos>,
+    /// None before the server has told its time.
+    pub server_clock: Option<Clock>,
+}
+
+/// The server's clock beside ours. Timestamps are taken as the server gives them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Clock {
+    /// How far it is ahead of the node's.
+    pub offset_ms: i64,
+    /// Whether that is more than five seconds, either way.
+    pub wrong: bool,
+    pub stands_still: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -143,6 +156,7 @@ impl Status {
                 shortest_queue: None,
                 bad: BTreeMap::new(),
                 subscribed: false,
+                clock: None,
             }),
         }
     }
@@ -192,6 +206,7 @@ impl Status {
                 0 => None,
                 nanos => Some(WallNanos(nanos)),
             },
+            server_clock: inner.clock,
         }
     }
 
@@ -268,6 +283,11 @@ impl Status {
 
     pub(crate) fn bad_nodes(&self, bad: &BTreeMap<u32, u32>) {
         self.inner().bad.clone_from(bad);
+    }
+
+    /// The server's clock; returns what was known of it before.
+    pub(crate) fn clock(&self, clock: Clock) -> Option<Clock> {
+        self.inner().clock.replace(clock)
     }
 
     pub(crate) fn publish_response(&self) {

@@ -4,7 +4,7 @@ use super::vendor::{
     Array, ByteStringBody, DataChangeNotification, DataValue, DateTime, ExpandedNodeId,
     ExtensionObject, LocalizedText, NodeId, NotificationMessage, StatusChangeNotification, Variant,
 };
-use super::{FIRST_HANDLE, Message};
+use super::{FIRST_HANDLE, Message, clock};
 use crate::opcua::value::{Sample, Value};
 use skerry_store::WallNanos;
 
@@ -20,6 +20,7 @@ pub(super) fn message(message: NotificationMessage) -> Message {
         sequence: message.sequence_number,
         keep_alive: true,
         samples: Vec::new(),
+        clock: None,
         ended: None,
     };
     for data in message.notification_data.unwrap_or_default() {
@@ -29,11 +30,12 @@ pub(super) fn message(message: NotificationMessage) -> Message {
         } else if let Some(changes) = data.into_inner_as::<DataChangeNotification>() {
             let items = changes.monitored_items.unwrap_or_default();
             decoded.samples.reserve(items.len());
-            decoded.samples.extend(
-                items
-                    .into_iter()
-                    .map(|item| sample(item.client_handle.wrapping_sub(FIRST_HANDLE), item.value)),
-            );
+            for item in items {
+                match item.client_handle.wrapping_sub(FIRST_HANDLE) {
+                    clock::HANDLE => decoded.clock = clock::shown(&item.value),
+                    handle => decoded.samples.push(sample(handle, item.value)),
+                }
+            }
         }
     }
     decoded
@@ -182,7 +184,7 @@ fn expanded(id: &ExpandedNodeId) -> String {
     }
 }
 
-fn time(moment: &DateTime) -> Option<WallNanos> {
+pub(super) fn time(moment: &DateTime) -> Option<WallNanos> {
     if moment.is_null() {
         return None;
     }

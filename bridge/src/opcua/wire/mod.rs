@@ -3,6 +3,7 @@
 
 mod browse;
 mod certificate;
+mod clock;
 mod connect;
 mod decode;
 mod dial;
@@ -11,6 +12,7 @@ mod vendor;
 
 pub(crate) use browse::Class;
 pub(crate) use certificate::generate;
+pub(crate) use clock::clock_item;
 pub(crate) use connect::{Login, SESSION_TIMEOUT, Target};
 pub use discover::Offer;
 
@@ -19,6 +21,7 @@ use super::error::{Error, status};
 use super::value::{Sample, Value};
 use connect::{Driver, REQUEST_TIMEOUT};
 use futures_util::future::BoxFuture;
+use skerry_store::WallNanos;
 use std::sync::LazyLock;
 use std::time::Duration;
 use vendor::{
@@ -91,14 +94,32 @@ pub(crate) struct Publication {
     pub(crate) available: Vec<u32>,
 }
 
+impl Publication {
+    /// The server's clock, and whether there is any other value, in `subscription`.
+    pub(crate) fn brings(&self, subscription: u32) -> (Option<WallNanos>, bool) {
+        match self.subscription == subscription {
+            true => (self.message.clock, !self.message.samples.is_empty()),
+            false => (None, false),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) sequence: u32,
     /// Carries no news: `sequence` is that of the next message.
     pub(crate) keep_alive: bool,
     pub(crate) samples: Vec<Sample>,
+    /// The server's clock, where it was sampled.
+    pub(crate) clock: Option<WallNanos>,
     /// The subscription is over, for this reason.
     pub(crate) ended: Option<u32>,
+}
+
+impl Message {
+    pub(crate) fn is_only_clock(&self) -> bool {
+        self.clock.is_some() && self.samples.is_empty() && self.ended.is_none()
+    }
 }
 
 /// A request with this session's header.
