@@ -121,6 +121,9 @@ pub(crate) mod status {
     pub(crate) const BAD_NOT_CONNECTED: u32 = 0x808A_0000;
     pub(crate) const BAD_CONNECTION_CLOSED: u32 = 0x80AE_0000;
     pub(crate) const BAD_TOO_MANY_OPERATIONS: u32 = 0x8010_0000;
+    pub(crate) const BAD_ENCODING_LIMITS_EXCEEDED: u32 = 0x8008_0000;
+    pub(crate) const BAD_REQUEST_TOO_LARGE: u32 = 0x80B8_0000;
+    pub(crate) const BAD_RESPONSE_TOO_LARGE: u32 = 0x80B9_0000;
     pub(crate) const BAD_SUBSCRIPTION_ID_INVALID: u32 = 0x8028_0000;
     pub(crate) const BAD_NO_COMMUNICATION: u32 = 0x8031_0000;
     pub(crate) const BAD_NODE_ID_UNKNOWN: u32 = 0x8034_0000;
@@ -132,5 +135,10 @@ pub(crate) mod status {
     /// DataValue with the overflow bit (Part 4, 7.39.1).
     pub(crate) const fn overflowed(status: u32) -> bool {
         status & 0x0C80 == 0x0480
+    }
+
+    /// "What the server says of this variable, such as its unit, has changed" (Part 4, 7.39.1).
+    pub(crate) const fn semantics_changed(status: u32) -> bool {
+        status & 0x4000 != 0
     }
 }

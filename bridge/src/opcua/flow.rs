@@ -49,6 +49,10 @@ impl Link {
         let patience = silence_max.saturating_mul(3);
         let stop = self.ingest.stop.clone();
 
+        let mut learning = session.learning();
+        if self.learn_first(session, &mut learning).await? == Taken::Stopped {
+            return Ok(Ended::Stopped);
+        }
         let mut acknowledgements = Acknowledgements::new();
         let mut publishes = PUBLISHES;
         // Answers come out in the order in which they came in: each wakes its future as it is
@@ -102,6 +106,7 @@ impl Link {
                         }
                     }
                 },
+                never = &mut learning => match never {},
                 () = tokio::time::sleep_until(dead_at) => {
                     return Err(Error::NoData { after: silence_max });
                 }

@@ -27,6 +27,9 @@ const _: () = assert!(APPEND_BYTES + RECORD_BYTES_MAX < skerry_store::APPEND_BYT
 /// the first start and after an outage that the server did not bridge. It need not be a change.
 pub const INITIAL: &str = "opcua-initial";
 
+/// Attribute of a record: the unit that its value is in, as the server writes it, such as `°C`.
+pub const UNIT: &str = "unit";
+
 /// Whether an append is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -153,6 +156,9 @@ impl Ingest {
         record.source_time = sample.source_time;
         record.server_time = sample.server_time;
         record.status = sample.status;
+        record
+            .attributes
+            .extend(sample.unit.map(|unit| (UNIT.to_owned(), unit)));
         records.push(record);
         records
     }
@@ -196,5 +202,9 @@ pub(crate) fn mark_initial(record: &mut Record) {
 /// About what a record takes in an append.
 pub(crate) fn bytes_of(record: &Record) -> usize {
     const FIXED: usize = 64;
-    record.payload.len() + record.source.len() + FIXED
+    let attributes = record
+        .attributes
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    record.payload.len() + record.source.len() + attributes.sum::<usize>() + FIXED
 }

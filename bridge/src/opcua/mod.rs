@@ -31,6 +31,7 @@ mod config;
 mod error;
 mod flow;
 mod ingest;
+mod learn;
 mod link;
 mod nodes;
 mod pki;
@@ -50,7 +51,7 @@ pub use config::{
     Security, SecurityError, User,
 };
 pub use error::Error;
-pub use ingest::INITIAL;
+pub use ingest::{INITIAL, UNIT};
 pub use link::run;
 pub use status::{BadNode, Clock, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
 pub use trust::{Rejected, rejected, trust};

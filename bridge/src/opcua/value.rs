@@ -2,10 +2,15 @@
 //!
 //! Numbers stay numbers, also 64-bit ones; a float is written as short as it reads back; what
 //! JSON has no number for is the string `NaN`, `Infinity` or `-Infinity` (as in Part 6, 5.4.2.4).
-//! A type that JSON cannot tell from a plain string or number is named beside the value.
+//! A type that JSON cannot tell from a plain string or number is named beside the value. A
+//! structure is an object of its fields, named by its type; what an enumeration calls a number
+//! stands beside the number as `name`, at the top as within a structure.
 
+use bytes::Bytes;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use skerry_store::WallNanos;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// One value a server sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +22,8 @@ pub(crate) struct Sample {
     pub(crate) status: u32,
     pub(crate) source_time: Option<WallNanos>,
     pub(crate) server_time: Option<WallNanos>,
+    /// What the server measures it in, where it says so.
+    pub(crate) unit: Option<Bytes>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -28,15 +35,45 @@ pub(crate) enum Value {
     Float(f32),
     Double(f64),
     Text(String),
+    /// Text of a type's definition, shared by all values of it.
+    Label(Arc<str>),
     /// A type whose JSON looks like another's.
-    Typed(&'static str, Box<Value>),
+    Typed(Cow<'static, str>, Box<Value>),
     Array(Vec<Value>),
     Object(Vec<(&'static str, Value)>),
+    /// The type's name, and the fields that are there.
+    Structure(Arc<str>, Vec<(Arc<str>, Value)>),
+    /// Numbers of an enumeration, one or an array of them, and its names for them.
+    Named(Box<(Value, Value)>),
 }
 
 impl Value {
-    pub(crate) fn typed(name: &'static str, value: Self) -> Self {
-        Self::Typed(name, Box::new(value))
+    pub(crate) fn typed(name: impl Into<Cow<'static, str>>, value: Self) -> Self {
+        Self::Typed(name.into(), Box::new(value))
+    }
+
+    /// The value with its type in it, for where nothing around it tells the type.
+    pub(crate) fn told(self) -> Self {
+        let with = |name, value| Self::Object(vec![("value", value), ("type", name)]);
+        match self {
+            Self::Typed(name, value) => with(Self::Text(name.into_owned()), *value),
+            Self::Structure(ref name, _) => with(Self::Label(Arc::clone(name)), self),
+            value => value,
+        }
+    }
+
+    pub(crate) fn named(value: Self, name: Self) -> Self {
+        Self::Named(Box::new((value, name)))
+    }
+
+    /// What stands beside `value` in the payload, under its key, and the value without it.
+    pub(crate) fn split(&self) -> (&Self, Option<(&'static str, Beside<'_>)>) {
+        match self {
+            Self::Typed(name, value) => (value, Some(("type", Beside::Text(name)))),
+            Self::Structure(name, _) => (self, Some(("type", Beside::Text(name)))),
+            Self::Named(both) => (&both.0, Some(("name", Beside::Value(&both.1)))),
+            value => (value, None),
+        }
     }
 
     /// The record's payload: `{"value": …}`, with `"type"` where the JSON alone would mislead.
@@ -45,17 +82,31 @@ impl Value {
     }
 }
 
+/// See [`Value::split`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Beside<'a> {
+    Text(&'a str),
+    Value(&'a Value),
+}
+
+impl Serialize for Beside<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Value(value) => value.serialize(serializer),
+        }
+    }
+}
+
 struct Payload<'a>(&'a Value);
 
 impl Serialize for Payload<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (value, beside) = self.0.split();
         let mut map = serializer.serialize_map(None)?;
-        match self.0 {
-            Value::Typed(name, value) => {
-                map.serialize_entry("value", value)?;
-                map.serialize_entry("type", name)?;
-            }
-            value => map.serialize_entry("value", value)?,
+        map.serialize_entry("value", value)?;
+        if let Some((key, beside)) = beside {
+            map.serialize_entry(key, &beside)?;
         }
         map.end()
     }
@@ -73,6 +124,7 @@ impl Serialize for Value {
             Self::Double(value) if value.is_finite() => serializer.serialize_f64(*value),
             Self::Double(value) => serializer.serialize_str(not_finite(*value)),
             Self::Text(value) => serializer.serialize_str(value),
+            Self::Label(value) => serializer.serialize_str(value),
             Self::Typed(_, value) => value.serialize(serializer),
             Self::Array(values) => {
                 let mut sequence = serializer.serialize_seq(Some(values.len()))?;
@@ -88,6 +140,14 @@ impl Serialize for Value {
                 }
                 map.end()
             }
+            Self::Structure(_, fields) => {
+                let mut map = serializer.serialize_map(Some(fields.len()))?;
+                for (name, value) in fields {
+                    map.serialize_entry(&**name, value)?;
+                }
+                map.end()
+            }
+            Self::Named(_) => Payload(self).serialize(serializer),
         }
     }
 }
@@ -131,6 +191,23 @@ mod tests {
         assert_eq!(
             json(time),
             r#"{"value":"2026-01-01T00:00:00Z","type":"DateTime"}"#
+        );
+    }
+
+    #[test]
+    fn names_stand_beside_their_numbers_at_every_level() {
+        let state = || Value::named(Value::Int(2), Value::Label("Running".into()));
+        assert_eq!(json(state()), r#"{"value":2,"name":"Running"}"#);
+        let pump = Value::Structure("Pump".into(), vec![("state".into(), state())]);
+        assert_eq!(
+            json(pump),
+            r#"{"value":{"state":{"value":2,"name":"Running"}},"type":"Pump"}"#
+        );
+        let two = Value::Array(vec![Value::Int(1), Value::Int(9)]);
+        let names = Value::Array(vec![Value::Label("Idle".into()), Value::Null]);
+        assert_eq!(
+            json(Value::named(two, names)),
+            r#"{"value":[1,9],"name":["Idle",null]}"#
         );
     }
 }

@@ -10,6 +10,7 @@ use super::wire::{Item, Login, Session, Target, status_name};
 use crate::Boxed;
 use serde::Serialize;
 use skerry_store::WallNanos;
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,7 +45,16 @@ pub struct Reading {
     pub value: serde_json::Value,
     /// Where the JSON alone would mislead.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub data_type: Option<&'static str>,
+    pub data_type: Option<String>,
+    /// What the value's enumeration calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<serde_json::Value>,
+    /// What the server measures it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// `EURange`: the low and the high end of what it reads in normal operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<(f64, f64)>,
     /// The StatusCode, by name and as a number.
     pub status: String,
     pub status_code: u32,
@@ -140,7 +150,7 @@ async fn read_all(session: &Session, nodes: &[NodeAddress]) -> Result<Vec<Readin
     let known: Vec<String> = resolved.iter().flatten().cloned().collect();
     let mut samples = match known.is_empty() {
         true => Vec::new(),
-        false => session.read(&known).await?,
+        false => read_known(session, &known).await?,
     }
     .into_iter();
     Ok(nodes
@@ -150,10 +160,39 @@ async fn read_all(session: &Session, nodes: &[NodeAddress]) -> Result<Vec<Readin
             let sample = resolved.and_then(|_| samples.next());
             sample.map_or_else(
                 || Reading::without_value(node, status::BAD_NODE_ID_UNKNOWN),
-                |sample| Reading::new(node, sample),
+                |sample| {
+                    let about = session.about(sample.handle);
+                    let range = about.and_then(|about| about.range);
+                    let reading = Reading::new(node, sample);
+                    Reading { range, ..reading }
+                },
             )
         })
         .collect())
+}
+
+/// Values of nodes, of which it is learned first what they are.
+async fn read_known(session: &Session, nodes: &[String]) -> Result<Vec<Sample>, Error> {
+    let items: Vec<Item> = (0..)
+        .zip(nodes)
+        .map(|(handle, node)| Item {
+            handle,
+            node: node.clone(),
+            sampling: Duration::ZERO,
+            queue_values: 0,
+            deadband: None,
+        })
+        .collect();
+    session.want(&items);
+    let mut learning = session.learning();
+    session.learn_first(&mut learning).await;
+    let samples = session.read_known(nodes).await?;
+    if session.knows_all() {
+        return Ok(samples);
+    }
+    // Of a type that its variable did not announce.
+    session.learn_first(&mut learning).await;
+    session.read_known(nodes).await
 }
 
 /// Hands over what `nodes` hold, now and whenever it changes, until `stop` or until `each` has
@@ -226,9 +265,14 @@ async fn follow(
         .saturating_mul(granted.keep_alive_count.saturating_add(1))
         + LATENCY;
     let mut acknowledged = Vec::new();
+    let mut learning = session.learning();
+    session.learn_first(&mut learning).await;
     loop {
         let publish = session.publish(&acknowledged, silence_max);
-        let published = tokio::time::timeout(silence_max, publish).await;
+        let published = tokio::select! {
+            published = tokio::time::timeout(silence_max, publish) => published,
+            never = &mut learning => match never {},
+        };
         let published = published.map_err(|_| Error::NoData { after: silence_max })??;
         acknowledged.clear();
         if published.subscription != granted.id {
@@ -257,14 +301,21 @@ async fn follow(
 
 impl Reading {
     fn new(node: &NodeAddress, sample: Sample) -> Self {
-        let (data_type, value) = match sample.value {
-            Value::Typed(name, value) => (Some(name), *value),
-            value => (None, value),
+        let (value, beside) = sample.value.split();
+        let beside = beside.and_then(|(key, it)| Some((key, serde_json::to_value(it).ok()?)));
+        let (data_type, name) = match beside {
+            Some(("type", data_type)) => (data_type.as_str().map(str::to_owned), None),
+            Some((_, name)) => (None, Some(name)),
+            None => (None, None),
         };
+        let unit = sample.unit.as_deref().map(String::from_utf8_lossy);
         Self {
             node: node.to_string(),
-            value: serde_json::to_value(&value).unwrap_or_default(),
+            value: serde_json::to_value(value).unwrap_or_default(),
             data_type,
+            name,
+            unit: unit.map(Cow::into_owned),
+            range: None,
             status: status_name(sample.status),
             status_code: sample.status,
             source_time: sample.source_time,
@@ -281,6 +332,7 @@ impl Reading {
                 status: code,
                 source_time: None,
                 server_time: None,
+                unit: None,
             },
         )
     }

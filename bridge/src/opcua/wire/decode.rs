@@ -1,12 +1,15 @@
 //! The server's values and messages in our types.
 
+use super::types::Types;
 use super::vendor::{
-    Array, ByteStringBody, DataChangeNotification, DataValue, DateTime, ExpandedNodeId,
-    ExtensionObject, LocalizedText, NodeId, NotificationMessage, StatusChangeNotification, Variant,
+    Array, DataChangeNotification, DataValue, DateTime, ExpandedNodeId, LocalizedText, NodeId,
+    NotificationMessage, StatusChangeNotification, Variant, VariantScalarTypeId,
 };
 use super::{FIRST_HANDLE, Message, clock};
+use crate::opcua::error::status;
 use crate::opcua::value::{Sample, Value};
 use skerry_store::WallNanos;
+use std::borrow::Cow;
 
 /// Ticks of 100 ns between OPC-UA's epoch, 1601-01-01, and Unix's.
 const TICKS_TO_UNIX: i64 = 116_444_736_000_000_000;
@@ -15,7 +18,8 @@ const DEPTH_MAX: usize = 12;
 
 /// A notification taken apart. What is neither data nor a status change (events, which nobody
 /// asked for) is left out.
-pub(super) fn message(message: NotificationMessage) -> Message {
+pub(super) fn message(types: &mut Types, message: NotificationMessage) -> Message {
+    types.begin();
     let mut decoded = Message {
         sequence: message.sequence_number,
         keep_alive: true,
@@ -33,7 +37,7 @@ pub(super) fn message(message: NotificationMessage) -> Message {
             for item in items {
                 match item.client_handle.wrapping_sub(FIRST_HANDLE) {
                     clock::HANDLE => decoded.clock = clock::shown(&item.value),
-                    handle => decoded.samples.push(sample(handle, item.value)),
+                    handle => decoded.samples.push(sample(types, handle, item.value)),
                 }
             }
         }
@@ -41,21 +45,34 @@ pub(super) fn message(message: NotificationMessage) -> Message {
     decoded
 }
 
-pub(super) fn sample(handle: u32, data: DataValue) -> Sample {
+/// A value of the variable that is known under `handle`, with its names and its unit.
+pub(super) fn sample(types: &mut Types, handle: u32, data: DataValue) -> Sample {
+    let status = data.status.map_or(0, |status| status.bits());
+    if status::semantics_changed(status) {
+        types.changed(handle);
+    }
+    let value = data
+        .value
+        .map_or(Value::Null, |value| nested(types, value, 0));
+    let about = types.about(handle);
+    let unit = about.and_then(|about| about.unit.clone());
     Sample {
         handle,
-        value: data.value.map_or(Value::Null, value),
-        status: data.status.map_or(0, |status| status.bits()),
+        value: types.with_names(handle, value),
+        status,
         source_time: data.source_timestamp.as_ref().and_then(time),
         server_time: data.server_timestamp.as_ref().and_then(time),
+        unit,
     }
 }
 
+/// A value by itself, with structures of the standard taken apart only.
+#[cfg(test)]
 pub(super) fn value(variant: Variant) -> Value {
-    nested(variant, 0)
+    nested(&mut Types::default(), variant, 0)
 }
 
-fn nested(variant: Variant, depth: usize) -> Value {
+pub(super) fn nested(types: &mut Types, variant: Variant, depth: usize) -> Value {
     if depth >= DEPTH_MAX {
         return Value::Null;
     }
@@ -88,75 +105,92 @@ fn nested(variant: Variant, depth: usize) -> Value {
         Variant::LocalizedText(text) => Value::typed("LocalizedText", localized(&text)),
         Variant::NodeId(id) => Value::typed("NodeId", Value::Text(node_id(&id))),
         Variant::ExpandedNodeId(id) => Value::typed("ExpandedNodeId", Value::Text(expanded(&id))),
-        Variant::ExtensionObject(object) => structure(&object),
-        Variant::Variant(inner) => nested(*inner, depth + 1),
+        Variant::ExtensionObject(object) => types.structure(&object, depth),
+        Variant::Variant(inner) => nested(types, *inner, depth + 1),
         Variant::DataValue(data) => {
             let status = data.status.map_or(0, |status| status.bits());
             let inner = data
                 .value
-                .map_or(Value::Null, |value| nested(value, depth + 1));
-            Value::Object(vec![
-                ("value", inner),
-                ("status", Value::UInt(status.into())),
-            ])
+                .map_or(Value::Null, |value| nested(types, value, depth + 1).told());
+            let mut fields = vec![("value", inner), ("status", Value::UInt(status.into()))];
+            let times = [
+                ("source_time", data.source_timestamp),
+                ("server_time", data.server_timestamp),
+            ];
+            let times = times.iter().filter_map(|(name, moment)| {
+                let moment = moment.as_ref().filter(|moment| !moment.is_null())?;
+                Some((*name, Value::Text(rfc3339(moment))))
+            });
+            fields.extend(times);
+            Value::typed("DataValue", Value::Object(fields))
         }
-        Variant::Array(array) => rows(*array, depth + 1),
+        Variant::Array(array) => rows(types, *array, depth + 1),
     }
 }
 
 /// An array as nested JSON arrays, outermost dimension first (Part 6, 5.2.2.16). The element
-/// type, where it needs naming, is the whole array's.
-fn rows(array: Array, depth: usize) -> Value {
+/// type, where it needs naming, is the whole array's; in an array of Variants, which may be of
+/// many types, each element has its own.
+fn rows(types: &mut Types, array: Array, depth: usize) -> Value {
     let dimensions = array.dimensions.unwrap_or_default();
-    let mut name = None;
-    let mut flat: Vec<Value> = array
-        .values
-        .into_iter()
-        .map(|element| match nested(element, depth) {
-            Value::Typed(element_type, value) => {
+    let mixed = array.value_type == VariantScalarTypeId::Variant;
+    let mut elements: Vec<Value> = Vec::with_capacity(array.values.len());
+    let mut name: Option<Cow<'static, str>> = None;
+    for element in array.values {
+        elements.push(match nested(types, element, depth) {
+            value if mixed => value.told(),
+            Value::Typed(element_type, value)
+                if name.as_ref().is_none_or(|it| *it == element_type) =>
+            {
                 name = Some(element_type);
                 *value
             }
             value => value,
-        })
-        .collect();
-    let product = dimensions.iter().try_fold(1_usize, |product, length| {
-        product.checked_mul(*length as usize)
-    });
-    if dimensions.len() > 1 && product == Some(flat.len()) && !flat.is_empty() {
-        for length in dimensions.iter().skip(1).rev() {
-            let mut elements = flat.into_iter();
-            let mut folded = Vec::new();
-            loop {
-                let row: Vec<Value> = elements.by_ref().take(*length as usize).collect();
-                if row.is_empty() {
-                    break;
-                }
-                folded.push(Value::Array(row));
-            }
-            flat = folded;
+        });
+    }
+    if array.value_type == VariantScalarTypeId::ExtensionObject {
+        match common_type(&elements) {
+            Some(common) => name = Some(Cow::Owned(common.to_owned())),
+            None => elements = elements.into_iter().map(Value::told).collect(),
         }
     }
+    let rows = Value::Array(folded(elements, &dimensions));
     match name {
-        Some(name) => Value::typed(name, Value::Array(flat)),
-        None => Value::Array(flat),
+        Some(name) => Value::typed(name, rows),
+        None => rows,
     }
 }
 
-/// A structure whose type the server defines: its encoding's id and its bytes, to be decoded
-/// where the type is known. Structures of the standard itself are named only.
-fn structure(object: &ExtensionObject) -> Value {
-    if object.is_null() {
-        return Value::Null;
+/// The type that all of the structures are of.
+fn common_type(elements: &[Value]) -> Option<&str> {
+    let [Value::Structure(first, _), rest @ ..] = elements else {
+        return None;
+    };
+    let same = |it: &Value| matches!(it, Value::Structure(name, _) if name == first);
+    rest.iter().all(same).then_some(&**first)
+}
+
+/// The elements of a matrix, which lie one behind the other, as rows within rows.
+pub(super) fn folded(mut flat: Vec<Value>, dimensions: &[u32]) -> Vec<Value> {
+    let product = dimensions.iter().try_fold(1_usize, |product, length| {
+        product.checked_mul(*length as usize)
+    });
+    if dimensions.len() < 2 || product != Some(flat.len()) || flat.is_empty() {
+        return flat;
     }
-    let encoding = Value::Text(expanded(&object.binary_type_id()));
-    let mut fields = vec![("encoding", encoding)];
-    if let Some(raw) = object.inner_as::<ByteStringBody>() {
-        fields.push(("body", Value::Text(raw.raw_body().as_base64())));
-    } else if let Some(name) = object.type_name() {
-        fields.push(("name", Value::Text(name.to_owned())));
+    for length in dimensions.iter().skip(1).rev() {
+        let mut elements = flat.into_iter();
+        let mut folded = Vec::new();
+        loop {
+            let row: Vec<Value> = elements.by_ref().take(*length as usize).collect();
+            if row.is_empty() {
+                break;
+            }
+            folded.push(Value::Array(row));
+        }
+        flat = folded;
     }
-    Value::typed("ExtensionObject", Value::Object(fields))
+    flat
 }
 
 fn localized(text: &LocalizedText) -> Value {
@@ -176,7 +210,7 @@ pub(super) fn node_id(id: &NodeId) -> String {
     id.to_string()
 }
 
-fn expanded(id: &ExpandedNodeId) -> String {
+pub(super) fn expanded(id: &ExpandedNodeId) -> String {
     if id.namespace_uri.is_null() && id.server_index == 0 {
         node_id(&id.node_id)
     } else {
@@ -206,7 +240,7 @@ fn rfc3339(moment: &DateTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::vendor::StatusCode;
-    use super::super::vendor::{ByteString, Guid, VariantScalarTypeId};
+    use super::super::vendor::{ByteString, Guid};
     use super::*;
 
     fn json(variant: Variant) -> String {
@@ -272,7 +306,7 @@ mod tests {
             server_timestamp: Some(DateTime::null()),
             ..DataValue::default()
         };
-        let decoded = sample(7, data);
+        let decoded = sample(&mut Types::default(), 7, data);
         assert_eq!(decoded.handle, 7);
         assert_eq!(decoded.status, 0x4092_0000);
         assert_eq!(

@@ -8,6 +8,7 @@ mod connect;
 mod decode;
 mod dial;
 mod discover;
+mod types;
 mod vendor;
 
 pub(crate) use browse::Class;
@@ -22,14 +23,16 @@ use super::value::{Sample, Value};
 use connect::{Driver, REQUEST_TIMEOUT};
 use futures_util::future::BoxFuture;
 use skerry_store::WallNanos;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
+use types::Types;
 use vendor::{
     AsyncSecureChannel, AtomicHandle, AttributeId, CloseSession, CreateMonitoredItems,
-    CreateSubscription, DataChangeFilter, DataChangeTrigger, DeadbandType, DeleteSubscriptions,
-    ExtensionObject, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId,
-    Publish, Read, ReadValueId, Republish, StatusCode, TimestampsToReturn, TransferSubscriptions,
-    UARequest, VendorError,
+    CreateSubscription, DataChangeFilter, DataChangeTrigger, DataValue, DeadbandType,
+    DeleteSubscriptions, ExtensionObject, MonitoredItemCreateRequest, MonitoringMode,
+    MonitoringParameters, NodeId, Publish, Read, ReadValueId, Republish, StatusCode,
+    TimestampsToReturn, TransferSubscriptions, UARequest, VendorError,
 };
 
 /// Values in one notification, at most: what a server sends after an outage comes in pieces
@@ -52,6 +55,9 @@ pub(crate) struct Session {
     driver: Driver,
     token: NodeId,
     address: String,
+    types: Mutex<Types>,
+    /// Whether there are types or variables that [`Self::learning`] has not asked about yet.
+    wants: watch::Sender<bool>,
     /// Whether this is an earlier session taken up again.
     pub(crate) revived: bool,
 }
@@ -143,6 +149,8 @@ impl Session {
             driver,
             token: NodeId::null(),
             address,
+            types: Mutex::default(),
+            wants: watch::Sender::new(false),
             revived: false,
         }
     }
@@ -212,11 +220,35 @@ impl Session {
         self.read_attribute(nodes, AttributeId::Value).await
     }
 
+    /// Current values of variables that it knows, or is learning, under the handles 0, 1, ….
+    pub(crate) async fn read_known(&self, nodes: &[String]) -> Result<Vec<Sample>, Error> {
+        let results = self.read_data(nodes, AttributeId::Value).await?;
+        Ok(self.with_types(|types| {
+            types.begin();
+            let sample = |(handle, data): (u32, DataValue)| decode::sample(types, handle, data);
+            (0..).zip(results).map(sample).collect()
+        }))
+    }
+
     async fn read_attribute(
         &self,
         nodes: &[String],
         attribute: AttributeId,
     ) -> Result<Vec<Sample>, Error> {
+        let results = self.read_data(nodes, attribute).await?;
+        // These are not the nodes that are subscribed to: their handles say nothing.
+        let mut types = Types::default();
+        Ok((0..)
+            .zip(results)
+            .map(|(index, data)| decode::sample(&mut types, index, data))
+            .collect())
+    }
+
+    async fn read_data(
+        &self,
+        nodes: &[String],
+        attribute: AttributeId,
+    ) -> Result<Vec<DataValue>, Error> {
         let to_read = nodes
             .iter()
             .map(|node| ReadValueId {
@@ -229,11 +261,7 @@ impl Session {
             .timestamps_to_return(TimestampsToReturn::Both)
             .nodes_to_read(to_read);
         let response = self.call("reading values", request).await?;
-        let results = response.results.unwrap_or_default();
-        Ok((0..)
-            .zip(results)
-            .map(|(index, data)| decode::sample(index, data))
-            .collect())
+        Ok(response.results.unwrap_or_default())
     }
 
     pub(crate) async fn subscribe(
@@ -290,6 +318,7 @@ impl Session {
             .timestamps_to_return(TimestampsToReturn::Both)
             .items_to_create(to_create);
         let response = self.call("monitoring the nodes", request).await?;
+        self.want(items);
         Ok(response
             .results
             .into_iter()
@@ -322,7 +351,7 @@ impl Session {
         let response = self.call("waiting for data", request).await?;
         Ok(Publication {
             subscription: response.subscription_id,
-            message: decode::message(response.notification_message),
+            message: self.with_types(|types| decode::message(types, response.notification_message)),
             available: response.available_sequence_numbers.unwrap_or_default(),
         })
     }
@@ -336,7 +365,8 @@ impl Session {
         let request = request!(self, Republish, subscription, sequence);
         match self.call("fetching a lost message", request).await {
             Ok(response) => {
-                let message = decode::message(response.notification_message);
+                let message =
+                    self.with_types(|types| decode::message(types, response.notification_message));
                 // asyncua answers an unknown number with an empty message and "Good".
                 Ok((message.sequence == sequence && !message.keep_alive).then_some(message))
             }
