@@ -15,7 +15,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -202,11 +202,14 @@ fn visit(server: &OpcuaServer) -> Result<Visit, Ended> {
         }
         None => {}
     }
-    let user = server.user.clone().zip(server.password_file.clone());
-    visit.user = user.map(|(name, password_file): (String, PathBuf)| User {
+    let password = server.user.clone().zip(server.password_file.clone());
+    let password = password.map(|(name, password_file)| User::Password {
         name,
         password_file,
     });
+    let certificate = server.user_certificate.clone().zip(server.user_key.clone());
+    let certificate = certificate.map(|(certificate, key)| User::Certificate { certificate, key });
+    visit.user = password.or(certificate);
     Ok(visit)
 }
 

@@ -59,7 +59,7 @@ const { values: options } = parseArgs({
 const require = createRequire(resolve(options.modules, 'package.json'))
 const opcua = require('node-opcua')
 const { DataType, DataValue, StatusCodes, Variant } = opcua
-const { readCertificateChainAsync } = opcua
+const { readCertificateChain } = require('node-opcua-crypto')
 
 /** Appends at once, so that a kill loses no line. */
 function write(fields) {
@@ -75,7 +75,7 @@ async function certificates(name, trusted, trustAll) {
   })
   await manager.initialize()
   for (const file of trusted) {
-    for (const certificate of await readCertificateChainAsync(file)) {
+    for (const certificate of readCertificateChain(file)) {
       await manager.trustCertificate(certificate)
     }
   }

@@ -2,6 +2,7 @@
 
 use super::config::Security;
 use super::error::Error;
+use super::user::User;
 use super::value::Value;
 use super::visit::Visit;
 use super::wire::{Class, Session};
@@ -210,13 +211,8 @@ pub fn config_text(look: &Browse, name: &str, listing: &Listing) -> String {
         };
         text += &format!("security_policy = \"{policy}\"\nsecurity_mode = \"{mode}\"\n");
     }
-    if let Some(user) = &look.at.user {
-        let file = user.password_file.display().to_string();
-        text += &format!(
-            "user = {}\npassword_file = {}\n",
-            quoted(&user.name),
-            quoted(&file)
-        );
+    for (key, value) in look.at.user.iter().flat_map(User::keys) {
+        text += &format!("{key} = {}\n", quoted(&value));
     }
     text += "publishing_interval = \"500ms\"\nnodes = [\n";
     let mut used = HashSet::new();

@@ -1,7 +1,7 @@
 //! What one endpoint is asked for, and the limits everything else is derived from.
 
 use super::address::{EndpointUrl, NodeAddress};
-use super::error::Error;
+use super::user::User;
 use skerry_store::StreamName;
 use std::fmt;
 use std::path::PathBuf;
@@ -65,25 +65,6 @@ pub enum Deadband {
     Percent(f64),
 }
 
-/// Read anew at every connect, so that a changed password needs no restart.
-#[derive(Debug, Clone)]
-pub struct User {
-    pub name: String,
-    pub password_file: PathBuf,
-}
-
-impl User {
-    pub(crate) fn password(&self) -> Result<String, Error> {
-        let path = &self.password_file;
-        let text = std::fs::read_to_string(path).map_err(|error| Error::Pki {
-            action: "read the password from",
-            path: path.clone(),
-            detail: error.to_string(),
-        })?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-    }
-}
-
 /// What the channel must offer. Exactly this is used; a server that does not offer it is
 /// refused, never met half-way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,12 +79,17 @@ pub enum Policy {
     Basic256Sha256,
     Aes128Sha256RsaOaep,
     Aes256Sha256RsaPss,
+    /// Deprecated, for servers that have nothing else: SHA-1, and padding of RSA that leaks.
+    Basic128Rsa15,
+    /// Deprecated: SHA-1.
+    Basic256,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecurityError {
     #[error(
-        "security_policy `{0}` is not known: use None, Basic256Sha256, Aes128_Sha256_RsaOaep or Aes256_Sha256_RsaPss"
+        "security_policy `{0}` is not known: use None, Basic256Sha256, Aes128_Sha256_RsaOaep or \
+         Aes256_Sha256_RsaPss; for old servers there are Basic256 and Basic128Rsa15"
     )]
     Policy(String),
     #[error("security_mode `{0}` is not known: use None, Sign or SignAndEncrypt")]
@@ -156,6 +142,21 @@ impl fmt::Display for Security {
 }
 
 impl Policy {
+    const ALL: [Self; 5] = [
+        Self::Basic256Sha256,
+        Self::Aes128Sha256RsaOaep,
+        Self::Aes256Sha256RsaPss,
+        Self::Basic128Rsa15,
+        Self::Basic256,
+    ];
+
+    /// Given up by the OPC Foundation in 1.04 for what it is built on; used when spelled out, and
+    /// never for anything else.
+    #[must_use]
+    pub const fn is_deprecated(self) -> bool {
+        matches!(self, Self::Basic128Rsa15 | Self::Basic256)
+    }
+
     /// The word used in configurations and at the end of the policy's URI (Part 7, 6.6.161).
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -163,6 +164,8 @@ impl Policy {
             Self::Basic256Sha256 => "Basic256Sha256",
             Self::Aes128Sha256RsaOaep => "Aes128_Sha256_RsaOaep",
             Self::Aes256Sha256RsaPss => "Aes256_Sha256_RsaPss",
+            Self::Basic128Rsa15 => "Basic128Rsa15",
+            Self::Basic256 => "Basic256",
         }
     }
 }
@@ -171,14 +174,10 @@ impl FromStr for Policy {
     type Err = SecurityError;
 
     fn from_str(word: &str) -> Result<Self, SecurityError> {
-        [
-            Self::Basic256Sha256,
-            Self::Aes128Sha256RsaOaep,
-            Self::Aes256Sha256RsaPss,
-        ]
-        .into_iter()
-        .find(|policy| policy.word() == word)
-        .ok_or_else(|| SecurityError::Policy(word.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|policy| policy.word() == word)
+            .ok_or_else(|| SecurityError::Policy(word.to_owned()))
     }
 }
 
@@ -317,8 +316,12 @@ mod tests {
             Err(SecurityError::Mismatch { .. })
         ));
         assert!(matches!(
-            Security::new("Basic256", "Sign"),
+            Security::new("Basic512", "Sign"),
             Err(SecurityError::Policy(_))
+        ));
+        assert!(matches!(
+            Security::new("Basic256", "None"),
+            Err(SecurityError::Mismatch { .. })
         ));
         assert!(matches!(
             Security::new("None", "sign"),

@@ -37,12 +37,36 @@ pub enum Error {
     },
     #[error(
         "{address} accepts no {wanted} login here; it accepts {offered}: {remedy}",
-        remedy = "set or remove `user` and `password_file`"
+        remedy = "set or remove `user` and `password_file`, or `user_certificate` and `user_key`"
     )]
     LoginNotOffered {
         address: String,
         wanted: &'static str,
         offered: String,
+    },
+    #[error(
+        "{address} offers this login only in a way that is weaker than {security}: {offered}. \
+         Nothing weaker is used by itself; {remedy}",
+        remedy = "a security_mode of SignAndEncrypt, or a user of another kind, may do"
+    )]
+    LoginTooWeak {
+        address: String,
+        security: Security,
+        offered: String,
+    },
+    #[error(
+        "{address} does not trust our certificate: {reason}; it is in {}: move it to the \
+         certificates that the server trusts, or accept it there", certificate.display()
+    )]
+    Untrusted {
+        address: String,
+        reason: String,
+        certificate: PathBuf,
+    },
+    #[error("{address} contradicts itself: {detail}. Somebody may be in between")]
+    Forged {
+        address: String,
+        detail: &'static str,
     },
     #[error(
         "{address} shows another certificate than before (sha256 {found}, trusted {pinned}): \

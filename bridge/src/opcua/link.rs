@@ -17,7 +17,8 @@ use super::nodes::Refused;
 use super::pki::Identity;
 use super::progress::Progress;
 use super::status::Status;
-use super::wire::{Granted, Login, Session, Target, status_name};
+use super::user::login;
+use super::wire::{Granted, Session, Target, status_name};
 use crate::Boxed;
 use skerry_store::{Log, Record, WallNanos};
 use std::sync::Arc;
@@ -178,13 +179,7 @@ impl Link {
         // Reads files, and makes a key at the first time.
         let prepared = tokio::task::spawn_blocking(move || {
             let identity = Identity::open(&preparing.pki_directory, preparing.security)?;
-            let login = match &preparing.user {
-                None => Login::Anonymous,
-                Some(user) => Login::User {
-                    name: user.name.clone(),
-                    password: user.password()?,
-                },
-            };
+            let login = login(preparing.user.as_ref())?;
             Ok::<_, Error>((identity, login))
         });
         let (identity, login) = prepared.await.expect("reading files does not panic")?;

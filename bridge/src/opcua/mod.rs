@@ -39,6 +39,7 @@ mod progress;
 mod sequence;
 mod status;
 mod trust;
+mod user;
 mod value;
 mod visit;
 mod watch;
@@ -48,13 +49,14 @@ pub use address::{AddressError, EndpointUrl, NodeAddress};
 pub use browse::{Browse, Listing, Variable, browse, config_text};
 pub use config::{
     Config, Deadband, Node, OUTAGE_BUDGET, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL, Policy,
-    Security, SecurityError, User,
+    Security, SecurityError,
 };
 pub use error::Error;
 pub use ingest::{INITIAL, UNIT};
 pub use link::run;
 pub use status::{BadNode, Clock, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
 pub use trust::{Rejected, rejected, trust};
+pub use user::User;
 pub use visit::{Offer, Reading, Visit, discover, read, watch};
 
 /// Targets of the OPC-UA crates' own log lines. They report as errors what is retried here and

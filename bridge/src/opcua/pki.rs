@@ -8,19 +8,21 @@
 //! pki/rejected/NAME.der        what NAME showed last instead of it, see `trust`
 //! ```
 //!
-//! To use a certificate of your own, put it and its key in place and restart. A server's new
-//! certificate is accepted by `skerry opcua trust NAME`.
+//! To use a certificate of your own, put it and its key in place: RSA, the certificate in DER, the
+//! key in PEM without a passphrase. Its first alternative name must be the URI that is in
+//! `application_uri`, which may be changed as well. The next connect uses them, or says what does
+//! not fit. A server's new certificate is accepted by `skerry opcua trust NAME`.
 
 use super::config::Security;
 use super::error::Error;
 use super::trust::rejected_path;
-use super::wire;
+use super::wire::{self, KeyPair};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Endpoints start at the same time and share one identity: one of them makes it.
 static MAKING: Mutex<()> = Mutex::new(());
@@ -32,6 +34,8 @@ pub(super) const REJECTED: &str = "rejected";
 pub(crate) struct Identity {
     directory: PathBuf,
     application_uri: String,
+    /// Our certificate and its key, where security needs them.
+    keys: Option<Arc<KeyPair>>,
 }
 
 impl Identity {
@@ -50,12 +54,14 @@ impl Identity {
             write(&uri_path, format!("{uri}\n").as_bytes(), 0o644)?;
             uri
         };
-        let identity = Self {
+        let mut identity = Self {
             directory: directory.to_owned(),
             application_uri,
+            keys: None,
         };
         if security != Security::None {
             identity.ensure_certificate()?;
+            identity.keys = Some(Arc::new(identity.read_certificate()?));
         }
         Ok(identity)
     }
@@ -65,26 +71,70 @@ impl Identity {
         Self {
             directory: directory.to_owned(),
             application_uri: format!("urn:{}:skerry", host_name()),
+            keys: None,
         }
     }
 
+    /// Makes a certificate where there is none; for the key that is there, if one is.
     fn ensure_certificate(&self) -> Result<(), Error> {
         let (certificate, key) = (self.certificate_path(), self.key_path());
-        if certificate.exists() && key.exists() {
-            return Ok(());
-        }
-        // The crate looks into these two; an empty one is fine, a missing one is an error.
-        for folder in ["trusted", REJECTED] {
-            make_directory(&self.directory.join(folder), 0o755)?;
+        match (certificate.exists(), key.exists()) {
+            (true, true) => return Ok(()),
+            (true, false) => {
+                return Err(Error::Pki {
+                    action: "use",
+                    path: certificate,
+                    detail: format!(
+                        "its key is missing: put it into {}, or remove the certificate to have a \
+                         new pair made",
+                        key.display()
+                    ),
+                });
+            }
+            (false, _) => {}
         }
         tracing::info!(certificate = %certificate.display(), "making our OPC-UA certificate");
-        let (der, pem) = wire::generate(&self.application_uri).map_err(|detail| Error::Pki {
+        let made = |detail| Error::Pki {
             action: "make",
             path: certificate.clone(),
             detail,
-        })?;
-        write(&key, pem.as_bytes(), 0o600)?;
+        };
+        let known = match fs::read(&key) {
+            Ok(pem) => Some(pem),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed("read", &key)(error)),
+        };
+        let (der, pem) = wire::generate(&self.application_uri, known.as_deref()).map_err(made)?;
+        if known.is_none() {
+            write(&key, pem.as_bytes(), 0o600)?;
+        }
         write(&certificate, &der, 0o644)
+    }
+
+    /// The pair as it is now, which may be an operator's.
+    fn read_certificate(&self) -> Result<KeyPair, Error> {
+        let path = self.certificate_path();
+        let keys = KeyPair::read(&path, &self.key_path())?;
+        keys.is_for(&self.application_uri)
+            .map_err(|detail| Error::Pki {
+                action: "use",
+                path,
+                detail: format!(
+                    "it is not for the application `{}`, and servers refuse that: {detail}; put \
+                     the name that it has into {}, or use a certificate for this one",
+                    self.application_uri,
+                    self.application_uri_path().display()
+                ),
+            })?;
+        Ok(keys)
+    }
+
+    pub(crate) fn keys(&self) -> Option<&Arc<KeyPair>> {
+        self.keys.as_ref()
+    }
+
+    fn application_uri_path(&self) -> PathBuf {
+        self.directory.join("own/application_uri")
     }
 
     pub(crate) fn directory(&self) -> &Path {

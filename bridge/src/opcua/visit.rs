@@ -2,9 +2,10 @@
 //! now, and what they hold as it changes.
 
 use super::address::{EndpointUrl, NodeAddress};
-use super::config::{Security, User};
+use super::config::Security;
 use super::error::{Error, status};
 use super::pki::Identity;
+use super::user::{User, login};
 use super::value::{Sample, Value};
 use super::wire::{Item, Login, Session, Target, status_name};
 use crate::Boxed;
@@ -86,13 +87,7 @@ impl Visit {
                 opening.await.expect("reading files does not panic")?
             }
         };
-        let login = match &self.user {
-            None => Login::Anonymous,
-            Some(user) => Login::User {
-                name: user.name.clone(),
-                password: user.password()?,
-            },
-        };
+        let login = login(self.user.as_ref())?;
         let name = self.name();
         let target = self.target(&name, &identity, login);
         target.connect(&mut None).await

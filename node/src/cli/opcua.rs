@@ -37,6 +37,16 @@ pub struct OpcuaServer {
     pub user: Option<String>,
     #[arg(long, value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
+    /// Log in with a certificate of a user, PEM or DER, instead of a name
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "user_key",
+        conflicts_with = "user"
+    )]
+    pub user_certificate: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "user_certificate")]
+    pub user_key: Option<PathBuf>,
     /// Give up when the server has not answered for this long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub timeout: Duration,

@@ -1,11 +1,11 @@
 //! `[[opcua]]`: the servers to read from.
 
+mod user;
+
 use super::reader::{Table, Value};
 use super::streams::Streams;
 use super::units;
-use skerry_bridge::opcua::{
-    Config, Deadband, Node, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL, Security, User,
-};
+use skerry_bridge::opcua::{Config, Deadband, Node, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -53,27 +53,8 @@ fn read_server(
     });
     let endpoint = table.required("endpoint", parsed);
     let stream = table.optional("stream", |value| streams.named(value.string()?));
-    let policy = table.optional("security_policy", units::text);
-    let mode = table.optional("security_mode", units::text);
-    let (policy, mode) = (
-        policy.as_deref().unwrap_or("None"),
-        mode.as_deref().unwrap_or("None"),
-    );
-    let security = match Security::new(policy, mode) {
-        Ok(security) => Some(security),
-        Err(why) => {
-            table.problem("security_policy", why.to_string());
-            None
-        }
-    };
-    let user = table.optional("user", units::text);
-    let password_file = table.optional("password_file", units::path_from(base));
-    if user.is_some() != password_file.is_some() {
-        table.problem(
-            "user",
-            "goes together with password_file: give both or neither",
-        );
-    }
+    let security = user::security(table);
+    let user = user::user(table, base);
     let interval = table.optional("publishing_interval", units::duration(INTERVALS));
     let interval = interval.unwrap_or(PUBLISHING_INTERVAL);
     let outage_budget = table.optional("outage_budget", units::duration(OUTAGE_BUDGETS));
@@ -91,10 +72,7 @@ fn read_server(
     let stream = stream.unwrap_or_else(|| streams.default_stream());
     let mut config = Config::new(name?, endpoint?, stream, data_dir?.join("pki"));
     config.security = security?;
-    config.user = user.zip(password_file).map(|(name, password_file)| User {
-        name,
-        password_file,
-    });
+    config.user = user;
     config.publishing_interval = interval;
     config.outage_budget = outage_budget.unwrap_or(config.outage_budget);
     config.nodes = nodes;

@@ -7,8 +7,12 @@ const KEY_BITS: u32 = 2048;
 /// An industrial PC runs unattended for longer than any renewal habit: ten years.
 const VALID_DAYS: u32 = 3653;
 
-/// DER of the certificate and PKCS#8 PEM of its key. Takes seconds on a small board.
-pub(crate) fn generate(application_uri: &str) -> Result<(Vec<u8>, String), String> {
+/// DER of the certificate and PKCS#8 PEM of its key: of `key`, where there is one (in PEM), or of a
+/// new one, which takes seconds on a small board.
+pub(crate) fn generate(
+    application_uri: &str,
+    key: Option<&[u8]>,
+) -> Result<(Vec<u8>, String), String> {
     let data = X509Data {
         key_size: KEY_BITS,
         common_name: "skerry".to_owned(),
@@ -19,7 +23,10 @@ pub(crate) fn generate(application_uri: &str) -> Result<(Vec<u8>, String), Strin
         alt_host_names: X509Data::alt_host_names(application_uri, None, false, true, false),
         certificate_duration_days: VALID_DAYS,
     };
-    let key = PrivateKey::new(KEY_BITS).map_err(|error| error.to_string())?;
+    let key = match key {
+        Some(pem) => PrivateKey::from_pem(pem).map_err(|_| "its key cannot be read".to_owned())?,
+        None => PrivateKey::new(KEY_BITS).map_err(|error| error.to_string())?,
+    };
     let certificate = X509::from_pkey(&key, &data)?;
     let der = certificate.to_der().map_err(|error| error.to_string())?;
     let key = key.to_der().map_err(|error| error.to_string())?;
@@ -27,7 +34,7 @@ pub(crate) fn generate(application_uri: &str) -> Result<(Vec<u8>, String), Strin
 }
 
 /// RFC 7468 with LF at the ends of lines: the crate writes CR, which openssl cannot read.
-fn pem(label: &str, der: &[u8]) -> String {
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let body = ByteString::from(der.to_vec()).as_base64();
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = body.as_str();

@@ -1,12 +1,14 @@
 //! From a URL to an activated session: endpoints, choice of security, secure channel, login.
 
 use super::Session;
+use super::chain::leaf;
 use super::dial::Dialer;
+use super::handshake::header;
+use super::token::{Login, Token, channel, token_words};
 use super::vendor::{
-    ActivateSession, ApplicationDescription, ApplicationType, AsyncSecureChannel, CertificateStore,
-    ClientBuilder, ClientConfig, CreateSession, DateTime, EndpointDescription, GetEndpointsRequest,
-    IdentityToken, MessageSecurityMode, NodeId, RequestHeader, ResponseMessage, RwLock,
-    SessionBuilder, TransportPollResult, UserTokenType, VendorError, X509,
+    ApplicationDescription, ApplicationType, AsyncSecureChannel, ByteString, CertificateStore,
+    ClientBuilder, ClientConfig, EndpointDescription, GetEndpointsRequest, MessageSecurityMode,
+    NodeId, ResponseMessage, RwLock, SessionBuilder, StatusCode, TransportPollResult, VendorError,
 };
 use crate::opcua::address::EndpointUrl;
 use crate::opcua::config::{OUTAGE_BUDGET_MIN, Security};
@@ -38,6 +40,9 @@ const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const BINARY_TRANSPORT: &str = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary";
 const POLICY_URI: &str = "http://opcfoundation.org/UA/SecurityPolicy#";
 
+/// The step in which the server looks at the user, no longer at this application.
+pub(super) const LOGIN_STEP: &str = "the login";
+
 /// Whom to connect to, and as whom.
 pub(crate) struct Target<'a> {
     /// Names the pinned certificate.
@@ -48,29 +53,16 @@ pub(crate) struct Target<'a> {
     pub(crate) identity: &'a Identity,
 }
 
-pub(crate) enum Login {
-    Anonymous,
-    User { name: String, password: String },
-}
-
-impl Login {
-    const fn token_type(&self) -> UserTokenType {
-        match self {
-            Self::Anonymous => UserTokenType::Anonymous,
-            Self::User { .. } => UserTokenType::UserName,
-        }
-    }
-
-    const fn word(&self) -> &'static str {
-        match self {
-            Self::Anonymous => "anonymous",
-            Self::User { .. } => "user and password",
-        }
-    }
+/// One that was chosen, with the way to log in there.
+pub(super) struct Endpoint {
+    description: EndpointDescription,
+    /// The server's own, without those of its issuers.
+    pub(super) certificate: ByteString,
+    pub(super) token: Token,
 }
 
 impl Target<'_> {
-    fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         format!("{}:{}", self.url.host(), self.url.port())
     }
 
@@ -82,18 +74,19 @@ impl Target<'_> {
         let plain = EndpointDescription::from(self.url.as_str());
         let (discovery, driver) = self.open(&config, &store, plain).await?;
         let endpoint = self.choose(self.endpoints(&discovery).await?)?;
-        let certificate = endpoint.server_certificate.as_ref();
+        let certificate = endpoint.certificate.as_ref();
         if self.relies_on_certificate() {
             self.identity
                 .check_pin(self.name, &self.address(), certificate)?;
         }
         // Without security the channel that asked for the endpoints serves as well.
-        let (channel, driver) = if self.security == Security::None {
-            (discovery, driver)
-        } else {
+        let (channel, driver) = if self.is_secured() {
             discovery.close_channel().await;
             drop(driver);
-            self.open(&config, &store, endpoint.clone()).await?
+            let description = endpoint.description.clone();
+            self.open(&config, &store, description).await?
+        } else {
+            (discovery, driver)
         };
         let mut session = Session::new(channel, driver, self.address());
         session.revived = match revive.take() {
@@ -101,18 +94,37 @@ impl Target<'_> {
             None => false,
         };
         if !session.revived {
-            self.create(&mut session, &endpoint, &store).await?;
+            self.create(&mut session, &endpoint).await?;
         }
         if self.relies_on_certificate() {
             self.identity.pin(self.name, &self.address(), certificate)?;
         }
+        self.warn(&endpoint);
         Ok(session)
     }
 
     /// Whether anything is signed by or encrypted for the server's certificate: the messages,
-    /// or on an open channel the password. Otherwise it proves nothing and is not looked at.
+    /// or on an open channel the login. Otherwise it proves nothing and is not looked at.
     fn relies_on_certificate(&self) -> bool {
-        self.security != Security::None || matches!(self.login, Login::User { .. })
+        self.is_secured() || !self.login.is_anonymous()
+    }
+
+    /// Says what the operator allowed and would do well to change.
+    fn warn(&self, endpoint: &Endpoint) {
+        if let Some(policy) = self.security.policy().filter(|it| it.is_deprecated()) {
+            tracing::warn!(
+                endpoint = self.name,
+                "security_policy {policy} is deprecated, because it is broken with some effort: \
+                 use one that is not, if the server has any"
+            );
+        }
+        if endpoint.token.is_plain() && !self.is_secured() {
+            tracing::warn!(
+                endpoint = self.name,
+                "the server takes the password in clear text: anybody on the network can \
+                 read it; set security_mode = \"SignAndEncrypt\" where the server offers it"
+            );
+        }
     }
 
     pub(super) async fn open(
@@ -125,8 +137,9 @@ impl Target<'_> {
         let channel = SessionBuilder::new(config)
             .connect_to_endpoint_directly(endpoint)
             .and_then(|builder| builder.build_channel(Arc::clone(store)))
-            .map_err(|error| refused(&address, "the endpoint", &error))?;
-        let dialer = Dialer::dial(self.url).await?;
+            .map_err(|error| self.refused("the endpoint", &error))?;
+        let keys = self.identity.keys().filter(|_| self.is_secured());
+        let dialer = Dialer::dial(self.url, keys.cloned()).await?;
         let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, channel.connect_no_retry(&dialer));
         match opened.await {
             Ok(Ok(mut event_loop)) => {
@@ -137,7 +150,7 @@ impl Target<'_> {
             }
             Ok(Err(error)) => Err(match dialer.not_opcua() {
                 Some(detail) => Error::NotOpcua { address, detail },
-                None => refused(&address, "the secure channel", &error),
+                None => self.refused("the secure channel", &error),
             }),
             Err(_) => Err(Error::Silent {
                 address,
@@ -156,18 +169,12 @@ impl Target<'_> {
         channel: &AsyncSecureChannel,
     ) -> Result<Vec<EndpointDescription>, Error> {
         let request = GetEndpointsRequest {
-            request_header: RequestHeader {
-                timestamp: DateTime::now(),
-                request_handle: channel.request_handle(),
-                timeout_hint: REQUEST_TIMEOUT.as_millis() as u32,
-                ..RequestHeader::default()
-            },
+            request_header: header(channel, NodeId::null()),
             endpoint_url: self.url.as_str().into(),
             locale_ids: None,
             profile_uris: None,
         };
-        let response = channel.send(request, REQUEST_TIMEOUT).await;
-        match response.map_err(|error| refused(&self.address(), "its list of endpoints", &error))? {
+        match self.ask(channel, "its list of endpoints", request).await? {
             ResponseMessage::GetEndpoints(response) => Ok(response.endpoints.unwrap_or_default()),
             _ => Err(Error::NotOpcua {
                 address: self.address(),
@@ -177,17 +184,8 @@ impl Target<'_> {
     }
 
     /// The endpoint with exactly the security asked for, at the address we can reach it by.
-    fn choose(&self, offered: Vec<EndpointDescription>) -> Result<EndpointDescription, Error> {
-        let policy = self
-            .security
-            .policy()
-            .map_or("None", |policy| policy.word());
-        let policy_uri = format!("{POLICY_URI}{policy}");
-        let mode = match self.security {
-            Security::None => MessageSecurityMode::None,
-            Security::Sign(_) => MessageSecurityMode::Sign,
-            Security::SignAndEncrypt(_) => MessageSecurityMode::SignAndEncrypt,
-        };
+    fn choose(&self, offered: Vec<EndpointDescription>) -> Result<Endpoint, Error> {
+        let (policy, mode) = channel(self.security);
         let binary: Vec<EndpointDescription> = offered
             .into_iter()
             .filter(|endpoint| {
@@ -196,7 +194,8 @@ impl Target<'_> {
             })
             .collect();
         let fits = |endpoint: &&EndpointDescription| {
-            endpoint.security_mode == mode && endpoint.security_policy_uri.as_ref() == policy_uri
+            endpoint.security_mode == mode
+                && endpoint.security_policy_uri.as_ref() == policy.to_uri()
         };
         let matching: Vec<&EndpointDescription> = binary.iter().filter(fits).collect();
         if matching.is_empty() {
@@ -206,143 +205,120 @@ impl Target<'_> {
                 offered: list(binary.iter().map(security_words)),
             });
         }
-        let token_type = self.login.token_type();
-        let Some(endpoint) = matching
-            .iter()
-            .find(|endpoint| endpoint.find_policy(token_type).is_some())
-        else {
-            let tokens = matching
-                .iter()
-                .flat_map(|endpoint| endpoint.user_identity_tokens.iter().flatten())
-                .map(|token| token_words(token.token_type).to_owned());
+        let tokens = matching.iter().flat_map(|endpoint| {
+            let tokens = Token::offered_by(endpoint);
+            tokens.into_iter().map(move |token| (*endpoint, token))
+        });
+        let (ours, others): (Vec<_>, Vec<_>) =
+            tokens.partition(|(_, token)| token.offered.token_type == self.login.token_type());
+        let words = list(ours.iter().chain(&others).map(|(_, token)| token.words()));
+        if ours.is_empty() {
             return Err(Error::LoginNotOffered {
                 address: self.address(),
-                wanted: self.login.word(),
-                offered: list(tokens),
+                wanted: token_words(self.login.token_type()),
+                offered: words,
+            });
+        }
+        let usable = ours.into_iter().filter_map(|(endpoint, token)| {
+            let strength = token.strength(self.security)?;
+            Some((strength, endpoint, token))
+        });
+        // Of equal ones the server's first.
+        let best = usable.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let Some((_, endpoint, token)) = best else {
+            return Err(Error::LoginTooWeak {
+                address: self.address(),
+                security: self.security,
+                offered: words,
             });
         };
-        let mut endpoint = (*endpoint).clone();
+        let mut description = endpoint.clone();
         // Servers behind NAT name an address of their own; ours is the one that works.
-        endpoint.endpoint_url = self.url.as_str().into();
-        // An empty policy means the endpoint's own (Part 4, 7.42); the crate takes it for None.
-        for token in endpoint.user_identity_tokens.iter_mut().flatten() {
-            if token.security_policy_uri.as_ref().is_empty() {
-                token.security_policy_uri = endpoint.security_policy_uri.clone();
+        description.endpoint_url = self.url.as_str().into();
+        let certificate = ByteString::from(leaf(endpoint.server_certificate.as_ref()));
+        description.server_certificate = certificate.clone();
+        Ok(Endpoint {
+            description,
+            certificate,
+            token,
+        })
+    }
+
+    /// A refusal in words that say whose certificate or login the server minds.
+    pub(super) fn refused(&self, step: &'static str, error: &VendorError) -> Error {
+        let address = self.address();
+        let code = error.status();
+        let certificate = self.identity.certificate_path();
+        let is_login = step == LOGIN_STEP;
+        let detail = match code {
+            _ if self.is_secured() && !is_login && minds_certificate(code) => {
+                return Error::Untrusted {
+                    address,
+                    reason: code.to_string(),
+                    certificate,
+                };
             }
-            let plain = token.security_policy_uri.as_ref().ends_with("#None");
-            if plain
-                && token_type == UserTokenType::UserName
-                && token.token_type == token_type
-                && !matches!(self.security, Security::SignAndEncrypt(_))
+            StatusCode::BadConnectionClosed | StatusCode::BadCommunicationError
+                if self.is_secured() && !is_login =>
             {
-                tracing::warn!(
-                    endpoint = self.name,
-                    "the server takes the password in clear text: anybody on the network can \
-                     read it; set security_mode = \"SignAndEncrypt\" where the server offers it"
-                );
+                format!(
+                    "the connection broke off ({code}), which some servers do when they do not \
+                     trust our certificate: it is in {}",
+                    certificate.display()
+                )
             }
-        }
-        Ok(endpoint)
-    }
-
-    async fn create(
-        &self,
-        session: &mut Session,
-        endpoint: &EndpointDescription,
-        store: &RwLock<CertificateStore>,
-    ) -> Result<(), Error> {
-        let handle = session.channel.request_handle();
-        let mut request =
-            CreateSession::new_manual(store, endpoint, 0, REQUEST_TIMEOUT, NodeId::null(), handle)
-                .client_description(description(self.identity.application_uri()))
-                .endpoint_url(self.url.as_str())
-                .session_name(format!("skerry {}", self.name))
-                .session_timeout(SESSION_TIMEOUT.as_millis() as f64);
-        if let Some(certificate) = self.own_certificate(store)? {
-            request = request.client_certificate(certificate);
-        }
-        let created = super::send(request, &session.channel)
-            .await
-            .map_err(|error| refused(&self.address(), "a session", &error))?;
-        self.activate(session, endpoint, created.authentication_token)
-            .await
-    }
-
-    /// Takes up an earlier session on this new channel, with the subscription it owns. Only
-    /// without security: the proof of identity needs a nonce that went down with the old channel.
-    async fn revive(
-        &self,
-        session: &mut Session,
-        endpoint: &EndpointDescription,
-        token: &str,
-    ) -> bool {
-        let Ok(token) = token.parse::<NodeId>() else {
-            return false;
+            _ if is_login && minds_login(code) => {
+                let which = match self.login {
+                    Login::Anonymous => "an anonymous user may not log in",
+                    Login::User { .. } => "user or password are wrong, or not allowed here",
+                    Login::Certificate(_) => {
+                        "it does not trust the certificate of this user, or knows no such user"
+                    }
+                };
+                format!("{which} ({code})")
+            }
+            _ => super::explain(error),
         };
-        if self.security != Security::None {
-            return false;
-        }
-        match self.activate(session, endpoint, token).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::debug!(endpoint = self.name, %error, "the earlier session is gone");
-                false
-            }
+        Error::Refused {
+            address,
+            step,
+            status: code.bits(),
+            detail,
         }
     }
+}
 
-    async fn activate(
-        &self,
-        session: &mut Session,
-        endpoint: &EndpointDescription,
-        token: NodeId,
-    ) -> Result<(), Error> {
-        session.channel.set_auth_token(token.clone());
-        let identity = match &self.login {
-            Login::Anonymous => IdentityToken::Anonymous,
-            Login::User { name, password } => {
-                IdentityToken::new_user_name(name.as_str(), password.as_str())
-            }
-        };
-        let handle = session.channel.request_handle();
-        let mut request = ActivateSession::new_manual(
-            endpoint.clone(),
-            0,
-            REQUEST_TIMEOUT,
-            token.clone(),
-            handle,
-        )
-        .identity_token(identity);
-        if self.security != Security::None {
-            let path = self.identity.key_path();
-            let key = CertificateStore::read_pkey(&path).map_err(|detail| Error::Pki {
-                action: "read",
-                path,
-                detail,
-            })?;
-            request = request.private_key(key);
-        }
-        super::send(request, &session.channel)
-            .await
-            .map_err(|error| refused(&self.address(), "the login", &error))?;
-        session.token = token;
-        Ok(())
-    }
+/// Codes by which a server says that our certificate is not one it takes.
+fn minds_certificate(code: StatusCode) -> bool {
+    matches!(
+        code,
+        StatusCode::BadSecurityChecksFailed
+            | StatusCode::BadCertificateUntrusted
+            | StatusCode::BadCertificateInvalid
+            | StatusCode::BadCertificateUriInvalid
+            | StatusCode::BadCertificateTimeInvalid
+            | StatusCode::BadCertificateIssuerTimeInvalid
+            | StatusCode::BadCertificateHostNameInvalid
+            | StatusCode::BadCertificateUseNotAllowed
+            | StatusCode::BadCertificateChainIncomplete
+            | StatusCode::BadCertificatePolicyCheckFailed
+            | StatusCode::BadCertificateRevocationUnknown
+            | StatusCode::BadCertificateIssuerRevocationUnknown
+            | StatusCode::BadCertificateRevoked
+            | StatusCode::BadCertificateIssuerRevoked
+            | StatusCode::BadNoValidCertificates
+    )
+}
 
-    fn own_certificate(&self, store: &RwLock<CertificateStore>) -> Result<Option<X509>, Error> {
-        if self.security == Security::None {
-            return Ok(None);
-        }
-        store
-            .read()
-            .read_own_cert()
-            .map(Some)
-            .map_err(|detail| Error::Pki {
-                action: "read",
-                path: self.identity.certificate_path(),
-                detail,
-            })
-    }
+/// Codes by which it refuses a user; also those for certificates, where the user has one.
+fn minds_login(code: StatusCode) -> bool {
+    matches!(
+        code,
+        StatusCode::BadUserAccessDenied
+            | StatusCode::BadIdentityTokenRejected
+            | StatusCode::BadIdentityTokenInvalid
+            | StatusCode::BadUserSignatureInvalid
+    ) || minds_certificate(code)
 }
 
 /// Drives the channel's I/O; the connection ends with it.
@@ -385,22 +361,13 @@ pub(super) fn certificate_store(directory: &Path) -> CertificateStore {
     store
 }
 
-fn description(application_uri: &str) -> ApplicationDescription {
+pub(super) fn description(application_uri: &str) -> ApplicationDescription {
     ApplicationDescription {
         application_uri: application_uri.into(),
         product_uri: "urn:skerry".into(),
         application_name: "skerry".into(),
         application_type: ApplicationType::Client,
         ..ApplicationDescription::default()
-    }
-}
-
-fn refused(address: &str, step: &'static str, error: &VendorError) -> Error {
-    Error::Refused {
-        address: address.to_owned(),
-        step,
-        status: error.status().bits(),
-        detail: super::explain(error),
     }
 }
 
@@ -425,11 +392,6 @@ pub(super) fn security_words(endpoint: &EndpointDescription) -> String {
     }
 }
 
-pub(super) const fn token_words(token_type: UserTokenType) -> &'static str {
-    match token_type {
-        UserTokenType::Anonymous => "anonymous",
-        UserTokenType::UserName => "user and password",
-        UserTokenType::Certificate => "certificates",
-        UserTokenType::IssuedToken => "issued tokens",
-    }
+pub(super) fn policy_uri(word: &str) -> String {
+    format!("{POLICY_URI}{word}")
 }

@@ -1,6 +1,8 @@
 //! The TCP connection under a secure channel: dialled by us, at the configured host and port,
 //! with time-outs, and with an eye on the first bytes the other side sends.
 
+use super::chain::Unchained;
+use super::keys::KeyPair;
 use super::vendor::{
     Connector, DecodingOptions, EndpointDescription, RequestRecv, SecureChannelState,
     StreamConnection, StreamConnector, StreamTransport, TcpCodec, TransportConfiguration,
@@ -25,6 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Dialer {
     url: String,
     stream: Mutex<Option<TcpStream>>,
+    /// Ours, where the channel is to be secured.
+    keys: Option<Arc<KeyPair>>,
     /// What was wrong with the first bytes, if anything.
     complaint: Arc<OnceLock<String>>,
     /// Set once the hello was answered as OPC-UA answers it.
@@ -33,7 +37,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// Tries the host's addresses in turn.
-    pub(super) async fn dial(url: &EndpointUrl) -> Result<Self, Error> {
+    pub(super) async fn dial(url: &EndpointUrl, keys: Option<Arc<KeyPair>>) -> Result<Self, Error> {
         let address = format!("{}:{}", url.host(), url.port());
         let connect = TcpStream::connect((url.host(), url.port()));
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
@@ -51,6 +55,7 @@ impl Dialer {
         Ok(Self {
             url: url.as_str().to_owned(),
             stream: Mutex::new(Some(stream)),
+            keys,
             complaint: Arc::default(),
             greeted: OnceLock::new(),
         })
@@ -73,7 +78,7 @@ impl Dialer {
 }
 
 impl Connector for Dialer {
-    type Transport = StreamTransport<Wary, OwnedWriteHalf>;
+    type Transport = StreamTransport<Unchained<Wary>, OwnedWriteHalf>;
 
     async fn connect(
         &self,
@@ -88,6 +93,7 @@ impl Connector for Dialer {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
             let complaint = Arc::clone(&self.complaint);
+            let keys = self.keys.clone();
             async move {
                 let stream = stream.ok_or_else(|| {
                     VendorError::decoding("the connection was handed out already")
@@ -99,7 +105,7 @@ impl Connector for Dialer {
                     complaint,
                 };
                 Ok(StreamConnection::new(
-                    FramedRead::new(read, TcpCodec::new(options)),
+                    FramedRead::new(Unchained::new(read, keys), TcpCodec::new(options)),
                     write,
                     url,
                 ))

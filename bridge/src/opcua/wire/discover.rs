@@ -1,6 +1,8 @@
 //! What a server offers to whoever asks: its endpoints, and what each of them takes.
 
-use super::connect::{Target, certificate_store, client_config, security_words, token_words};
+use super::chain::leaf;
+use super::connect::{Target, certificate_store, client_config, security_words};
+use super::token::token_words;
 use super::vendor::{EndpointDescription, RwLock};
 use crate::opcua::error::Error;
 use crate::opcua::pki::fingerprint;
@@ -44,7 +46,7 @@ fn offer(endpoint: &EndpointDescription) -> Offer {
     let mut logins: Vec<_> = tokens.map(|token| token_words(token.token_type)).collect();
     logins.sort_unstable();
     logins.dedup();
-    let certificate = endpoint.server_certificate.as_ref();
+    let certificate = leaf(endpoint.server_certificate.as_ref());
     Offer {
         url: endpoint.endpoint_url.as_ref().to_owned(),
         security: security_words(endpoint),

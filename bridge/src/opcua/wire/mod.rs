@@ -3,19 +3,25 @@
 
 mod browse;
 mod certificate;
+mod chain;
 mod clock;
 mod connect;
 mod decode;
 mod dial;
 mod discover;
+mod handshake;
+mod keys;
+mod token;
 mod types;
 mod vendor;
 
 pub(crate) use browse::Class;
 pub(crate) use certificate::generate;
 pub(crate) use clock::clock_item;
-pub(crate) use connect::{Login, SESSION_TIMEOUT, Target};
+pub(crate) use connect::{SESSION_TIMEOUT, Target};
 pub use discover::Offer;
+pub(crate) use keys::KeyPair;
+pub(crate) use token::Login;
 
 use super::config::Deadband;
 use super::error::{Error, status};
@@ -466,16 +472,6 @@ pub(crate) fn status_name(code: u32) -> String {
 fn explain(error: &VendorError) -> String {
     let code = error.status();
     let hint = match code {
-        StatusCode::BadSecurityChecksFailed
-        | StatusCode::BadCertificateUntrusted
-        | StatusCode::BadCertificateInvalid
-        | StatusCode::BadCertificateUriInvalid => {
-            "the server does not trust our certificate; move it to the server's trusted ones \
-             (ours is pki/own/cert.der in the data directory)"
-        }
-        StatusCode::BadUserAccessDenied
-        | StatusCode::BadIdentityTokenRejected
-        | StatusCode::BadIdentityTokenInvalid => "user or password are wrong, or not allowed here",
         StatusCode::BadTooManySessions => "the server has no session left; close other clients",
         StatusCode::BadTooManySubscriptions => "the server has no subscription left",
         StatusCode::BadConnectionClosed | StatusCode::BadCommunicationError => {

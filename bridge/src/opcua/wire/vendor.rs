@@ -5,36 +5,39 @@
 use std::sync::LazyLock;
 
 pub(super) use opcua_client::services::{
-    ActivateSession, Browse, BrowseNext, CloseSession, CreateMonitoredItems, CreateSession,
-    CreateSubscription, DeleteSubscriptions, Publish, Read, Republish, TransferSubscriptions,
+    Browse, BrowseNext, CloseSession, CreateMonitoredItems, CreateSubscription,
+    DeleteSubscriptions, Publish, Read, Republish, TransferSubscriptions,
 };
 pub(super) use opcua_client::transport::{
     AsyncSecureChannel, Connector, RequestRecv, SecureChannelState, StreamConnection,
     StreamConnector, StreamTransport, TransportConfiguration, TransportPollResult,
 };
-pub(super) use opcua_client::{
-    ClientBuilder, ClientConfig, IdentityToken, SessionBuilder, UARequest,
-};
-pub(super) use opcua_core::ResponseMessage;
+pub(super) use opcua_client::{ClientBuilder, ClientConfig, SessionBuilder, UARequest};
 pub(super) use opcua_core::comms::tcp_codec::TcpCodec;
 pub(super) use opcua_core::handle::AtomicHandle;
 pub(super) use opcua_core::sync::RwLock;
-pub(super) use opcua_crypto::{CertificateStore, PrivateKey, X509, X509Data};
+pub(super) use opcua_core::{RequestMessage, ResponseMessage};
+pub(super) use opcua_crypto::{
+    CertificateStore, KeySize, PrivateKey, PublicKey, SecurityPolicy, X509, X509Data,
+    create_signature_data, legacy_encrypt_secret, random, verify_signature_data,
+};
 pub(super) use opcua_types::type_loader::{ByteStringBody, XmlBody};
 pub(super) use opcua_types::{
-    ApplicationDescription, ApplicationType, Array, AttributeId, BinaryDecodable,
-    BrowseDescription, BrowseDirection, BrowseResult, BrowseResultMask, ByteString, Context,
+    ActivateSessionRequest, AnonymousIdentityToken, ApplicationDescription, ApplicationType, Array,
+    AttributeId, BinaryDecodable, BrowseDescription, BrowseDirection, BrowseResult,
+    BrowseResultMask, ByteString, Context, CreateSessionRequest, CreateSessionResponse,
     DataChangeFilter, DataChangeNotification, DataChangeTrigger, DataTypeDefinition, DataValue,
     DateTime, DeadbandType, DecodingOptions, EUInformation, EndpointDescription, EnumDefinition,
     EnumValueType, Error as VendorError, ExpandedNodeId, ExtensionObject, GetEndpointsRequest,
     Identifier, LocalizedText, MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode,
     MonitoringParameters, NamespaceMap, NodeClass, NodeId, NotificationMessage, Range, ReadValueId,
-    ReferenceDescription, ReferenceTypeId, RequestHeader, StatusChangeNotification, StatusCode,
-    StructureDefinition, StructureType, TimestampsToReturn, TypeLoaderCollection, UserTokenType,
-    Variant, VariantScalarTypeId,
+    ReferenceDescription, ReferenceTypeId, RequestHeader, SignatureData, StatusChangeNotification,
+    StatusCode, StructureDefinition, StructureType, TimestampsToReturn, TypeLoaderCollection,
+    UAString, UserNameIdentityToken, UserTokenPolicy, UserTokenType, Variant, VariantScalarTypeId,
+    X509IdentityToken,
 };
 #[cfg(test)]
-pub(super) use opcua_types::{BinaryEncodable, EnumField, Guid, StructureField, UAString};
+pub(super) use opcua_types::{BinaryEncodable, EnumField, Guid, StructureField};
 
 /// To decode, or encode, a part of a message by itself, of `bytes` bytes at most.
 pub(super) fn context(bytes: usize) -> Context<'static> {
