@@ -3,9 +3,9 @@
  *
  *   opcua-client --port N --counters N --out FILE [--publishing SECONDS]
  *
- * Writes a JSON line once it monitors all of them, and one a second with how many values have come
- * and how many of them said that values before them were given up. Ends when its standard input
- * closes.
+ * Writes a JSON line once it monitors all of them, and then ever again how many values have come,
+ * how many of them said that values before them were given up, and how long 99 of 100 of them took
+ * since the server's timestamp. Ends when its standard input closes.
  */
 #include <open62541/client.h>
 #include <open62541/client_config_default.h>
@@ -23,11 +23,15 @@
 #define NAMESPACE "urn:skerry:tests"
 #define ITEMS_AT_ONCE 500
 #define QUEUE_VALUES 10000
+#define REPORT_EVERY (200 * UA_DATETIME_MSEC)
 #define NAME_MAX_BYTES 24
 #define OVERFLOW_BITS 0x0480
+/* Of a value's way here; what takes longer counts as this long. */
+#define LATENCY_MAX_MS 10000
 
 static uint64_t values;
 static uint64_t overflows;
+static uint64_t took_ms[LATENCY_MAX_MS + 1];
 
 static void die(const char *what) {
     fprintf(stderr, "opcua-client: %s\n", what);
@@ -40,6 +44,30 @@ static void on_value(UA_Client *client, UA_UInt32 subscription, void *subscripti
     values++;
     if(data->hasStatus && (data->status & OVERFLOW_BITS) == OVERFLOW_BITS)
         overflows++;
+    if(data->hasServerTimestamp) {
+        UA_DateTime took = (UA_DateTime_now() - data->serverTimestamp) / UA_DATETIME_MSEC;
+        took_ms[took < 0 ? 0 : took > LATENCY_MAX_MS ? LATENCY_MAX_MS : took]++;
+    }
+}
+
+/* How many milliseconds 99 of 100 values took at most. */
+static unsigned p99_ms(void) {
+    uint64_t all = 0, below = 0;
+    for(unsigned ms = 0; ms <= LATENCY_MAX_MS; ms++)
+        all += took_ms[ms];
+    for(unsigned ms = 0; ms <= LATENCY_MAX_MS; ms++) {
+        below += took_ms[ms];
+        if(below * 100 >= all * 99)
+            return ms;
+    }
+    return LATENCY_MAX_MS;
+}
+
+static void report(FILE *out) {
+    fprintf(out,
+            "{\"event\":\"received\",\"values\":%" PRIu64 ",\"overflows\":%" PRIu64
+            ",\"p99_ms\":%u}\n",
+            values, overflows, p99_ms());
 }
 
 static UA_UInt16 counters_namespace(UA_Client *client) {
@@ -132,13 +160,11 @@ int main(int count, char **words) {
         if(UA_Client_run_iterate(client, 100) != UA_STATUSCODE_GOOD)
             die("the connection broke off");
         if(UA_DateTime_nowMonotonic() >= due) {
-            due += UA_DATETIME_SEC;
-            fprintf(out, "{\"event\":\"received\",\"values\":%" PRIu64 ",\"overflows\":%" PRIu64 "}\n",
-                    values, overflows);
+            due += REPORT_EVERY;
+            report(out);
         }
     }
-    fprintf(out, "{\"event\":\"received\",\"values\":%" PRIu64 ",\"overflows\":%" PRIu64 "}\n",
-            values, overflows);
+    report(out);
     UA_Client_delete(client);
     return 0;
 }

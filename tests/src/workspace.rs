@@ -69,3 +69,9 @@ pub fn mqtt_js() -> PathBuf {
 pub fn opcua_js() -> PathBuf {
     target().join("opcua-js")
 }
+
+/// The folder in which `tests/run` built an OPC-UA server and client in C.
+#[must_use]
+pub fn opcua_c() -> PathBuf {
+    target().join("opcua-c")
+}

@@ -4,6 +4,7 @@ mod brokers;
 mod figures;
 mod footprint;
 mod mqtt;
+mod opcua;
 mod processes;
 mod uplink;
 
@@ -33,7 +34,13 @@ fn main() -> ExitCode {
             eprintln!("figures of uplink: {}", uplink::names().join(", "));
             return ExitCode::from(2);
         }
-        [name @ ("opcua" | "inference")] => {
+        ["opcua"] => opcua::run(quick, None),
+        ["opcua", figure] if opcua::is_figure(figure) => opcua::run(quick, Some(figure)),
+        ["opcua", _] => {
+            eprintln!("figures of opcua: {}", opcua::names().join(", "));
+            return ExitCode::from(2);
+        }
+        [name @ "inference"] => {
             let why = "no bench of this part yet";
             figures::print(name, &json!({"why": why}));
             Ok(())
