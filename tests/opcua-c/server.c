@@ -6,7 +6,7 @@
  * Writes what each counter was set to as a JSON line, with its source time in nanoseconds since
  * the Unix epoch. --terse writes one line a tick for all counters. --namespaces puts that many
  * namespaces before the counters' own. --history keeps that many values of each counter.
- * SIGUSR1 closes every session and deletes its subscriptions. Ends when its standard input closes.
+ * SIGUSR2 closes every session and deletes its subscriptions. Ends when its standard input closes.
  */
 #include <open62541/plugin/historydata/history_data_backend_memory.h>
 #include <open62541/plugin/historydata/history_data_gathering_default.h>
@@ -174,7 +174,7 @@ static UA_StatusCode (*activate_default)(UA_Server *, UA_AccessControl *,
                                          const UA_EndpointDescription *, const UA_ByteString *,
                                          const UA_NodeId *, const UA_ExtensionObject *, void **);
 
-/* Remembers who is there, so that SIGUSR1 can throw everybody out. */
+/* Remembers who is there, so that SIGUSR2 can throw everybody out. */
 static UA_StatusCode activate(UA_Server *server, UA_AccessControl *control,
                               const UA_EndpointDescription *endpoint,
                               const UA_ByteString *certificate, const UA_NodeId *session,
@@ -223,7 +223,7 @@ static UA_Server *make_server(void) {
 int main(int count, char **words) {
     read_options(count, words);
     value = options.first;
-    signal(SIGUSR1, on_signal);
+    signal(SIGUSR2, on_signal);
     signal(SIGPIPE, SIG_IGN);
     UA_Server *server = make_server();
     UA_HistoryDataGathering gathering = UA_HistoryDataGathering_Default(options.counters);

@@ -1,9 +1,11 @@
 // An OPC-UA server that is not ours, on node-opcua: counters that go up by one at every tick.
 // Writes what each counter was set to as a JSON line, as `tests/python/opcua_server.py` does, and
-// ends when its standard input closes. Usage:
+// ends when its standard input closes. SIGUSR2 closes every session and deletes its subscriptions.
+// Usage:
 //   server.mjs --modules FOLDER --pki FOLDER --port PORT --out FILE [OPTION...]
 //
 //   --counters 3  --first 0  --interval 0.1  --bad-every 0     as in opcua_server.py
+//   --namespaces 0         as in opcua_server.py
 //   --secure               all policies with both modes, beside None
 //   --deprecated           Basic128Rsa15 and Basic256 too
 //   --certificate FILE --private-key FILE     PEM, a chain at will; without, one is made
@@ -39,6 +41,7 @@ const { values: options } = parseArgs({
     first: text('0'),
     interval: text('0.1'),
     'bad-every': text('0'),
+    namespaces: text('0'),
     secure: flag,
     deprecated: flag,
     certificate: text(),
@@ -126,6 +129,9 @@ const server = new opcua.OPCUAServer({
 await server.initialize()
 
 const space = server.engine.addressSpace
+for (let number = 0; number < Number(options.namespaces); number += 1) {
+  space.registerNamespace(`urn:skerry:other:${number}`)
+}
 const namespace = space.registerNamespace(NAMESPACE)
 const objects = space.rootFolder.objects
 
@@ -283,10 +289,17 @@ const ticks = setInterval(() => {
   const now = new Date()
   for (const { name, node } of counters) {
     node.setValueFromSource(int64(value), statusCode, now)
-    write({ event: 'set', name, value, status: statusCode.value })
+    write({ event: 'set', name, value, status: statusCode.value, time: now.getTime() * 1e6 })
   }
   for (const set of others) set(value)
 }, Number(options.interval) * 1000)
+
+process.on('SIGUSR2', () => {
+  for (const { authenticationToken } of server.engine.getSessions()) {
+    server.engine.closeSession(authenticationToken, true, 'Terminated')
+  }
+  write({ event: 'sessions closed' })
+})
 
 process.stdin.on('end', async () => {
   clearInterval(ticks)

@@ -1,19 +1,28 @@
 """An OPC-UA server that is not ours: counters that go up by one at every tick.
 
-Writes what each counter was set to as a JSON line. Every `--bad-every`-th value carries
-BadSensorFailure instead of Good.
+Writes what each counter was set to as a JSON line, with its source time in nanoseconds since the
+Unix epoch. Every `--bad-every`-th value carries BadSensorFailure instead of Good. `--namespaces`
+puts that many namespaces before the counters' own. SIGUSR2 deletes every subscription.
 """
 
 import argparse
 import asyncio
 import datetime
 import logging
+import signal
 
 from asyncua import Server, ua
 
 from lines import Lines, asked_to_stop
 
 NAMESPACE = "urn:skerry:tests"
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+async def delete_subscriptions(server, out):
+    service = server.iserver.subscription_service
+    await service.delete_subscriptions(list(service.subscriptions))
+    out.write(event="subscriptions deleted")
 
 
 async def serve(options):
@@ -23,6 +32,8 @@ async def serve(options):
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{options.port}/tests")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    for number in range(options.namespaces):
+        await server.register_namespace(f"urn:skerry:other:{number}")
     index = await server.register_namespace(NAMESPACE)
     nodes = []
     for number in range(options.counters):
@@ -32,6 +43,9 @@ async def serve(options):
         )
         nodes.append((name, node))
     value = options.first
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGUSR2, lambda: asyncio.ensure_future(delete_subscriptions(server, out))
+    )
     async with server:
         out.write(event="serving", namespace=index)
         while not stop.is_set():
@@ -40,6 +54,7 @@ async def serve(options):
             bad = options.bad_every and value % options.bad_every == 0
             status = ua.StatusCodes.BadSensorFailure if bad else ua.StatusCodes.Good
             now = datetime.datetime.now(datetime.timezone.utc)
+            time = (now - EPOCH) // datetime.timedelta(microseconds=1) * 1000
             for name, node in nodes:
                 data = ua.DataValue(
                     ua.Variant(value, ua.VariantType.Int64),
@@ -48,7 +63,7 @@ async def serve(options):
                     ServerTimestamp=now,
                 )
                 await node.write_value(data)
-                out.write(event="set", name=name, value=value, status=status)
+                out.write(event="set", name=name, value=value, status=status, time=time)
 
 
 def main():
@@ -57,6 +72,7 @@ def main():
     parser.add_argument("--counters", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="where the counters go on")
     parser.add_argument("--interval", type=float, default=0.1, help="seconds between ticks")
+    parser.add_argument("--namespaces", type=int, default=0)
     parser.add_argument("--bad-every", type=int, default=0)
     parser.add_argument("--out", required=True)
     logging.basicConfig(level=logging.ERROR)

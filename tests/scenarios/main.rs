@@ -18,6 +18,7 @@ mod late;
 mod lifecycle;
 mod mqtt;
 mod opcua;
+mod opcua_faults;
 mod outages;
 mod packed;
 mod planning;
@@ -31,6 +32,7 @@ use skerry_tests::runner::{self, Need, Scenario};
 
 const PYTHON: &[Need] = &[Need::Python];
 const KAFKA: &[Need] = &[Need::Python, Need::Kafka];
+const THREE_PLANTS: &[Need] = &[Need::Python, Need::NodeOpcua, Need::Open62541];
 const KAFKA_AND_MOUNT: &[Need] = &[Need::Python, Need::Kafka, Need::Mount];
 
 /// Those that wait most of their time: for a time-out, a restart, a certificate's end.
@@ -40,6 +42,11 @@ const WAITING: &[&str] = &[
     "uplink_of_a_node_frozen_in_a_drain",
     "backlog_older_than_its_topics_retention",
     "opcua_server_restarted",
+    "opcua_servers_killed_and_rebuilt",
+    "opcua_servers_frozen",
+    "opcua_cable_pulled",
+    "opcua_sessions_deleted_by_servers",
+    "opcua_node_killed_while_subscribed",
     "peers_that_are_not_there",
     "figures_of_an_outage",
     "kafka_certificate_ends_and_is_renewed",
@@ -231,6 +238,31 @@ fn main() -> std::process::ExitCode {
             name: "opcua_server_restarted",
             needs: KAFKA,
             run: opcua::restarted,
+        },
+        Scenario {
+            name: "opcua_servers_killed_and_rebuilt",
+            needs: THREE_PLANTS,
+            run: opcua_faults::server_rebuilt,
+        },
+        Scenario {
+            name: "opcua_servers_frozen",
+            needs: THREE_PLANTS,
+            run: opcua_faults::server_frozen,
+        },
+        Scenario {
+            name: "opcua_cable_pulled",
+            needs: THREE_PLANTS,
+            run: opcua_faults::cable_pulled,
+        },
+        Scenario {
+            name: "opcua_sessions_deleted_by_servers",
+            needs: THREE_PLANTS,
+            run: opcua_faults::sessions_deleted,
+        },
+        Scenario {
+            name: "opcua_node_killed_while_subscribed",
+            needs: THREE_PLANTS,
+            run: opcua_faults::node_killed,
         },
         Scenario {
             name: "opcua_browse_gives_config",

@@ -1,5 +1,7 @@
 //! OPC-UA servers that are not ours, each as a process with the same options and the same lines.
 
+pub mod judge;
+
 use std::process::Command;
 
 use anyhow::Result;
@@ -18,6 +20,21 @@ pub enum Make {
     Asyncua,
     /// `tests/opcua-js/server.mjs`.
     NodeOpcua,
+    /// `tests/opcua-c/server.c`.
+    Open62541,
+}
+
+impl Make {
+    pub const ALL: [Self; 3] = [Self::Asyncua, Self::NodeOpcua, Self::Open62541];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Asyncua => "asyncua",
+            Self::NodeOpcua => "node-opcua",
+            Self::Open62541 => "open62541",
+        }
+    }
 }
 
 /// A server to be started.
@@ -84,6 +101,7 @@ impl OpcuaServer {
                 command.arg(format!("--pki={}", pki.display()));
                 command
             }
+            Make::Open62541 => Command::new(workspace::opcua_c().join("opcua-server")),
         }
     }
 }

@@ -20,6 +20,9 @@ pub enum Link {
     },
     /// Connections stay open and nothing passes: a black hole.
     Stalled,
+    /// The same, and for good: what is sent is lost, and connections that were there stay dead when
+    /// the link is up again, without a word to either side. So does a switch that was restarted.
+    Lossy,
     /// Connections are reset and refused.
     Cut,
 }
@@ -45,6 +48,9 @@ struct Shared {
     /// Until when each direction is busy with what was sent before.
     busy: [Instant; 2],
     open: Vec<TcpStream>,
+    /// Connections so far, and how many of the first of them are dead.
+    connections: u64,
+    dead: u64,
     closing: bool,
 }
 
@@ -84,6 +90,8 @@ impl Proxy {
             asked: Vec::new(),
             busy: [Instant::now(); 2],
             open: Vec::new(),
+            connections: 0,
+            dead: 0,
             closing: false,
         }));
         let accepting = Arc::clone(&shared);
@@ -114,6 +122,9 @@ impl Proxy {
 
     pub fn set(&self, link: Link) {
         let mut shared = lock(&self.shared);
+        if shared.link == Link::Lossy {
+            shared.dead = shared.connections;
+        }
         shared.link = link;
         if link == Link::Cut {
             hang_up(&mut shared);
@@ -165,33 +176,44 @@ fn connect(shared: &Arc<Mutex<Shared>>, client: TcpStream, target: u16) {
     };
     // Small packets are passed on as they come.
     drop((client.set_nodelay(true), server.set_nodelay(true)));
-    {
+    let number = {
         let mut shared = lock(shared);
         shared.open.extend(
             [&client, &server]
                 .into_iter()
                 .flat_map(TcpStream::try_clone),
         );
-    }
+        shared.connections += 1;
+        shared.connections
+    };
     for (direction, (from, to)) in [(client, server_too), (server, client_too)]
         .into_iter()
         .enumerate()
     {
         let shared = Arc::clone(shared);
-        thread::spawn(move || forward(&shared, direction, from, to));
+        thread::spawn(move || forward(&shared, number, direction, from, to));
     }
 }
 
 /// Bytes under way: when they arrive, and what they are.
 type Flight = (Instant, Vec<u8>);
 
-fn forward(shared: &Arc<Mutex<Shared>>, direction: usize, mut from: TcpStream, to: TcpStream) {
+fn forward(
+    shared: &Arc<Mutex<Shared>>,
+    number: u64,
+    direction: usize,
+    mut from: TcpStream,
+    to: TcpStream,
+) {
     let (send, receive) = mpsc::sync_channel(FLIGHT_MAX);
     let Ok(landing) = to.try_clone() else { return };
     let landing_shared = Arc::clone(shared);
     let lands = thread::spawn(move || land(&landing_shared, &receive, landing));
     let mut buffer = [0; CHUNK];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if is_lost(shared, number) {
+            continue;
+        }
         let Some(arrives) = pass(shared, direction, count) else {
             break;
         };
@@ -200,9 +222,19 @@ fn forward(shared: &Arc<Mutex<Shared>>, direction: usize, mut from: TcpStream, t
         }
     }
     drop(send);
+    if is_lost(shared, number) {
+        // Nor does the other side learn that this one has gone.
+        return;
+    }
     // What was under way before the end still arrives, unless the link is cut.
     drop(lands.join());
     drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
+}
+
+/// Whether what is sent on this connection is lost.
+fn is_lost(shared: &Mutex<Shared>, number: u64) -> bool {
+    let shared = lock(shared);
+    !shared.closing && (shared.link == Link::Lossy || number <= shared.dead)
 }
 
 fn land(shared: &Mutex<Shared>, flights: &mpsc::Receiver<Flight>, mut to: TcpStream) {
@@ -225,6 +257,8 @@ fn pass(shared: &Mutex<Shared>, direction: usize, count: usize) -> Option<Instan
         match state.link {
             _ if state.closing => return None,
             Link::Cut => return None,
+            // Until a moment ago it was not; the bytes are the last to pass.
+            Link::Lossy => return Some(Instant::now()),
             Link::Stalled => {
                 drop(state);
                 thread::sleep(Duration::from_millis(20));
@@ -352,5 +386,20 @@ mod tests {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
         assert_eq!(&byte, b"y");
+    }
+
+    #[test]
+    fn a_lossy_link_leaves_its_connections_dead_and_new_ones_are_fine() {
+        let proxy = Proxy::start(echo()).unwrap();
+        let mut old = TcpStream::connect(proxy.address()).unwrap();
+        assert_eq!(ask(&mut old).unwrap(), b'x');
+        proxy.set(Link::Lossy);
+        let timeout = Some(Duration::from_millis(200));
+        old.set_read_timeout(timeout).unwrap();
+        assert!(ask(&mut old).is_err());
+        proxy.restore();
+        assert!(ask(&mut old).is_err(), "it was lost for good");
+        let mut new = TcpStream::connect(proxy.address()).unwrap();
+        assert_eq!(ask(&mut new).unwrap(), b'x');
     }
 }

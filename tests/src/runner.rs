@@ -34,6 +34,8 @@ pub enum Need {
     MqttJs,
     /// Node.js and node-opcua.
     NodeOpcua,
+    /// The OPC-UA server in C.
+    Open62541,
     /// A file system of one's own that can be frozen: root, a loop device and `fsfreeze`.
     Disk,
 }
@@ -72,6 +74,7 @@ impl Need {
                     .exists()
                     && succeeds(Command::new("node").arg("--version"))
             }
+            Self::Open62541 => workspace::opcua_c().join("opcua-server").exists(),
             Self::Disk => disk::can_be_had(),
         }
     }
@@ -85,6 +88,7 @@ impl Need {
             Self::Mosquitto => "mosquitto_pub and mosquitto_sub (Debian: mosquitto-clients)",
             Self::MqttJs => "Node.js and the MQTT.js of tests/run",
             Self::NodeOpcua => "Node.js and the node-opcua of tests/run",
+            Self::Open62541 => "the OPC-UA server that tests/run builds (a C compiler and cmake)",
             Self::Disk => "a file system that can be frozen (root, a loop device, fsfreeze)",
         }
     }
