@@ -248,7 +248,14 @@ fn show(reading: &Reading, json: bool) -> Result<(), Ended> {
         true => "",
         false => &reading.status,
     };
-    let line = format!("{} = {} {status}{time}", reading.node, reading.value);
+    let mut value = reading.value.to_string();
+    let name = reading.name.as_ref().map(|name| format!(" {name}"));
+    let unit = reading.unit.as_ref().map(|unit| format!(" {unit}"));
+    value.extend(name.into_iter().chain(unit));
+    if let Some((low, high)) = reading.range {
+        value += &format!(" ({low} to {high})");
+    }
+    let line = format!("{} = {value} {status}{time}", reading.node);
     print(&line)
 }
 

@@ -4,13 +4,24 @@
 //! below Objects in the folder `pump1`, with the node id `ns=…;s=pump1/vibration` in namespace
 //! [`NAMESPACE`].
 
-use opcua_server::address_space::{AddressSpace, VariableBuilder};
+pub mod machine;
+
+use opcua_server::address_space::{
+    AddressSpace, DataTypeBuilder, Event, ObjectBuilder, ReferenceDirection, VariableBuilder,
+};
 use opcua_server::diagnostics::NamespaceMetadata;
 use opcua_server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
 use opcua_server::{
-    ANONYMOUS_USER_TOKEN_ID, Server, ServerBuilder, ServerEndpoint, ServerHandle, SubscriptionCache,
+    ANONYMOUS_USER_TOKEN_ID, EventField, Server, ServerBuilder, ServerEndpoint, ServerHandle,
+    SubscriptionCache,
 };
-use opcua_types::{DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, Variant};
+use opcua_types::type_loader::ByteStringBody;
+use opcua_types::{
+    AttributeId, ByteString, DataTypeDefinition, DataTypeId, DataValue, DateTime, EUInformation,
+    EnumDefinition, EnumField, ExtensionObject, LocalizedText, NodeId, NumericRange, ObjectId,
+    ObjectTypeId, QualifiedName, Range, ReferenceTypeId, StatusCode, StructureDefinition,
+    StructureField, StructureType, Variant, VariantTypeId,
+};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::path::Path;

@@ -242,6 +242,7 @@ mod tests {
     use super::super::vendor::StatusCode;
     use super::super::vendor::{ByteString, Guid};
     use super::*;
+    use std::str::FromStr;
 
     fn json(variant: Variant) -> String {
         String::from_utf8(value(variant).into_payload()).unwrap()
@@ -272,6 +273,81 @@ mod tests {
         assert_eq!(
             json(Variant::from(NodeId::new(2, "Pump"))),
             r#"{"value":"ns=2;s=Pump","type":"NodeId"}"#
+        );
+    }
+
+    #[test]
+    fn extremes_come_through_as_they_are() {
+        let array = |of, elements: Vec<Variant>| {
+            Variant::Array(Box::new(Array::new(of, elements).unwrap()))
+        };
+        let doubles = [f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, -0.0, f64::MAX];
+        let doubles = doubles.map(Variant::Double).to_vec();
+        assert_eq!(
+            json(array(VariantScalarTypeId::Double, doubles)),
+            r#"{"value":["NaN","Infinity",2.2250738585072014e-308,-0.0,1.7976931348623157e+308]}"#
+        );
+        assert_eq!(
+            json(Variant::Float(f32::NEG_INFINITY)),
+            r#"{"value":"-Infinity"}"#
+        );
+        assert_eq!(
+            json(Variant::Int64(i64::MAX)),
+            r#"{"value":9223372036854775807}"#
+        );
+        assert_eq!(
+            json(Variant::UInt64(u64::MAX)),
+            r#"{"value":18446744073709551615}"#
+        );
+        assert_eq!(json(Variant::from(ByteString::null())), r#"{"value":null}"#);
+        assert_eq!(
+            json(Variant::from(LocalizedText::new("de", "Läuft \u{0}"))),
+            r#"{"value":{"locale":"de","text":"Läuft \u0000"},"type":"LocalizedText"}"#
+        );
+        let guid = Guid::from_str("72962b91-fa75-4ae6-8d28-b404dc7daf63").unwrap();
+        assert_eq!(
+            json(Variant::from(guid)),
+            r#"{"value":"72962b91-fa75-4ae6-8d28-b404dc7daf63","type":"Guid"}"#
+        );
+        // The last tick that a DateTime has (Part 6, 5.2.2.5).
+        let last = json(Variant::from(DateTime::from(i64::MAX)));
+        assert!(last.contains(r#""type":"DateTime""#), "{last}");
+    }
+
+    #[test]
+    fn arrays_of_anything_name_each_element() {
+        let inner = Array::new(
+            VariantScalarTypeId::UInt64,
+            vec![Variant::UInt64(u64::MAX), Variant::UInt64(0)],
+        );
+        let elements = [
+            Variant::from(Guid::null()),
+            Variant::Int64(i64::MIN),
+            Variant::Array(Box::new(inner.unwrap())),
+            Variant::Empty,
+        ];
+        let elements = elements.map(|element| Variant::Variant(Box::new(element)));
+        let mixed = Array::new(VariantScalarTypeId::Variant, elements.to_vec()).unwrap();
+        assert_eq!(
+            json(Variant::Array(Box::new(mixed))),
+            concat!(
+                r#"{"value":[{"value":"00000000-0000-0000-0000-000000000000","type":"Guid"},"#,
+                r#"-9223372036854775808,[18446744073709551615,0],null]}"#
+            )
+        );
+        let data = DataValue {
+            value: Some(Variant::from(Guid::null())),
+            status: Some(StatusCode::BadTimeout),
+            source_timestamp: Some(DateTime::ymd_hms(2026, 1, 2, 3, 4, 5)),
+            ..DataValue::default()
+        };
+        assert_eq!(
+            json(Variant::from(data)),
+            concat!(
+                r#"{"value":{"value":{"value":"00000000-0000-0000-0000-000000000000","#,
+                r#""type":"Guid"},"status":2148139008,"source_time":"2026-01-02T03:04:05Z"},"#,
+                r#""type":"DataValue"}"#
+            )
         );
     }
 
