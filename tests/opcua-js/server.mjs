@@ -10,6 +10,7 @@
 //   --deprecated           Basic128Rsa15 and Basic256 too
 //   --certificate FILE --private-key FILE     PEM, a chain at will; without, one is made
 //   --trust-all            any client's certificate is fine; without, those of --trust FILE
+//   --issuer FILE          an authority's certificate, or its list of revoked ones
 //   --user NAME --password TEXT               the login that is taken beside anonymous
 //   --user-certificate FILE                   the certificate that is taken as a user's
 //   --no-anonymous
@@ -19,7 +20,7 @@
 //   --commands             Setpoint can be written; the method Add on the object Machine
 //   --alarm                a condition on Level, active above 100; Level can be written
 
-import { appendFileSync } from 'node:fs'
+import { appendFileSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -48,6 +49,7 @@ const { values: options } = parseArgs({
     'private-key': text(),
     'trust-all': flag,
     trust: { type: 'string', multiple: true, default: [] },
+    issuer: { type: 'string', multiple: true, default: [] },
     user: text(),
     password: text(),
     'user-certificate': text(),
@@ -62,7 +64,7 @@ const { values: options } = parseArgs({
 const require = createRequire(resolve(options.modules, 'package.json'))
 const opcua = require('node-opcua')
 const { DataType, DataValue, StatusCodes, Variant } = opcua
-const { readCertificateChain } = require('node-opcua-crypto')
+const { readCertificateChain, readCertificateRevocationList } = require('node-opcua-crypto')
 
 /** Appends at once, so that a kill loses no line. */
 function write(fields) {
@@ -80,6 +82,13 @@ async function certificates(name, trusted, trustAll) {
   for (const file of trusted) {
     for (const certificate of readCertificateChain(file)) {
       await manager.trustCertificate(certificate)
+    }
+  }
+  for (const file of options.issuer) {
+    if (readFileSync(file, 'utf8').includes('X509 CRL')) {
+      await manager.addRevocationList(await readCertificateRevocationList(file))
+    } else {
+      await manager.addIssuer(readCertificateChain(file)[0])
     }
   }
   return manager

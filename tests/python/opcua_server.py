@@ -3,6 +3,7 @@
 Writes what each counter was set to as a JSON line, with its source time in nanoseconds since the
 Unix epoch. Every `--bad-every`-th value carries BadSensorFailure instead of Good. `--namespaces`
 puts that many namespaces before the counters' own. SIGUSR2 deletes every subscription.
+The options for security are those of opcua-js/server.mjs.
 """
 
 import argparse
@@ -12,10 +13,15 @@ import logging
 import signal
 
 from asyncua import Server, ua
+from asyncua.common.utils import ServiceError
+from asyncua.crypto import uacrypto
+from asyncua.crypto.permission_rules import User, UserRole
+from cryptography import x509
 
 from lines import Lines, asked_to_stop
 
 NAMESPACE = "urn:skerry:tests"
+APPLICATION = "urn:skerry:tests:asyncua"
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
@@ -25,13 +31,74 @@ async def delete_subscriptions(server, out):
     out.write(event="subscriptions deleted")
 
 
+def of_an_application(certificate):
+    """For an anonymous user, asyncua hands over the certificate of the client itself."""
+    try:
+        extensions = x509.load_der_x509_certificate(certificate).extensions
+        extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return False
+    return True
+
+
+class Users:
+    """Anonymous unless forbidden, one name with its password, one certificate."""
+
+    def __init__(self, options, certificate):
+        self._options = options
+        self._certificate = certificate
+
+    def get_user(self, iserver, username=None, password=None, certificate=None):
+        if username is not None:
+            known = (self._options.user, self._options.password)
+            welcome = (username, password) == known
+        elif certificate and not of_an_application(certificate):
+            welcome = certificate == self._certificate
+        else:
+            welcome = not self._options.no_anonymous
+        return User(role=UserRole.User, name=username) if welcome else None
+
+
+async def secure(server, options):
+    """All policies it has, and whom it lets in."""
+    kinds = [ua.SecurityPolicyType.NoSecurity]
+    modern = ["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"]
+    for policy in modern + (["Basic128Rsa15", "Basic256"] if options.deprecated else []):
+        kinds += [ua.SecurityPolicyType[f"{policy}_{m}"] for m in ("Sign", "SignAndEncrypt")]
+    server.set_security_policy(kinds)
+    await server.load_certificate(options.certificate)
+    await server.load_private_key(options.private_key)
+    await server.set_application_uri(APPLICATION)
+    tokens = [ua.UserNameIdentityToken, ua.X509IdentityToken]
+    server.set_identity_tokens(([] if options.no_anonymous else [ua.AnonymousIdentityToken]) + tokens)
+    if not options.trust_all:
+        trusted = [await uacrypto.load_certificate(file) for file in options.trust]
+
+        async def validate(certificate, _application):
+            if certificate not in trusted:
+                raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
+
+        server.set_certificate_validator(validate)
+
+
+async def users(options):
+    certificate = None
+    if options.user_certificate:
+        loaded = await uacrypto.load_certificate(options.user_certificate)
+        certificate = uacrypto.der_from_x509(loaded)
+    return Users(options, certificate)
+
+
 async def serve(options):
     out = Lines(options.out)
     stop = asked_to_stop()
-    server = Server()
+    server = Server(user_manager=await users(options))
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{options.port}/tests")
-    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    if options.secure:
+        await secure(server, options)
+    else:
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     for number in range(options.namespaces):
         await server.register_namespace(f"urn:skerry:other:{number}")
     index = await server.register_namespace(NAMESPACE)
@@ -74,6 +141,16 @@ def main():
     parser.add_argument("--interval", type=float, default=0.1, help="seconds between ticks")
     parser.add_argument("--namespaces", type=int, default=0)
     parser.add_argument("--bad-every", type=int, default=0)
+    parser.add_argument("--secure", action="store_true", help="all policies, both modes")
+    parser.add_argument("--deprecated", action="store_true", help="Basic128Rsa15 and Basic256 too")
+    parser.add_argument("--certificate", help="PEM, the server's own; needed with --secure")
+    parser.add_argument("--private-key")
+    parser.add_argument("--trust-all", action="store_true", help="any client's certificate is fine")
+    parser.add_argument("--trust", action="append", default=[], help="a client's certificate")
+    parser.add_argument("--user", help="the login that is taken beside anonymous")
+    parser.add_argument("--password")
+    parser.add_argument("--user-certificate", help="the certificate that is taken as a user's")
+    parser.add_argument("--no-anonymous", action="store_true")
     parser.add_argument("--out", required=True)
     logging.basicConfig(level=logging.ERROR)
     asyncio.run(serve(parser.parse_args()))

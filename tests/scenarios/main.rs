@@ -19,6 +19,7 @@ mod lifecycle;
 mod mqtt;
 mod opcua;
 mod opcua_faults;
+mod opcua_security;
 mod outages;
 mod packed;
 mod planning;
@@ -268,6 +269,16 @@ fn main() -> std::process::ExitCode {
             name: "opcua_browse_gives_config",
             needs: &[Need::Python, Need::NodeOpcua],
             run: opcua::browse,
+        },
+        Scenario {
+            name: "opcua_security_matrix",
+            needs: &[Need::Python, Need::NodeOpcua],
+            run: opcua_security::matrix,
+        },
+        Scenario {
+            name: "opcua_security_certificates",
+            needs: &[Need::Python, Need::NodeOpcua],
+            run: opcua_security::certificates,
         },
         Scenario {
             name: "model_raises_and_clears_an_alert",

@@ -2,13 +2,14 @@
 
 pub mod judge;
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::python::{self, Helper};
 use crate::world::World;
-use crate::{wait, workspace};
+use crate::{process, wait, workspace};
 
 /// URI of the namespace that holds `Counter0`, `Counter1`, …
 pub const NAMESPACE: &str = "urn:skerry:tests";
@@ -35,6 +36,30 @@ impl Make {
             Self::Open62541 => "open62541",
         }
     }
+
+    /// What a server of this make calls itself, which must be in its certificate.
+    #[must_use]
+    pub fn application_uri(self) -> String {
+        format!("{NAMESPACE}:{}", self.name())
+    }
+}
+
+/// The client that `certificates` makes a certificate for.
+pub const CLIENT_URI: &str = "urn:skerry:tests:client";
+
+/// Certificates for a server of this make and whom it may trust; `opcua_certificates.py` lists
+/// the files.
+pub fn certificates(folder: &Path, make: Make) -> Result<()> {
+    let mut command = Command::new(workspace::python());
+    command
+        .arg(workspace::root().join("tests/python/opcua_certificates.py"))
+        .arg(format!("--folder={}", folder.display()))
+        .arg(format!("--server-uri={}", make.application_uri()))
+        .arg(format!("--client-uri={CLIENT_URI}"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = process::run(&mut command, wait::START)?;
+    ensure!(output.code == Some(0), "{}", output.text());
+    Ok(())
 }
 
 /// A server to be started.

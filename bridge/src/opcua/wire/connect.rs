@@ -40,7 +40,11 @@ const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const BINARY_TRANSPORT: &str = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary";
 const POLICY_URI: &str = "http://opcfoundation.org/UA/SecurityPolicy#";
 
-/// The step in which the server looks at the user, no longer at this application.
+/// Those in which a server looks at the certificate of this application.
+const SECURED_STEPS: [&str; 2] = [CHANNEL_STEP, SESSION_STEP];
+const CHANNEL_STEP: &str = "the secure channel";
+pub(super) const SESSION_STEP: &str = "a session";
+/// The one in which it looks at the user.
 pub(super) const LOGIN_STEP: &str = "the login";
 
 /// Whom to connect to, and as whom.
@@ -150,7 +154,7 @@ impl Target<'_> {
             }
             Ok(Err(error)) => Err(match dialer.not_opcua() {
                 Some(detail) => Error::NotOpcua { address, detail },
-                None => self.refused("the secure channel", &error),
+                None => self.refused(CHANNEL_STEP, &error),
             }),
             Err(_) => Err(Error::Silent {
                 address,
@@ -250,20 +254,20 @@ impl Target<'_> {
         let code = error.status();
         let certificate = self.identity.certificate_path();
         let is_login = step == LOGIN_STEP;
+        let shows_certificate = self.is_secured() && SECURED_STEPS.contains(&step);
         let detail = match code {
-            _ if self.is_secured() && !is_login && minds_certificate(code) => {
+            _ if shows_certificate && minds_certificate(code) => {
                 return Error::Untrusted {
                     address,
                     reason: code.to_string(),
                     certificate,
                 };
             }
-            StatusCode::BadConnectionClosed | StatusCode::BadCommunicationError
-                if self.is_secured() && !is_login =>
-            {
+            // node-opcua gives its reason in a form in which it reads as a code that is not bad.
+            _ if shows_certificate && (breaks_off(code) || !code.is_bad()) => {
                 format!(
-                    "the connection broke off ({code}), which some servers do when they do not \
-                     trust our certificate: it is in {}",
+                    "it breaks off without a reason, as servers do that do not trust our \
+                     certificate; it is in {}: move it to the certificates that the server trusts",
                     certificate.display()
                 )
             }
@@ -307,6 +311,15 @@ fn minds_certificate(code: StatusCode) -> bool {
             | StatusCode::BadCertificateRevoked
             | StatusCode::BadCertificateIssuerRevoked
             | StatusCode::BadNoValidCertificates
+    )
+}
+
+fn breaks_off(code: StatusCode) -> bool {
+    matches!(
+        code,
+        StatusCode::BadConnectionClosed
+            | StatusCode::BadCommunicationError
+            | StatusCode::BadSecureChannelClosed
     )
 }
 

@@ -2,7 +2,9 @@
 
 use super::Session;
 use super::chain::leaf;
-use super::connect::{Endpoint, LOGIN_STEP, REQUEST_TIMEOUT, SESSION_TIMEOUT, Target, description};
+use super::connect::{
+    Endpoint, LOGIN_STEP, REQUEST_TIMEOUT, SESSION_STEP, SESSION_TIMEOUT, Target, description,
+};
 use super::keys::KeyPair;
 use super::token::{Challenge, Token, channel};
 use super::vendor::{
@@ -23,7 +25,6 @@ impl Target<'_> {
         session: &mut Session,
         endpoint: &Endpoint,
     ) -> Result<(), Error> {
-        const STEP: &str = "a session";
         let keys = self.identity.keys().filter(|_| self.is_secured());
         let nonce = random::byte_string(NONCE_BYTES);
         let request = CreateSessionRequest {
@@ -38,9 +39,9 @@ impl Target<'_> {
             requested_session_timeout: SESSION_TIMEOUT.as_millis() as f64,
             max_response_message_size: 0,
         };
-        let answer = self.ask(&session.channel, STEP, request).await?;
+        let answer = self.ask(&session.channel, SESSION_STEP, request).await?;
         let ResponseMessage::CreateSession(created) = answer else {
-            return Err(self.nonsense(STEP));
+            return Err(self.nonsense(SESSION_STEP));
         };
         if let Some(keys) = keys {
             self.check(&created, endpoint, keys, &nonce)
