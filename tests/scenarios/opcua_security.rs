@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use skerry_tests::node;
-use skerry_tests::opcua::{self, Make, NAMESPACE, OpcuaServer};
+use skerry_tests::opcua::{self, Make, OpcuaServer};
 use skerry_tests::process::Output;
 use skerry_tests::python::Helper;
 use skerry_tests::world::World;
@@ -59,6 +59,7 @@ fn limit(make: Make, security: &str) -> Option<&'static str> {
 
 /// Whoever visits, with all files.
 struct Visitor {
+    namespace: &'static str,
     pki: PathBuf,
     certificates: PathBuf,
     password: PathBuf,
@@ -66,12 +67,13 @@ struct Visitor {
 }
 
 impl Visitor {
-    fn new(world: &World, certificates: PathBuf) -> Result<Self> {
+    fn new(world: &World, make: Make, certificates: PathBuf) -> Result<Self> {
         let file = |name: &str, text: &str| {
             let path = world.folder().join(name);
             fs::write(&path, text).map(|()| path)
         };
         Ok(Self {
+            namespace: make.namespace(),
             pki: world.folder().join("pki"),
             certificates,
             password: file("password", "secret\n")?,
@@ -81,7 +83,7 @@ impl Visitor {
 
     /// `skerry opcua read` of one counter.
     fn read(&self, url: &str, security: &str, more: &[&str]) -> Result<Output> {
-        let node = format!("nsu={NAMESPACE};s=Counter0");
+        let node = format!("nsu={};s=Counter0", self.namespace);
         let pki = self.pki.display().to_string();
         let mut words = vec!["opcua", "read", "--security", security, "--pki", &pki];
         words.extend_from_slice(more);
@@ -151,11 +153,11 @@ pub(crate) fn matrix(world: &World) -> Result<()> {
     let certificates = world.folder().join("certificates");
     let mut faults = Vec::new();
     let mut table = BTreeMap::new();
-    for make in Make::ALL {
+    for make in Make::SECURED {
         // A server's certificate has its name in it.
         let certificates = certificates.join(make.name());
         opcua::certificates(&certificates, make)?;
-        let visitor = Visitor::new(world, certificates.clone())?;
+        let visitor = Visitor::new(world, make, certificates.clone())?;
         let pair = Pair::start(world, make, &certificates)?;
         for security in SECURITIES {
             for login in LOGINS {
@@ -231,13 +233,13 @@ fn says(refused: &Output, words: &[&str]) -> Result<()> {
 /// A row for each security, a column for each make and login.
 fn print(table: &BTreeMap<(&str, &str, &str), bool>) {
     let mut head = format!("{:<38}", "");
-    for make in Make::ALL {
+    for make in Make::SECURED {
         head += &format!("{:<32}", make.name());
     }
     println!("{}", head.trim_end());
     for security in SECURITIES {
         let mut row = format!("{security:<38}");
-        for make in Make::ALL {
+        for make in Make::SECURED {
             for login in LOGINS {
                 let word = match limit(make, security) {
                     Some(_) => "-",
@@ -260,7 +262,7 @@ fn print(table: &BTreeMap<(&str, &str, &str), bool>) {
 pub(crate) fn certificates(world: &World) -> Result<()> {
     let folder = world.folder().join("certificates");
     opcua::certificates(&folder, Make::NodeOpcua)?;
-    let visitor = Visitor::new(world, folder.clone())?;
+    let visitor = Visitor::new(world, Make::NodeOpcua, folder.clone())?;
     let file = |name: &str| folder.join(name).display().to_string();
     let server = OpcuaServer::new(Make::NodeOpcua, "plc", world.port()?)
         .with("--secure")

@@ -11,7 +11,7 @@ use crate::python::{self, Helper};
 use crate::world::World;
 use crate::{process, wait, workspace};
 
-/// URI of the namespace that holds `Counter0`, `Counter1`, …
+/// URI of the namespace that holds `Counter0`, `Counter1`, … on most of them.
 pub const NAMESPACE: &str = "urn:skerry:tests";
 
 /// Whose server it is.
@@ -23,10 +23,14 @@ pub enum Make {
     NodeOpcua,
     /// `tests/opcua-c/server.c`.
     Open62541,
+    /// `bridge/examples/opcua_server.rs`, on the crate whose client side is under test.
+    AsyncOpcua,
 }
 
 impl Make {
     pub const ALL: [Self; 3] = [Self::Asyncua, Self::NodeOpcua, Self::Open62541];
+    /// Those that can be started with security.
+    pub const SECURED: [Self; 3] = [Self::Asyncua, Self::NodeOpcua, Self::AsyncOpcua];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -34,13 +38,28 @@ impl Make {
             Self::Asyncua => "asyncua",
             Self::NodeOpcua => "node-opcua",
             Self::Open62541 => "open62541",
+            Self::AsyncOpcua => "async-opcua",
+        }
+    }
+
+    /// URI of the namespace that holds its counters.
+    #[must_use]
+    pub const fn namespace(self) -> &'static str {
+        match self {
+            Self::Asyncua | Self::NodeOpcua | Self::Open62541 => NAMESPACE,
+            Self::AsyncOpcua => "urn:skerry:demo",
         }
     }
 
     /// What a server of this make calls itself, which must be in its certificate.
     #[must_use]
     pub fn application_uri(self) -> String {
-        format!("{NAMESPACE}:{}", self.name())
+        match self {
+            Self::Asyncua | Self::NodeOpcua | Self::Open62541 => {
+                format!("{NAMESPACE}:{}", self.name())
+            }
+            Self::AsyncOpcua => format!("{}:server", self.namespace()),
+        }
     }
 }
 
@@ -92,7 +111,11 @@ impl OpcuaServer {
 
     #[must_use]
     pub fn url(&self) -> String {
-        format!("opc.tcp://127.0.0.1:{}/tests", self.port)
+        let path = match self.make {
+            Make::Asyncua | Make::NodeOpcua | Make::Open62541 => "tests",
+            Make::AsyncOpcua => "",
+        };
+        format!("opc.tcp://127.0.0.1:{}/{path}", self.port)
     }
 
     /// Starts it, and returns once it serves. A line is written for whatever it sets.
@@ -111,6 +134,7 @@ impl OpcuaServer {
 
     fn command(&self, world: &World) -> Command {
         let tests = workspace::root().join("tests");
+        let pki = world.folder().join(format!("{}-pki", self.name));
         match self.make {
             Make::Asyncua => {
                 let mut command = Command::new(workspace::python());
@@ -118,8 +142,12 @@ impl OpcuaServer {
                 command.env("PYTHONDONTWRITEBYTECODE", "1");
                 command
             }
+            Make::AsyncOpcua => {
+                let mut command = Command::new(workspace::example("opcua_server"));
+                command.arg(format!("--pki={}", pki.display()));
+                command
+            }
             Make::NodeOpcua => {
-                let pki = world.folder().join(format!("{}-pki", self.name));
                 let mut command = Command::new("node");
                 command.arg(tests.join("opcua-js/server.mjs"));
                 command.arg(format!("--modules={}", workspace::opcua_js().display()));

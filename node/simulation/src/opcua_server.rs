@@ -1,20 +1,20 @@
 //! The plant's OPC-UA server: variables on 127.0.0.1 whose values are set from outside.
 //!
-//! Without security and login, and named so in its endpoint. A variable `pump1/vibration` stands
+//! Without security and login, and named so in its endpoint, unless [`Access`] says otherwise. A variable `pump1/vibration` stands
 //! below Objects in the folder `pump1`, with the node id `ns=…;s=pump1/vibration` in namespace
 //! [`NAMESPACE`].
 
+mod access;
 pub mod machine;
+
+pub use access::Access;
 
 use opcua_server::address_space::{
     AddressSpace, DataTypeBuilder, Event, ObjectBuilder, ReferenceDirection, VariableBuilder,
 };
 use opcua_server::diagnostics::NamespaceMetadata;
 use opcua_server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
-use opcua_server::{
-    ANONYMOUS_USER_TOKEN_ID, EventField, Server, ServerBuilder, ServerEndpoint, ServerHandle,
-    SubscriptionCache,
-};
+use opcua_server::{EventField, Server, ServerBuilder, ServerHandle, SubscriptionCache};
 use opcua_types::type_loader::ByteStringBody;
 use opcua_types::{
     AttributeId, ByteString, DataTypeDefinition, DataTypeId, DataValue, DateTime, EUInformation,
@@ -83,6 +83,19 @@ impl OpcuaServer {
         directory: &Path,
         tags: Vec<(String, TagValue)>,
     ) -> Result<Self, ServerError> {
+        Self::start_with(port, directory, tags, &Access::default()).await
+    }
+
+    /// The same, for those whom `access` lets in.
+    ///
+    /// # Errors
+    /// When the port is taken or the server cannot be built.
+    pub async fn start_with(
+        port: u16,
+        directory: &Path,
+        tags: Vec<(String, TagValue)>,
+        access: &Access,
+    ) -> Result<Self, ServerError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .map_err(|source| ServerError::Listen { port, source })?;
@@ -90,7 +103,8 @@ impl OpcuaServer {
             .local_addr()
             .map_err(|source| ServerError::Listen { port, source })?
             .port();
-        let (server, handle) = builder(port, directory)
+        let (server, handle) = access
+            .apply(builder(port, directory))
             .build()
             .map_err(ServerError::Start)?;
         let missing = || ServerError::Start("its address space is not there".to_owned());
@@ -192,7 +206,6 @@ fn serve(server: Server, listener: TcpListener) -> JoinHandle<()> {
 }
 
 fn builder(port: u16, directory: &Path) -> ServerBuilder {
-    let anonymous = [ANONYMOUS_USER_TOKEN_ID.to_owned()];
     let namespace = NamespaceMetadata {
         namespace_uri: NAMESPACE.to_owned(),
         ..NamespaceMetadata::default()
@@ -201,11 +214,9 @@ fn builder(port: u16, directory: &Path) -> ServerBuilder {
         .application_name("skerry demo plant")
         .application_uri(APPLICATION)
         .product_uri(APPLICATION)
-        .create_sample_keypair(false)
         .pki_dir(directory.join("plant-pki"))
         .host("127.0.0.1")
         .port(port)
-        .add_endpoint("none", ServerEndpoint::new_none("/", &anonymous))
         .discovery_urls(vec!["/".to_owned()])
         .with_node_manager(simple_node_manager(namespace, "plant"));
     let limits = &mut builder.limits_mut().subscriptions;

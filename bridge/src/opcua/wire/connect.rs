@@ -97,8 +97,12 @@ impl Target<'_> {
             Some(token) => self.revive(&mut session, &endpoint, &token).await,
             None => false,
         };
-        if !session.revived {
-            self.create(&mut session, &endpoint).await?;
+        if !session.revived
+            && let Err(error) = self.create(&mut session, &endpoint).await
+        {
+            // One that nobody logged in to counts as well, and small PLCs have few.
+            session.leave_nothing().await;
+            return Err(error);
         }
         if self.relies_on_certificate() {
             self.identity.pin(self.name, &self.address(), certificate)?;
@@ -120,6 +124,14 @@ impl Target<'_> {
                 endpoint = self.name,
                 "security_policy {policy} is deprecated, because it is broken with some effort: \
                  use one that is not, if the server has any"
+            );
+        }
+        let spelled_out = self.security.policy().is_some_and(|it| it.is_deprecated());
+        if endpoint.token.is_deprecated() && !spelled_out && !self.login.is_anonymous() {
+            tracing::warn!(
+                endpoint = self.name,
+                login = endpoint.token.words(),
+                "the server takes this login only by a policy that is deprecated"
             );
         }
         if endpoint.token.is_plain() && !self.is_secured() {

@@ -128,6 +128,7 @@ impl Target<'_> {
         nonce: &ByteString,
     ) -> Result<(), Error> {
         session.channel.set_auth_token(token.clone());
+        session.token = token.clone();
         let challenge = Challenge {
             certificate: &endpoint.certificate,
             nonce,
@@ -144,20 +145,17 @@ impl Target<'_> {
             }
         };
         let request = ActivateSessionRequest {
-            request_header: header(&session.channel, token.clone()),
+            request_header: header(&session.channel, token),
             client_signature,
             client_software_certificates: None,
             locale_ids: None,
             user_identity_token,
             user_token_signature,
         };
-        let ResponseMessage::ActivateSession(_) =
-            self.ask(&session.channel, LOGIN_STEP, request).await?
-        else {
-            return Err(self.nonsense(LOGIN_STEP));
-        };
-        session.token = token;
-        Ok(())
+        match self.ask(&session.channel, LOGIN_STEP, request).await? {
+            ResponseMessage::ActivateSession(_) => Ok(()),
+            _ => Err(self.nonsense(LOGIN_STEP)),
+        }
     }
 
     /// Sends a request and waits for what is no refusal.

@@ -59,31 +59,37 @@ impl Token {
             .collect()
     }
 
-    /// How strong it is, if it may be used at all with `security`.
+    /// How strong it is, if it may be used at all with `security`. What matters is a password that
+    /// only this hides: on a channel that encrypts, the channel hides it, and one without security
+    /// promises nothing. A certificate's signature hides nothing, and what it proves holds for the
+    /// secured channel that it is sent on.
     pub(super) fn strength(&self, security: Security) -> Option<u8> {
-        let secured = security != Security::None;
+        let kind = self.offered.token_type;
         let spelled_out = security
             .policy()
             .is_some_and(|policy| policy.is_deprecated());
-        let proof = self.offered.token_type != UserTokenType::Anonymous;
+        let alone = matches!(security, Security::Sign(_)) && kind == UserTokenType::UserName;
         match self.policy {
             SecurityPolicy::Unknown => None,
-            _ if !proof => Some(0),
-            // Readable on the network, but that is what no security means; signed messages
-            // promise more, and encrypted ones hide it.
-            SecurityPolicy::None if matches!(security, Security::Sign(_)) => None,
+            _ if kind == UserTokenType::Anonymous => Some(0),
             // Nothing to sign with.
-            SecurityPolicy::None if self.offered.token_type == UserTokenType::Certificate => None,
+            SecurityPolicy::None if kind == UserTokenType::Certificate => None,
+            SecurityPolicy::None if alone => None,
             SecurityPolicy::None => Some(0),
-            SecurityPolicy::Basic128Rsa15 | SecurityPolicy::Basic256 if secured && !spelled_out => {
-                None
-            }
+            _ if self.is_deprecated() && alone && !spelled_out => None,
             SecurityPolicy::Basic128Rsa15 => Some(1),
             SecurityPolicy::Basic256 => Some(2),
             SecurityPolicy::Basic256Sha256 => Some(3),
             SecurityPolicy::Aes128Sha256RsaOaep => Some(4),
             SecurityPolicy::Aes256Sha256RsaPss => Some(5),
         }
+    }
+
+    pub(super) const fn is_deprecated(&self) -> bool {
+        matches!(
+            self.policy,
+            SecurityPolicy::Basic128Rsa15 | SecurityPolicy::Basic256
+        )
     }
 
     /// The secret crosses the network as it is, unless the channel hides it.
@@ -177,5 +183,54 @@ pub(super) const fn token_words(token_type: UserTokenType) -> &'static str {
         UserTokenType::UserName => "user and password",
         UserTokenType::Certificate => "certificates",
         UserTokenType::IssuedToken => "issued tokens",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::opcua::config::Policy;
+
+    fn token(token_type: UserTokenType, policy: SecurityPolicy) -> Token {
+        let offered = UserTokenPolicy {
+            token_type,
+            ..UserTokenPolicy::default()
+        };
+        Token { offered, policy }
+    }
+
+    #[test]
+    fn a_password_is_hidden_by_the_channel_or_by_what_is_not_deprecated() {
+        let password = |policy| token(UserTokenType::UserName, policy);
+        let none = password(SecurityPolicy::None);
+        let old = password(SecurityPolicy::Basic128Rsa15);
+        let good = password(SecurityPolicy::Basic256Sha256);
+        let signed = Security::Sign(Policy::Aes256Sha256RsaPss);
+        assert_eq!(none.strength(signed), None);
+        assert_eq!(old.strength(signed), None);
+        assert!(good.strength(signed).is_some());
+        let encrypted = Security::SignAndEncrypt(Policy::Aes256Sha256RsaPss);
+        for security in [encrypted, Security::None] {
+            assert!(none.strength(security) < old.strength(security));
+            assert!(old.strength(security) < good.strength(security));
+            assert!(none.strength(security).is_some());
+        }
+        let spelled_out = Security::Sign(Policy::Basic256);
+        assert!(old.strength(spelled_out).is_some());
+        assert_eq!(none.strength(spelled_out), None);
+    }
+
+    #[test]
+    fn a_certificate_needs_something_to_sign_with() {
+        let certificate = |policy| token(UserTokenType::Certificate, policy);
+        let none = certificate(SecurityPolicy::None);
+        assert_eq!(none.strength(Security::None), None);
+        let signed = Security::Sign(Policy::Basic256Sha256);
+        assert_eq!(none.strength(signed), None);
+        let old = certificate(SecurityPolicy::Basic128Rsa15);
+        let good = certificate(SecurityPolicy::Basic256Sha256);
+        assert!(old.strength(signed).is_some());
+        assert!(old.strength(signed) < good.strength(signed));
+        assert_eq!(certificate(SecurityPolicy::Unknown).strength(signed), None);
     }
 }
