@@ -1,6 +1,7 @@
 //! What one endpoint is asked for, and the limits everything else is derived from.
 
 use super::address::{EndpointUrl, NodeAddress};
+use super::events::EventSource;
 use super::user::User;
 use skerry_store::StreamName;
 use std::fmt;
@@ -39,6 +40,8 @@ pub struct Config {
     /// [`OUTAGE_BUDGET_MIN`].
     pub outage_budget: Duration,
     pub nodes: Vec<Node>,
+    /// Whose events are taken in.
+    pub events: Vec<EventSource>,
     /// Own certificate and key, and the pinned certificates of servers: `DATA_DIR/pki`.
     pub pki_directory: PathBuf,
 }
@@ -230,6 +233,7 @@ impl Config {
             publishing_interval: PUBLISHING_INTERVAL,
             outage_budget: OUTAGE_BUDGET,
             nodes: Vec::new(),
+            events: Vec::new(),
             pki_directory,
         }
     }
@@ -266,6 +270,9 @@ impl Config {
             if let Some(deadband) = node.deadband {
                 hash.text(&format!("{deadband:?}"));
             }
+        }
+        for source in &self.events {
+            hash.text(&format!("{source:?}"));
         }
         if self.outage_budget != OUTAGE_BUDGET {
             hash.text(&format!("budget {}", self.outage_budget.as_nanos()));

@@ -4,8 +4,9 @@ use super::error::{Error, status};
 use super::ingest::{self, APPEND_BYTES, Taken, bytes_of};
 use super::link::Link;
 use super::sequence::Arrival;
+use super::value::Sample;
 use super::watch::Verdict;
-use super::wire::{Granted, Message, Publication, Session};
+use super::wire::{Event, Granted, Message, Publication, Session};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use skerry_store::{Record, WallNanos};
 use std::time::Duration;
@@ -31,6 +32,12 @@ pub(super) enum Ended {
     Lost(u32),
     /// The subscription brings nothing although the server lives.
     Mute,
+}
+
+/// What a message brings, in the order in which it is taken into the log.
+enum News {
+    Value(Sample),
+    Event(Event),
 }
 
 /// Sequence numbers to acknowledge with the next request.
@@ -85,6 +92,9 @@ impl Link {
                             .await?;
                         if let Some(ended) = step {
                             return Ok(ended);
+                        }
+                        if self.going.refresh_due {
+                            self.refresh(session, granted.id).await;
                         }
                         watch.stalled(before.elapsed());
                         watch.message(clock, data, Instant::now());
@@ -284,8 +294,10 @@ impl Link {
     async fn take(&mut self, session: &Session, message: Message) -> Result<Taken, Error> {
         let news = WallNanos::now();
         let already = self.progress.as_ref().map_or(0, |progress| progress.taken) as usize;
-        let values = message.samples.len();
-        let mut samples = message.samples.into_iter().skip(already).peekable();
+        let values = message.samples.len() + message.events.len();
+        let samples = message.samples.into_iter().map(News::Value);
+        let events = message.events.into_iter().map(News::Event);
+        let mut items = samples.chain(events).skip(already).peekable();
         let mut taken = already;
         loop {
             let Some(progress) = &mut self.progress else {
@@ -294,18 +306,27 @@ impl Link {
             let mut records: Vec<Record> = Vec::new();
             let mut bytes = 0;
             while bytes < APPEND_BYTES {
-                let Some(sample) = samples.next() else { break };
-                let handle = sample.handle;
-                let mut fresh = self.ingest.records(sample, news);
-                if progress.initial.remove(handle) {
-                    fresh.iter_mut().for_each(ingest::mark_initial);
-                }
+                let fresh = match items.next() {
+                    None => break,
+                    Some(News::Value(sample)) => {
+                        let handle = sample.handle;
+                        let mut fresh = self.ingest.records(sample, news);
+                        if progress.initial.remove(handle) {
+                            fresh.iter_mut().for_each(ingest::mark_initial);
+                        }
+                        fresh
+                    }
+                    Some(News::Event(event)) => {
+                        let record = self.ingest.event(&mut self.going, event, news);
+                        record.into_iter().collect()
+                    }
+                };
                 bytes += fresh.iter().map(bytes_of).sum::<usize>();
                 records.extend(fresh);
                 taken += 1;
             }
             progress.time = news;
-            if samples.peek().is_some() {
+            if items.peek().is_some() {
                 progress.taken = u32::try_from(taken).unwrap_or(u32::MAX);
             } else {
                 progress.advance(progress.sequence().after(message.sequence));
@@ -319,7 +340,7 @@ impl Link {
             {
                 return Ok(Taken::Stopped);
             }
-            if samples.peek().is_none() {
+            if items.peek().is_none() {
                 break;
             }
         }

@@ -124,10 +124,13 @@ impl Ingest {
     /// before it.
     pub(crate) fn records(&self, sample: Sample, news: WallNanos) -> Vec<Record> {
         let Some(node) = self.config.nodes.get(sample.handle as usize) else {
-            tracing::warn!(
-                handle = sample.handle,
-                "a value for a node nobody asked for"
-            );
+            // async-opcua's server sends the attribute once whose events are monitored.
+            if self.config.event_source(sample.handle).is_none() {
+                tracing::warn!(
+                    handle = sample.handle,
+                    "a value for a node nobody asked for"
+                );
+            }
             return Vec::new();
         };
         let mut records = Vec::with_capacity(1);
@@ -139,20 +142,12 @@ impl Ingest {
                 "the server's queue for this node overflowed".to_owned(),
             ));
         }
-        let payload = sample.value.into_payload();
-        if payload.len() + node.name.len() > RECORD_BYTES_MAX {
-            records.push(self.gap(
-                &node.name,
-                sample.source_time.or(Some(news)),
-                sample.source_time.or(Some(news)),
-                format!(
-                    "a value of {} bytes is larger than the {RECORD_BYTES_MAX} that are stored",
-                    payload.len()
-                ),
-            ));
+        let time = sample.source_time.or(Some(news));
+        let mut record = self.sized(&node.name, sample.value.into_payload(), time);
+        if record.kind == Kind::Gap {
+            records.push(record);
             return records;
         }
-        let mut record = Record::new(Kind::Opcua, node.name.clone(), payload);
         record.source_time = sample.source_time;
         record.server_time = sample.server_time;
         record.status = sample.status;
@@ -163,10 +158,22 @@ impl Ingest {
         records
     }
 
+    /// The payload as a record, or a gap record where it is larger than what is stored.
+    pub(super) fn sized(&self, name: &str, payload: Vec<u8>, time: Option<WallNanos>) -> Record {
+        if payload.len() + name.len() <= RECORD_BYTES_MAX {
+            return Record::new(Kind::Opcua, name, payload);
+        }
+        let reason = format!(
+            "a value of {} bytes is larger than the {RECORD_BYTES_MAX} that are stored",
+            payload.len()
+        );
+        self.gap(name, time, time, reason)
+    }
+
     /// A record that says that a node has no value, and why.
     pub(crate) fn without_value(&self, handle: u32, status: u32) -> Option<Record> {
-        let node = self.config.nodes.get(handle as usize)?;
-        let mut record = Record::new(Kind::Opcua, node.name.clone(), Value::Null.into_payload());
+        let (name, _) = self.config.named(handle)?;
+        let mut record = Record::new(Kind::Opcua, name, Value::Null.into_payload());
         record.status = status;
         Some(record)
     }

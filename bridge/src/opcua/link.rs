@@ -11,6 +11,7 @@
 use super::backoff::Backoff;
 use super::config::{Config, Security};
 use super::error::{Error, status};
+use super::events::Going;
 use super::flow::{Acknowledgements, Ended};
 use super::ingest::{Ingest, Taken};
 use super::nodes::Refused;
@@ -79,6 +80,7 @@ pub(super) struct Link {
     /// Messages that are acknowledged once the progress behind them is on disk.
     pub(super) untold: Acknowledgements,
     silence: Silence,
+    pub(super) going: Going,
 }
 
 /// Whether the nodes were said to be out of reach.
@@ -110,6 +112,7 @@ impl Link {
                 since: Instant::now(),
                 announced: false,
             },
+            going: Going::default(),
         })
     }
 
@@ -319,9 +322,11 @@ impl Link {
             )
             .await?;
         self.ingest.status.subscribing();
-        let all: Vec<u32> = (0..).take(config.nodes.len()).collect();
+        let all: Vec<u32> = config.handles().collect();
         let (items, mut refused) = self.items(session, &all).await?;
         self.monitor(session, granted.id, &items, &mut refused)
+            .await?;
+        self.monitor_events(session, granted.id, &all, &mut refused)
             .await?;
         let clock_sampling = self.sample_clock(session, granted.id).await?;
         let before = std::mem::replace(&mut self.bad, refused);
@@ -340,7 +345,8 @@ impl Link {
         let mut progress = Progress::new(config.fingerprint(), granted, &self.bad);
         progress.session.clone_from(&self.session);
         progress.server_start = session.server_start().await?;
-        let monitored = all.iter().filter(|handle| !self.bad.contains_key(handle));
+        let nodes = all.iter().take(config.nodes.len());
+        let monitored = nodes.filter(|handle| !self.bad.contains_key(handle));
         progress.initial = monitored.copied().collect();
         progress.clock_sampling_ms = clock_sampling.map(|time| time.as_millis() as u64);
         let change = progress.change(&config.name);
@@ -349,7 +355,7 @@ impl Link {
             endpoint = config.name,
             server = session.address(),
             subscription = granted.id,
-            nodes = config.nodes.len() - self.bad.len(),
+            nodes = all.len() - self.bad.len(),
             bad = self.bad.len(),
             publishing_ms = granted.publishing_interval.as_millis() as u64,
             "subscribed"

@@ -29,6 +29,7 @@ mod backoff;
 mod browse;
 mod config;
 mod error;
+mod events;
 mod flow;
 mod ingest;
 mod learn;
@@ -52,6 +53,7 @@ pub use config::{
     Security, SecurityError,
 };
 pub use error::Error;
+pub use events::{EVENT, EventSource, REFRESHED};
 pub use ingest::{INITIAL, UNIT};
 pub use link::run;
 pub use status::{BadNode, Clock, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};

@@ -22,10 +22,15 @@ impl Link {
     ) -> Result<Taken, Error> {
         let handles: Vec<u32> = self.bad.keys().copied().collect();
         let (items, mut refused) = self.items(session, &handles).await?;
-        if let Err(error) = self
+        let mut monitored = self
             .monitor(session, granted.id, &items, &mut refused)
-            .await
-        {
+            .await;
+        if monitored.is_ok() {
+            monitored = self
+                .monitor_events(session, granted.id, &handles, &mut refused)
+                .await;
+        }
+        if let Err(error) = monitored {
             // Which of them the server monitors by now is unknown, and a node that is monitored
             // twice sends every value twice: rather a new subscription, after a gap.
             self.forget_subscription();
@@ -43,10 +48,10 @@ impl Link {
             if let Some(progress) = &mut self.progress {
                 progress.initial.insert(*handle);
             }
-            let node = self.ingest.config.nodes.get(*handle as usize);
+            let named = self.ingest.config.named(*handle);
             tracing::info!(
                 endpoint = self.ingest.config.name,
-                node = node.map(|node| node.name.as_str()),
+                node = named.map(|(name, _)| name),
                 "the server monitors this node now"
             );
         }
@@ -134,9 +139,9 @@ impl Link {
             .filter(|(handle, code)| before.get(handle) != Some(code));
         fresh
             .filter_map(|(handle, code)| {
-                let node = self.ingest.config.nodes.get(*handle as usize)?;
+                let (node, id) = self.ingest.config.named(*handle)?;
                 tracing::warn!(
-                    endpoint = self.ingest.config.name, node = node.name, id = %node.id,
+                    endpoint = self.ingest.config.name, node, %id,
                     reason = status_name(*code),
                     "the server does not monitor this node; asking again every ten seconds"
                 );

@@ -134,9 +134,9 @@ impl Status {
             name: config.name.clone(),
             endpoint: config.endpoint.to_string(),
             nodes: config
-                .nodes
-                .iter()
-                .map(|node| (node.name.clone(), node.id.to_string()))
+                .handles()
+                .filter_map(|handle| config.named(handle))
+                .map(|(name, id)| (name.to_owned(), id.to_string()))
                 .collect(),
             outage_budget: config.outage_budget,
             values: AtomicU64::new(0),

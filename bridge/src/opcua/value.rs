@@ -66,6 +66,11 @@ impl Value {
         Self::Named(Box::new((value, name)))
     }
 
+    /// The value alone.
+    pub(crate) fn into_json(self) -> Vec<u8> {
+        serde_json::to_vec(&self).expect("keys are strings and floats are finite")
+    }
+
     /// What stands beside `value` in the payload, under its key, and the value without it.
     pub(crate) fn split(&self) -> (&Self, Option<(&'static str, Beside<'_>)>) {
         match self {

@@ -1,5 +1,6 @@
 //! `[[opcua]]`: the servers to read from.
 
+mod events;
 mod user;
 
 use super::reader::{Table, Value};
@@ -63,7 +64,8 @@ fn read_server(
         .iter()
         .map(|node| read_node(node, interval, sources))
         .collect();
-    if nodes.is_empty() {
+    let events = events::sources(table, sources);
+    if nodes.is_empty() && events.as_ref().is_none_or(Vec::is_empty) {
         let message = "lists no node; `skerry opcua browse URL` prints some to paste";
         table.problem("nodes", message);
     }
@@ -76,6 +78,7 @@ fn read_server(
     config.publishing_interval = interval;
     config.outage_budget = outage_budget.unwrap_or(config.outage_budget);
     config.nodes = nodes;
+    config.events = events?;
     Some(config)
 }
 
@@ -84,15 +87,7 @@ fn read_node(
     interval: Duration,
     sources: &mut BTreeSet<String>,
 ) -> Option<Node> {
-    let name = table.required("name", |value| {
-        let name = units::text(value)?;
-        match sources.insert(name.clone()) {
-            true => Ok(name),
-            false => Err(format!(
-                "`{name}` is already the name of another node; it is the key in the cluster"
-            )),
-        }
-    });
+    let name = table.required("name", source(sources));
     let id = table.required("id", parsed);
     let sampling = table.optional(
         "sampling",
@@ -105,6 +100,19 @@ fn read_node(
     node.queue = queue.and_then(|values| u32::try_from(values).ok());
     node.deadband = deadband;
     Some(node)
+}
+
+/// The name of records, which no other node may have.
+fn source(sources: &mut BTreeSet<String>) -> impl FnOnce(&Value<'_>) -> Result<String, String> {
+    |value| {
+        let name = units::text(value)?;
+        match sources.insert(name.clone()) {
+            true => Ok(name),
+            false => Err(format!(
+                "`{name}` is already the name of another node; it is the key in the cluster"
+            )),
+        }
+    }
 }
 
 /// A number in the value's unit, or text such as `2%` of the node's range.

@@ -1,9 +1,11 @@
 //! The server's values and messages in our types.
 
+use super::events;
 use super::types::Types;
 use super::vendor::{
-    Array, DataChangeNotification, DataValue, DateTime, ExpandedNodeId, LocalizedText, NodeId,
-    NotificationMessage, StatusChangeNotification, Variant, VariantScalarTypeId,
+    Array, DataChangeNotification, DataValue, DateTime, EventNotificationList, ExpandedNodeId,
+    LocalizedText, NodeId, NotificationMessage, StatusChangeNotification, Variant,
+    VariantScalarTypeId,
 };
 use super::{FIRST_HANDLE, Message, clock};
 use crate::opcua::error::status;
@@ -16,14 +18,14 @@ const TICKS_TO_UNIX: i64 = 116_444_736_000_000_000;
 /// Variants may nest in variants; the decoder bounds it at ten, this bounds our own recursion.
 const DEPTH_MAX: usize = 12;
 
-/// A notification taken apart. What is neither data nor a status change (events, which nobody
-/// asked for) is left out.
+/// A notification taken apart.
 pub(super) fn message(types: &mut Types, message: NotificationMessage) -> Message {
     types.begin();
     let mut decoded = Message {
         sequence: message.sequence_number,
         keep_alive: true,
         samples: Vec::new(),
+        events: Vec::new(),
         clock: None,
         ended: None,
     };
@@ -31,6 +33,10 @@ pub(super) fn message(types: &mut Types, message: NotificationMessage) -> Messag
         decoded.keep_alive = false;
         if let Some(change) = data.inner_as::<StatusChangeNotification>() {
             decoded.ended = Some(change.status.bits());
+        } else if data.inner_is::<EventNotificationList>() {
+            let events = data.into_inner_as::<EventNotificationList>();
+            let events = events.map(|events| events::events(types, *events));
+            decoded.events.extend(events.into_iter().flatten());
         } else if let Some(changes) = data.into_inner_as::<DataChangeNotification>() {
             let items = changes.monitored_items.unwrap_or_default();
             decoded.samples.reserve(items.len());

@@ -9,6 +9,7 @@ mod connect;
 mod decode;
 mod dial;
 mod discover;
+mod events;
 mod handshake;
 mod keys;
 mod token;
@@ -20,6 +21,7 @@ pub(crate) use certificate::generate;
 pub(crate) use clock::clock_item;
 pub(crate) use connect::{SESSION_TIMEOUT, Target};
 pub use discover::Offer;
+pub(crate) use events::{Event, EventItem, field_names};
 pub(crate) use keys::KeyPair;
 pub(crate) use token::Login;
 
@@ -49,6 +51,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The crate takes a client handle of 0 for none given and puts its own in its place; on the wire
 /// ours therefore start at 1.
 const FIRST_HANDLE: u32 = 1;
+/// Every item brings its own handle; the crate's counter is not used.
+static UNUSED_HANDLES: LazyLock<AtomicHandle> = LazyLock::new(|| AtomicHandle::new(1));
 /// `Server_NamespaceArray`, `Server_ServerStatus_State` and `…_StartTime` (Part 6, annex A).
 const NAMESPACE_ARRAY: u32 = 2255;
 const SERVER_STATE: u32 = 2259;
@@ -110,7 +114,11 @@ impl Publication {
     /// The server's clock, and whether there is any other value, in `subscription`.
     pub(crate) fn brings(&self, subscription: u32) -> (Option<WallNanos>, bool) {
         match self.subscription == subscription {
-            true => (self.message.clock, !self.message.samples.is_empty()),
+            true => {
+                let message = &self.message;
+                let data = !message.samples.is_empty() || !message.events.is_empty();
+                (message.clock, data)
+            }
             false => (None, false),
         }
     }
@@ -122,6 +130,7 @@ pub(crate) struct Message {
     /// Carries no news: `sequence` is that of the next message.
     pub(crate) keep_alive: bool,
     pub(crate) samples: Vec<Sample>,
+    pub(crate) events: Vec<Event>,
     /// The server's clock, where it was sampled.
     pub(crate) clock: Option<WallNanos>,
     /// The subscription is over, for this reason.
@@ -130,7 +139,8 @@ pub(crate) struct Message {
 
 impl Message {
     pub(crate) fn is_only_clock(&self) -> bool {
-        self.clock.is_some() && self.samples.is_empty() && self.ended.is_none()
+        let news = !self.samples.is_empty() || !self.events.is_empty();
+        self.clock.is_some() && !news && self.ended.is_none()
     }
 }
 
@@ -300,8 +310,6 @@ impl Session {
         subscription: u32,
         items: &[Item],
     ) -> Result<Vec<Monitored>, Error> {
-        // Every item brings its own handle; the crate's counter is not used.
-        static UNUSED: LazyLock<AtomicHandle> = LazyLock::new(|| AtomicHandle::new(1));
         let to_create = items
             .iter()
             .map(|item| MonitoredItemCreateRequest {
@@ -320,7 +328,7 @@ impl Session {
                 },
             })
             .collect();
-        let request = request!(self, CreateMonitoredItems, subscription, &UNUSED)
+        let request = request!(self, CreateMonitoredItems, subscription, &UNUSED_HANDLES)
             .timestamps_to_return(TimestampsToReturn::Both)
             .items_to_create(to_create);
         let response = self.call("monitoring the nodes", request).await?;

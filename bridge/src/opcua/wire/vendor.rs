@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 pub(super) use opcua_client::services::{
-    Browse, BrowseNext, CloseSession, CreateMonitoredItems, CreateSubscription,
+    Browse, BrowseNext, Call, CloseSession, CreateMonitoredItems, CreateSubscription,
     DeleteSubscriptions, Publish, Read, Republish, TransferSubscriptions,
 };
 pub(super) use opcua_client::transport::{
@@ -25,16 +25,18 @@ pub(super) use opcua_types::type_loader::{ByteStringBody, XmlBody};
 pub(super) use opcua_types::{
     ActivateSessionRequest, AnonymousIdentityToken, ApplicationDescription, ApplicationType, Array,
     AttributeId, BinaryDecodable, BrowseDescription, BrowseDirection, BrowseResult,
-    BrowseResultMask, ByteString, Context, CreateSessionRequest, CreateSessionResponse,
-    DataChangeFilter, DataChangeNotification, DataChangeTrigger, DataTypeDefinition, DataValue,
-    DateTime, DeadbandType, DecodingOptions, EUInformation, EndpointDescription, EnumDefinition,
-    EnumValueType, Error as VendorError, ExpandedNodeId, ExtensionObject, GetEndpointsRequest,
-    Identifier, LocalizedText, MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode,
-    MonitoringParameters, NamespaceMap, NodeClass, NodeId, NotificationMessage, Range, ReadValueId,
-    ReferenceDescription, ReferenceTypeId, RequestHeader, SignatureData, StatusChangeNotification,
-    StatusCode, StructureDefinition, StructureType, TimestampsToReturn, TypeLoaderCollection,
-    UAString, UserNameIdentityToken, UserTokenPolicy, UserTokenType, Variant, VariantScalarTypeId,
-    X509IdentityToken,
+    BrowseResultMask, ByteString, ContentFilter, ContentFilterElement, Context,
+    CreateSessionRequest, CreateSessionResponse, DataChangeFilter, DataChangeNotification,
+    DataChangeTrigger, DataTypeDefinition, DataValue, DateTime, DeadbandType, DecodingOptions,
+    EUInformation, EndpointDescription, EnumDefinition, EnumValueType, Error as VendorError,
+    EventFilter, EventFilterResult, EventNotificationList, ExpandedNodeId, ExtensionObject,
+    FilterOperator, GetEndpointsRequest, Identifier, LocalizedText, MessageSecurityMode,
+    MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NamespaceMap, NodeClass,
+    NodeId, NotificationMessage, Operand, QualifiedName, Range, ReadValueId, ReferenceDescription,
+    ReferenceTypeId, RequestHeader, SignatureData, SimpleAttributeOperand,
+    StatusChangeNotification, StatusCode, StructureDefinition, StructureType, TimestampsToReturn,
+    TypeLoaderCollection, UAString, UserNameIdentityToken, UserTokenPolicy, UserTokenType, Variant,
+    VariantScalarTypeId, X509IdentityToken,
 };
 #[cfg(test)]
 pub(super) use opcua_types::{BinaryEncodable, EnumField, Guid, StructureField};

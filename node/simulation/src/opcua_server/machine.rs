@@ -65,7 +65,6 @@ impl OpcuaServer {
                 (false, Some(_)) => ObjectTypeId::AlarmConditionType.into(),
                 (false, None) => ObjectTypeId::BaseEventType.into(),
             },
-            condition: NodeId::new(self.namespace, "condition"),
             time: DateTime::now(),
         };
         let server: NodeId = ObjectId::Server.into();
@@ -264,7 +263,6 @@ fn unit_of(text: &str) -> ExtensionObject {
 struct Occurrence<'a> {
     happening: &'a Happening,
     event_type: NodeId,
-    condition: NodeId,
     time: DateTime,
 }
 
@@ -291,7 +289,7 @@ impl Event for Occurrence<'_> {
 impl EventField for Occurrence<'_> {
     fn get_value(
         &self,
-        attribute_id: AttributeId,
+        _attribute_id: AttributeId,
         _index_range: &NumericRange,
         remaining_path: &[QualifiedName],
     ) -> Variant {
@@ -300,7 +298,6 @@ impl EventField for Occurrence<'_> {
         let of =
             condition.map(|(name, active, acknowledged)| (name.as_str(), *active, *acknowledged));
         match (path.as_slice(), of) {
-            ([], Some(_)) if attribute_id == AttributeId::NodeId => self.condition.clone().into(),
             (["EventId"], _) => ByteString::from(self.happening.id.clone()).into(),
             (["EventType"], _) => self.event_type.clone().into(),
             (["SourceName"], _) => "machine".into(),
