@@ -8,7 +8,7 @@ mod plant;
 use plant::{Client, World, gaps};
 use serde_json::{Value, json};
 use skerry_bridge::opcua::{self, Config, EVENT, EventSource, State};
-use skerry_simulation::opcua_server::machine::Happening;
+use skerry_simulation::opcua_server::machine::{Happening, HappeningKind};
 use skerry_store::{Kind, Record};
 
 fn happening(id: u8, message: &str, severity: u16) -> Happening {
@@ -17,7 +17,7 @@ fn happening(id: u8, message: &str, severity: u16) -> Happening {
         message: message.to_owned(),
         severity,
         condition: None,
-        overflow: false,
+        kind: HappeningKind::Own,
     }
 }
 
@@ -109,7 +109,7 @@ async fn events_that_the_server_gave_up_are_a_gap() {
         .until("connected", |s| s.state == State::Connected)
         .await;
     plant.happen(&Happening {
-        overflow: true,
+        kind: HappeningKind::QueueOverflow,
         ..happening(1, "overflow", 1)
     });
     plant.happen(&happening(2, "after it", 1));
@@ -125,6 +125,40 @@ async fn events_that_the_server_gave_up_are_a_gap() {
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     assert_eq!(gaps[0].subject, "plant/events");
     assert!(gaps[0].reason.contains("overflowed"), "{:?}", gaps[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_conditions_stand_is_told_from_news() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let sources = vec![EventSource::new("plant/events", None)];
+    let client = Client::run(&world, with_events(&world, &plant.url(), sources));
+    client
+        .until("connected", |s| s.state == State::Connected)
+        .await;
+    let kinds = [
+        HappeningKind::Own,
+        HappeningKind::RefreshStart,
+        HappeningKind::Own,
+        HappeningKind::RefreshEnd,
+        HappeningKind::Own,
+    ];
+    for (id, kind) in (1..).zip(kinds) {
+        plant.happen(&Happening {
+            kind,
+            ..happening(id, "hot", 1)
+        });
+    }
+    world
+        .until("the last one", |records| {
+            events(records, "plant/events").len() >= 3
+        })
+        .await;
+    client.stop().await;
+    let records = world.records();
+    let of = records.iter().filter(|it| it.source == "plant/events");
+    let marks: Vec<_> = of.map(|it| attribute(it, opcua::REFRESHED)).collect();
+    assert_eq!(marks, [None, Some("true".to_owned()), None]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

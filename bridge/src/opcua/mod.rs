@@ -17,11 +17,15 @@
 //! - **Never less security than configured.** A server that does not offer it is refused; its
 //!   certificate is pinned at first contact ([`pki`]).
 //!
-//! A record: `kind` opcua, `source` the configured name, payload `{"value": …}` ([`value`]), the
-//! server's StatusCode with all its bits, and both timestamps. The first value of a node in a new
+//! A record: `kind` opcua, `source` the configured name, payload `{"value": …}` ([`value`]) with
+//! structures as objects of their fields and enumerations by name where the server defines them,
+//! the server's StatusCode with all its bits, and both timestamps. The attribute [`UNIT`] is the
+//! unit it is measured in, where the server says so. The first value of a node in a new
 //! subscription, which need not be a change, has the attribute [`INITIAL`].
 //!
-//! Not here: events and alarms, writes, history, structures decoded to fields, reverse connect.
+//! What a server reports, events and alarms, are records too ([`events`]).
+//!
+//! Not here: writes, history, structures of type dictionaries (before OPC-UA 1.04), reverse connect.
 
 mod address;
 mod awaited;

@@ -20,8 +20,17 @@ pub struct Happening {
     pub severity: u16,
     /// The condition it is about, whether it is active and whether it is acknowledged.
     pub condition: Option<(String, bool, bool)>,
-    /// `EventQueueOverflowEventType` instead: events were given up before this one.
-    pub overflow: bool,
+    pub kind: HappeningKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HappeningKind {
+    Own,
+    /// Events were given up before this one.
+    QueueOverflow,
+    /// What comes until the end is how conditions stand, and no news.
+    RefreshStart,
+    RefreshEnd,
 }
 
 impl OpcuaServer {
@@ -60,11 +69,14 @@ impl OpcuaServer {
     pub fn happen(&self, happening: &Happening) {
         let event = Occurrence {
             happening,
-            event_type: match (happening.overflow, &happening.condition) {
-                (true, _) => ObjectTypeId::EventQueueOverflowEventType.into(),
-                (false, Some(_)) => ObjectTypeId::AlarmConditionType.into(),
-                (false, None) => ObjectTypeId::BaseEventType.into(),
-            },
+            event_type: match (happening.kind, &happening.condition) {
+                (HappeningKind::QueueOverflow, _) => ObjectTypeId::EventQueueOverflowEventType,
+                (HappeningKind::RefreshStart, _) => ObjectTypeId::RefreshStartEventType,
+                (HappeningKind::RefreshEnd, _) => ObjectTypeId::RefreshEndEventType,
+                (HappeningKind::Own, Some(_)) => ObjectTypeId::AlarmConditionType,
+                (HappeningKind::Own, None) => ObjectTypeId::BaseEventType,
+            }
+            .into(),
             time: DateTime::now(),
         };
         let server: NodeId = ObjectId::Server.into();

@@ -38,3 +38,46 @@ fn a_plc_is_asked_for_what_the_config_says() {
         assert!(found[0].contains(part), "{found:?}");
     }
 }
+
+#[test]
+fn events_are_read_with_their_severity_and_fields() {
+    let server = |events: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nendpoint = \"opc.tcp://h:4840\"\nevents = [{events}]\n"
+        )
+    };
+    let text = server(
+        "{ name = \"all\" }, { name = \"press\", id = \"ns=2;s=P\", min_severity = 500, fields = [\"2:Batch\"] }",
+    );
+    let read = parse(&text).unwrap().opcua.remove(0);
+    assert!(read.nodes.is_empty(), "events alone are something to read");
+    let [all, press] = &read.events[..] else {
+        panic!("{:?}", read.events);
+    };
+    assert_eq!(all.id.to_string(), "ns=0;i=2253");
+    assert_eq!((all.severity_min, all.fields.len()), (1, 0));
+    assert_eq!(press.severity_min, 500);
+    assert_eq!(press.fields, ["2:Batch"]);
+
+    for (events, start) in [
+        ("{ }", "6: opcua[0].events[0].name: "),
+        (
+            "{ name = \"x\" }, { name = \"x\" }",
+            "6: opcua[0].events[1].name: `x` is already",
+        ),
+        (
+            "{ name = \"x\", min_severity = 2000 }",
+            "6: opcua[0].events[0].min_severity: ",
+        ),
+        (
+            "{ name = \"x\", fields = [\"Severity\"] }",
+            "6: opcua[0].events[0].fields: ",
+        ),
+    ] {
+        let problems = problems(&server(events));
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(start)),
+            "{start} is not in {problems:?}"
+        );
+    }
+}
