@@ -2,6 +2,7 @@
 
 use super::address::{EndpointUrl, NodeAddress};
 use super::events::EventSource;
+use super::history::History;
 use super::user::User;
 use skerry_store::StreamName;
 use std::fmt;
@@ -16,6 +17,9 @@ pub const OUTAGE_BUDGET: Duration = Duration::from_secs(600);
 /// A subscription must outlive the session that made it.
 pub const OUTAGE_BUDGET_MIN: Duration = Duration::from_secs(90);
 
+/// [`Config::history_hold`]: the server's queues take much more, and next to an outage it is not
+/// noticed.
+const HISTORY_HOLD: Duration = Duration::from_secs(10);
 /// Values a server is asked to keep for one node, at most. A PLC grants less and says so.
 const QUEUE_VALUES_MAX: u32 = 10_000;
 
@@ -42,6 +46,9 @@ pub struct Config {
     pub nodes: Vec<Node>,
     /// Whose events are taken in.
     pub events: Vec<EventSource>,
+    pub history: History,
+    /// How long values of a new subscription may wait for older ones from the server's history.
+    pub history_hold: Duration,
     /// Own certificate and key, and the pinned certificates of servers: `DATA_DIR/pki`.
     pub pki_directory: PathBuf,
 }
@@ -203,6 +210,14 @@ impl Node {
         }
     }
 
+    /// Tells it from others in the catalog, whatever its number is today.
+    pub(crate) fn key(&self) -> u64 {
+        let mut hash = Fnv::default();
+        hash.text(&self.name);
+        hash.text(&self.id.to_string());
+        hash.0
+    }
+
     /// Values the server is asked to keep for this node while nobody collects them: what it
     /// samples within the outage budget, unless the node says otherwise.
     #[must_use]
@@ -234,6 +249,8 @@ impl Config {
             outage_budget: OUTAGE_BUDGET,
             nodes: Vec::new(),
             events: Vec::new(),
+            history: History::default(),
+            history_hold: HISTORY_HOLD,
             pki_directory,
         }
     }

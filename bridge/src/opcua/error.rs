@@ -113,17 +113,10 @@ impl Error {
     /// Whether the connection is to blame, rather than an answer of the server.
     #[must_use]
     pub(crate) const fn is_broken_connection(&self) -> bool {
-        matches!(
-            self.status(),
-            Some(
-                status::BAD_COMMUNICATION_ERROR
-                    | status::BAD_TIMEOUT
-                    | status::BAD_SERVER_HALTED
-                    | status::BAD_SECURE_CHANNEL_CLOSED
-                    | status::BAD_NOT_CONNECTED
-                    | status::BAD_CONNECTION_CLOSED
-            )
-        )
+        match self.status() {
+            Some(code) => status::is_broken_connection(code),
+            None => false,
+        }
     }
 
     /// The server's StatusCode, where it gave one.
@@ -154,6 +147,18 @@ pub(crate) mod status {
     pub(crate) const BAD_TOO_MANY_PUBLISH_REQUESTS: u32 = 0x8078_0000;
     pub(crate) const BAD_NO_SUBSCRIPTION: u32 = 0x8079_0000;
     pub(crate) const BAD_MESSAGE_NOT_AVAILABLE: u32 = 0x807B_0000;
+
+    pub(crate) const fn is_broken_connection(status: u32) -> bool {
+        matches!(
+            status,
+            BAD_COMMUNICATION_ERROR
+                | BAD_TIMEOUT
+                | BAD_SERVER_HALTED
+                | BAD_SECURE_CHANNEL_CLOSED
+                | BAD_NOT_CONNECTED
+                | BAD_CONNECTION_CLOSED
+        )
+    }
 
     /// "The server's queue was full and values were given up before this one": info type
     /// DataValue with the overflow bit (Part 4, 7.39.1).

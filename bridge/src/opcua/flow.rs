@@ -68,6 +68,8 @@ impl Link {
         let mut dead_at = Instant::now() + silence_max;
         let mut retry_at = Instant::now() + BAD_RETRY;
         let mut watch = self.watch(keep_alive);
+        self.late = None;
+        let mut reading = FuturesUnordered::new();
         let mut leftovers = true;
         loop {
             while waiting.len() < publishes {
@@ -75,6 +77,14 @@ impl Link {
                 waiting.push(async move {
                     let answer = session.publish(&carried, patience).await;
                     (carried, answer)
+                });
+            }
+            if reading.is_empty()
+                && let Some(next) = self.next_reading(session).await?
+            {
+                reading.push(async move {
+                    let answer = next.ask(session).await;
+                    (next, answer)
                 });
             }
             tokio::select! {
@@ -125,6 +135,14 @@ impl Link {
                         Verdict::Well => {}
                         Verdict::Mute => return Ok(Ended::Mute),
                         Verdict::Hung => return Err(Error::Hung),
+                    }
+                }
+                Some((next, answer)) = reading.next() => {
+                    let mut late = self.late.take().unwrap_or_default();
+                    let turned = self.turn(session, next, answer, &mut late, true).await?;
+                    self.late = Some(late);
+                    if turned == Taken::Stopped {
+                        return Ok(Ended::Stopped);
                     }
                 }
                 () = tokio::time::sleep_until(retry_at), if !self.bad.is_empty() => {
@@ -283,6 +301,8 @@ impl Link {
             return Ok(Taken::Durable);
         };
         progress.advance(super::sequence::Sequence::from_next(next));
+        // The history has them, perhaps: it is looked into where a node has its next value.
+        progress.seams = self.marks.with_values().collect();
         let change = progress.change(name);
         self.ingest
             .append(vec![gap], Some(change), Some(session))
@@ -295,6 +315,10 @@ impl Link {
         let news = WallNanos::now();
         let already = self.progress.as_ref().map_or(0, |progress| progress.taken) as usize;
         let values = message.samples.len() + message.events.len();
+        let fresh = message.samples.get(already..).unwrap_or_default();
+        let Some(mut bridged) = self.fill_before(session, fresh).await? else {
+            return Ok(Taken::Stopped);
+        };
         let samples = message.samples.into_iter().map(News::Value);
         let events = message.events.into_iter().map(News::Event);
         let mut items = samples.chain(events).skip(already).peekable();
@@ -310,7 +334,11 @@ impl Link {
                     None => break,
                     Some(News::Value(sample)) => {
                         let handle = sample.handle;
-                        let mut fresh = self.ingest.records(sample, news);
+                        let time = sample.source_time.or(sample.server_time);
+                        let bridged = bridged.remove(&handle);
+                        let mut fresh = self.ingest.records(sample, news, bridged);
+                        self.marks.value(handle, time);
+                        progress.seams.remove(handle);
                         if progress.initial.remove(handle) {
                             fresh.iter_mut().for_each(ingest::mark_initial);
                         }
@@ -332,12 +360,9 @@ impl Link {
                 progress.advance(progress.sequence().after(message.sequence));
             }
             let change = progress.change(&self.ingest.config.name);
-            if self
-                .ingest
-                .append(records, Some(change), Some(session))
-                .await?
-                == Taken::Stopped
-            {
+            let mut changes = self.mark_changes()?;
+            changes.push(change);
+            if self.ingest.append(records, changes, Some(session)).await? == Taken::Stopped {
                 return Ok(Taken::Stopped);
             }
             if items.peek().is_none() {

@@ -6,7 +6,7 @@ use super::status::Status;
 use super::value::{Sample, Value};
 use super::wire::{SESSION_TIMEOUT, Session};
 use bytes::Bytes;
-use skerry_store::{Append, Change, Class, Gap, Kind, Log, Record, WallNanos};
+use skerry_store::{Append, Change, Class, Gap, Kind, Log, Offset, Record, WallNanos};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,10 @@ pub const INITIAL: &str = "opcua-initial";
 
 /// Attribute of a record: the unit that its value is in, as the server writes it, such as `°C`.
 pub const UNIT: &str = "unit";
+/// Attribute of a record that was read from the server's history after an outage: `true`, or
+/// `late` where it comes behind newer values of its node.
+pub const BACKFILL: &str = "opcua-backfill";
+pub(crate) const LATE: &[u8] = b"late";
 
 /// Whether an append is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +59,10 @@ impl Ingest {
     pub(crate) async fn append(
         &self,
         records: Vec<Record>,
-        change: Option<Change>,
+        changes: impl IntoIterator<Item = Change> + Send,
         session: Option<&Session>,
     ) -> Result<Taken, Error> {
-        let changes = change.into_iter().collect();
+        let changes = changes.into_iter().collect();
         let append = Append {
             stream: self.config.stream.clone(),
             records,
@@ -103,6 +107,11 @@ impl Ingest {
         }
     }
 
+    /// Where the next append starts, at the earliest.
+    pub(crate) fn head(&self) -> Result<Offset, Error> {
+        Ok(*self.log.head(&self.config.stream)?.borrow())
+    }
+
     /// Records that need not be in one append, without a session to keep.
     pub(crate) async fn append_all(&self, records: Vec<Record>) -> Result<Taken, Error> {
         let mut records = records.into_iter().peekable();
@@ -121,8 +130,8 @@ impl Ingest {
     }
 
     /// The records a sample becomes: its value, after a gap where the server's queue overflowed
-    /// before it.
-    pub(crate) fn records(&self, sample: Sample, news: WallNanos) -> Vec<Record> {
+    /// before it and nothing `bridged` that.
+    pub(crate) fn records(&self, sample: Sample, news: WallNanos, bridged: bool) -> Vec<Record> {
         let Some(node) = self.config.nodes.get(sample.handle as usize) else {
             // async-opcua's server sends the attribute once whose events are monitored.
             if self.config.event_source(sample.handle).is_none() {
@@ -134,7 +143,7 @@ impl Ingest {
             return Vec::new();
         };
         let mut records = Vec::with_capacity(1);
-        if status::overflowed(sample.status) {
+        if status::overflowed(sample.status) && !bridged {
             records.push(self.gap(
                 &node.name,
                 None,

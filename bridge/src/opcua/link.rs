@@ -8,11 +8,13 @@
 //!     └──── back-off ◄─────────────────── any fault
 //! ```
 
+use super::backfill::Reading;
 use super::backoff::Backoff;
 use super::config::{Config, Security};
 use super::error::{Error, status};
 use super::events::Going;
 use super::flow::{Acknowledgements, Ended};
+use super::history::{History, Marks};
 use super::ingest::{Ingest, Taken};
 use super::nodes::Refused;
 use super::pki::Identity;
@@ -21,7 +23,8 @@ use super::status::Status;
 use super::user::login;
 use super::wire::{Granted, Session, Target, status_name};
 use crate::Boxed;
-use skerry_store::{Log, Record, WallNanos};
+use skerry_store::{Change, Log, Record, WallNanos};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -79,6 +82,12 @@ pub(super) struct Link {
     pub(super) suspect: Option<u32>,
     /// Messages that are acknowledged once the progress behind them is on disk.
     pub(super) untold: Acknowledgements,
+    /// Nodes with history at the server.
+    pub(super) marks: Marks,
+    /// What of it is to be read beside the subscription; none where that is not known yet.
+    pub(super) late: Option<VecDeque<Reading>>,
+    /// Connections that broke while history was read, one after another.
+    pub(super) breaks: u32,
     silence: Silence,
     pub(super) going: Going,
 }
@@ -92,8 +101,15 @@ struct Silence {
 impl Link {
     async fn new(ingest: Ingest) -> Result<Self, Error> {
         let (log, name) = (ingest.log.clone(), ingest.config.name.clone());
-        let loaded = tokio::task::spawn_blocking(move || Progress::load(&log, &name));
-        let progress = loaded.await.expect("reading the catalog does not panic")?;
+        let config = Arc::clone(&ingest.config);
+        let loaded = tokio::task::spawn_blocking(move || {
+            let marks = match config.history {
+                History::Auto => Marks::load(&log, &config)?,
+                History::Off => Marks::new(&config),
+            };
+            Ok::<_, skerry_store::Error>((Progress::load(&log, &name)?, marks))
+        });
+        let (progress, marks) = loaded.await.expect("reading the log does not panic")?;
         Ok(Self {
             news: progress.as_ref().map(|progress| progress.time),
             session: progress
@@ -105,6 +121,9 @@ impl Link {
                 .unwrap_or_default(),
             progress,
             ingest,
+            marks,
+            late: None,
+            breaks: 0,
             unproven: 0,
             suspect: None,
             untold: Acknowledgements::new(),
@@ -162,6 +181,13 @@ impl Link {
     /// Waits, and says in time that the nodes are out of reach.
     async fn wait(&mut self, until: Instant) -> Result<Taken, Error> {
         let stop = self.ingest.stop.clone();
+        let changes = self.mark_changes()?;
+        // Others may write to the stream for days meanwhile.
+        if !changes.is_empty()
+            && self.ingest.append(Vec::new(), changes, None).await? == Taken::Stopped
+        {
+            return Ok(Taken::Stopped);
+        }
         let due = self.silence.since + SILENCE_ANNOUNCED_AFTER;
         loop {
             tokio::select! {
@@ -328,18 +354,13 @@ impl Link {
             .await?;
         self.monitor_events(session, granted.id, &all, &mut refused)
             .await?;
+        self.ask_history(session, &items).await?;
         let clock_sampling = self.sample_clock(session, granted.id).await?;
         let before = std::mem::replace(&mut self.bad, refused);
 
         let mut records = Vec::new();
         if let Some(last) = self.news {
-            let reason = "no subscription at the server: values of this time were not collected";
-            records.push(self.ingest.gap(
-                &config.name,
-                Some(last),
-                Some(WallNanos::now()),
-                reason.to_owned(),
-            ));
+            records.extend(self.outage_gaps(last, &before));
         }
         records.extend(self.newly_bad(&before));
         let mut progress = Progress::new(config.fingerprint(), granted, &self.bad);
@@ -349,7 +370,10 @@ impl Link {
         let monitored = nodes.filter(|handle| !self.bad.contains_key(handle));
         progress.initial = monitored.copied().collect();
         progress.clock_sampling_ms = clock_sampling.map(|time| time.as_millis() as u64);
-        let change = progress.change(&config.name);
+        progress.seams = self.marks.with_values().collect();
+        self.marks.save_next();
+        let mut changes = self.mark_changes()?;
+        changes.push(progress.change(&config.name));
         self.progress = Some(progress);
         tracing::info!(
             endpoint = config.name,
@@ -370,13 +394,18 @@ impl Link {
                  loses some, and a gap record says so"
             );
         }
-        match self
-            .ingest
-            .append(records, Some(change), Some(session))
-            .await?
-        {
+        match self.ingest.append(records, changes, Some(session)).await? {
             Taken::Durable => Ok(Some(granted)),
             Taken::Stopped => Ok(None),
+        }
+    }
+
+    /// What the next append is to note of the nodes with history, if it is time to.
+    pub(super) fn mark_changes(&mut self) -> Result<Vec<Change>, Error> {
+        let now = Instant::now();
+        match self.marks.is_due(now) {
+            true => Ok(self.marks.changes(self.ingest.head()?, now)),
+            false => Ok(Vec::new()),
         }
     }
 

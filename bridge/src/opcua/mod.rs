@@ -29,12 +29,14 @@
 
 mod address;
 mod awaited;
+mod backfill;
 mod backoff;
 mod browse;
 mod config;
 mod error;
 mod events;
 mod flow;
+mod history;
 mod ingest;
 mod learn;
 mod link;
@@ -58,7 +60,8 @@ pub use config::{
 };
 pub use error::Error;
 pub use events::{EVENT, EventSource, REFRESHED};
-pub use ingest::{INITIAL, UNIT};
+pub use history::History;
+pub use ingest::{BACKFILL, INITIAL, UNIT};
 pub use link::run;
 pub use status::{BadNode, Clock, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
 pub use trust::{Rejected, rejected, trust};

@@ -43,6 +43,9 @@ pub(crate) struct Progress {
     /// Nodes of which the subscription has not brought a value yet.
     #[serde(default, skip_serializing_if = "Awaited::is_empty")]
     pub(crate) initial: Awaited,
+    /// Nodes before whose next value there may be a hole that the server's history fills.
+    #[serde(default, skip_serializing_if = "Awaited::is_empty")]
+    pub(crate) seams: Awaited,
     /// How often the subscription samples the server's clock, where it does; and whether it was
     /// seen to.
     #[serde(default)]
@@ -66,6 +69,7 @@ impl Progress {
             session: None,
             bad: BTreeMap::new(),
             initial: Awaited::default(),
+            seams: Awaited::default(),
             clock_sampling_ms: None,
             clock_proven: false,
         };

@@ -1,6 +1,7 @@
 //! What an endpoint is doing, for `skerry status`, the metrics and the readiness probe.
 
 use super::config::Config;
+use super::history::Marks;
 use super::wire::{Granted, Kept, status_name};
 use serde::Serialize;
 use skerry_store::WallNanos;
@@ -23,6 +24,7 @@ pub struct Status {
     publish_responses: AtomicU64,
     republished: AtomicU64,
     gaps: AtomicU64,
+    backfilled: AtomicU64,
     reconnects: AtomicU64,
     connect_failures: AtomicU64,
     log_refusals: AtomicU64,
@@ -43,6 +45,8 @@ struct Inner {
     bad: BTreeMap<u32, u32>,
     subscribed: bool,
     clock: Option<Clock>,
+    history_nodes: usize,
+    backfill_pending: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,6 +86,12 @@ pub struct Snapshot {
     pub publish_responses_total: u64,
     pub republished_total: u64,
     pub gaps_total: u64,
+    /// Values read from the server's history.
+    pub backfilled_total: u64,
+    /// Nodes whose history the server offers.
+    pub history_nodes: usize,
+    /// Nodes whose history is still being read, behind their newer values.
+    pub backfill_pending: usize,
     pub reconnects_total: u64,
     pub connect_failures_total: u64,
     pub log_refusals_total: u64,
@@ -143,6 +153,7 @@ impl Status {
             publish_responses: AtomicU64::new(0),
             republished: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
+            backfilled: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
             log_refusals: AtomicU64::new(0),
@@ -157,6 +168,8 @@ impl Status {
                 bad: BTreeMap::new(),
                 subscribed: false,
                 clock: None,
+                history_nodes: 0,
+                backfill_pending: 0,
             }),
         }
     }
@@ -199,6 +212,9 @@ impl Status {
             publish_responses_total: count(&self.publish_responses),
             republished_total: count(&self.republished),
             gaps_total: count(&self.gaps),
+            backfilled_total: count(&self.backfilled),
+            history_nodes: inner.history_nodes,
+            backfill_pending: inner.backfill_pending,
             reconnects_total: count(&self.reconnects),
             connect_failures_total: count(&self.connect_failures),
             log_refusals_total: count(&self.log_refusals),
@@ -301,6 +317,16 @@ impl Status {
     pub(crate) fn values(&self, count: usize) {
         self.values.fetch_add(count as u64, Ordering::Relaxed);
         self.last_data.store(WallNanos::now().0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn history(&self, marks: &Marks) {
+        let mut inner = self.inner();
+        inner.history_nodes = marks.count();
+        inner.backfill_pending = marks.late_holes().count();
+    }
+
+    pub(crate) fn backfilled(&self, count: usize) {
+        self.backfilled.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn gaps(&self, count: usize) {

@@ -174,6 +174,9 @@ impl Client {
     pub(crate) async fn crash(self) {
         self.task.abort();
         let _ = self.task.await;
+        // The log lives on here, and may be writing still what it was given; a killed process
+        // takes it along.
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -279,7 +282,8 @@ pub(crate) async fn set(plant: &OpcuaServer, count: i64) -> WallNanos {
 pub(crate) fn counts(records: &[Record]) -> Vec<i64> {
     records
         .iter()
-        .filter(|record| record.source == "plant/count" && record.status == 0)
+        .filter(|record| record.kind == Kind::Opcua && record.source == "plant/count")
+        .filter(|record| record.status == 0)
         .map(|record| {
             let payload: serde_json::Value = serde_json::from_slice(&record.payload).unwrap();
             payload["value"].as_i64().unwrap()

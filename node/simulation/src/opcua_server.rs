@@ -205,7 +205,7 @@ fn serve(server: Server, listener: TcpListener) -> JoinHandle<()> {
     })
 }
 
-fn builder(port: u16, directory: &Path) -> ServerBuilder {
+pub(crate) fn builder(port: u16, directory: &Path) -> ServerBuilder {
     let namespace = NamespaceMetadata {
         namespace_uri: NAMESPACE.to_owned(),
         ..NamespaceMetadata::default()
@@ -276,7 +276,7 @@ impl From<TagValue> for Variant {
     }
 }
 
-fn date_time(time: SystemTime) -> DateTime {
+pub(crate) fn date_time(time: SystemTime) -> DateTime {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ticks = i64::try_from(since.as_nanos() / 100).unwrap_or(i64::MAX - TICKS_TO_UNIX);
     DateTime::from(ticks + TICKS_TO_UNIX)

@@ -235,6 +235,11 @@ pub(super) fn time(moment: &DateTime) -> Option<WallNanos> {
     Some(WallNanos(nanos))
 }
 
+/// A moment in the server's steps of 100 ns, rounded down.
+pub(super) fn ticks(time: WallNanos) -> i64 {
+    (time.0.div_euclid(100)).saturating_add(TICKS_TO_UNIX)
+}
+
 fn rfc3339(moment: &DateTime) -> String {
     // The crate's own form stops at milliseconds; a DateTime carries 100 ns.
     moment

@@ -11,6 +11,7 @@ mod dial;
 mod discover;
 mod events;
 mod handshake;
+mod history;
 mod keys;
 mod token;
 mod types;
@@ -22,6 +23,7 @@ pub(crate) use clock::clock_item;
 pub(crate) use connect::{SESSION_TIMEOUT, Target};
 pub use discover::Offer;
 pub(crate) use events::{Event, EventItem, field_names};
+pub(crate) use history::{Chapter, Page};
 pub(crate) use keys::KeyPair;
 pub(crate) use token::Login;
 

@@ -6,13 +6,15 @@ use std::sync::LazyLock;
 
 pub(super) use opcua_client::services::{
     Browse, BrowseNext, Call, CloseSession, CreateMonitoredItems, CreateSubscription,
-    DeleteSubscriptions, Publish, Read, Republish, TransferSubscriptions,
+    DeleteSubscriptions, HistoryRead, Publish, Read, Republish, TransferSubscriptions,
 };
 pub(super) use opcua_client::transport::{
     AsyncSecureChannel, Connector, RequestRecv, SecureChannelState, StreamConnection,
     StreamConnector, StreamTransport, TransportConfiguration, TransportPollResult,
 };
-pub(super) use opcua_client::{ClientBuilder, ClientConfig, SessionBuilder, UARequest};
+pub(super) use opcua_client::{
+    ClientBuilder, ClientConfig, HistoryReadAction, SessionBuilder, UARequest,
+};
 pub(super) use opcua_core::comms::tcp_codec::TcpCodec;
 pub(super) use opcua_core::handle::AtomicHandle;
 pub(super) use opcua_core::sync::RwLock;
@@ -30,9 +32,10 @@ pub(super) use opcua_types::{
     DataChangeTrigger, DataTypeDefinition, DataValue, DateTime, DeadbandType, DecodingOptions,
     EUInformation, EndpointDescription, EnumDefinition, EnumValueType, Error as VendorError,
     EventFilter, EventFilterResult, EventNotificationList, ExpandedNodeId, ExtensionObject,
-    FilterOperator, GetEndpointsRequest, Identifier, LocalizedText, MessageSecurityMode,
-    MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NamespaceMap, NodeClass,
-    NodeId, NotificationMessage, Operand, QualifiedName, Range, ReadValueId, ReferenceDescription,
+    FilterOperator, GetEndpointsRequest, HistoryData, HistoryReadValueId, Identifier,
+    LocalizedText, MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode,
+    MonitoringParameters, NamespaceMap, NodeClass, NodeId, NotificationMessage, Operand,
+    QualifiedName, Range, ReadRawModifiedDetails, ReadValueId, ReferenceDescription,
     ReferenceTypeId, RequestHeader, SignatureData, SimpleAttributeOperand,
     StatusChangeNotification, StatusCode, StructureDefinition, StructureType, TimestampsToReturn,
     TypeLoaderCollection, UAString, UserNameIdentityToken, UserTokenPolicy, UserTokenType, Variant,

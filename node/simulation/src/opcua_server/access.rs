@@ -30,7 +30,7 @@ const DEPRECATED: [&str; 2] = ["Basic256", "Basic128Rsa15"];
 const MODES: [&str; 2] = ["Sign", "SignAndEncrypt"];
 
 impl Access {
-    pub(super) fn apply(&self, mut builder: ServerBuilder) -> ServerBuilder {
+    pub(crate) fn apply(&self, mut builder: ServerBuilder) -> ServerBuilder {
         let mut users = vec![ANONYMOUS_USER_TOKEN_ID.to_owned()];
         if let Some((name, password)) = &self.user {
             let token = ServerUserToken::user_pass(name, password);
