@@ -10,6 +10,8 @@
 //! - **Nothing is missing silently.** What could not be had is a gap record: lost messages, a
 //!   server queue that overflowed, the time between a lost subscription and the next. After five
 //!   seconds without connection each node gets a record with `Bad_NoCommunication`.
+//! - **An outage is filled from the server's history** where a node has one ([`backfill`]); such
+//!   records have the attribute [`BACKFILL`].
 //! - **A server that answers and does nothing is noticed** by its clock, which is sampled in the
 //!   same subscription ([`watch`]).
 //! - **It never gives up.** Every fault but the end of the log is shown in [`Status`] and retried

@@ -1,6 +1,7 @@
 //! `[[opcua]]`: the servers to read from.
 
 mod events;
+mod history;
 mod user;
 
 use super::reader::{Table, Value};
@@ -65,6 +66,7 @@ fn read_server(
         .map(|node| read_node(node, interval, sources))
         .collect();
     let events = events::sources(table, sources);
+    let history = history::history(table);
     if nodes.is_empty() && events.as_ref().is_none_or(Vec::is_empty) {
         let message = "lists no node; `skerry opcua browse URL` prints some to paste";
         table.problem("nodes", message);
@@ -79,6 +81,7 @@ fn read_server(
     config.outage_budget = outage_budget.unwrap_or(config.outage_budget);
     config.nodes = nodes;
     config.events = events?;
+    config.history = history;
     Some(config)
 }
 

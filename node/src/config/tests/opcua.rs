@@ -1,5 +1,5 @@
 use super::*;
-use skerry_bridge::opcua::Deadband;
+use skerry_bridge::opcua::{Deadband, History};
 
 #[test]
 fn a_plc_is_asked_for_what_the_config_says() {
@@ -16,6 +16,8 @@ fn a_plc_is_asked_for_what_the_config_says() {
         (plain.nodes[0].queue, plain.nodes[0].deadband),
         (None, None)
     );
+    assert_eq!(plain.history, History::Auto);
+    assert_eq!(read("history = \"off\"", "").history, History::Off);
     let own = read("outage_budget = \"1h\"", ", queue = 100, deadband = 0.5");
     assert_eq!(own.outage_budget, Duration::from_secs(3_600));
     assert_eq!(own.nodes[0].queue, Some(100));
@@ -23,6 +25,11 @@ fn a_plc_is_asked_for_what_the_config_says() {
     let share = read("", ", deadband = \"2 %\"");
     assert_eq!(share.nodes[0].deadband, Some(Deadband::Percent(2.0)));
     for (more, node, part) in [
+        (
+            "history = \"on\"",
+            "",
+            "6: opcua[0].history: `on` is not known",
+        ),
         ("outage_budget = \"10s\"", "", "6: opcua[0].outage_budget: "),
         (
             "",
