@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 /// Missing numbers asked for one by one. A longer hole is a server that counts anew, not a
-/// server that lost so many messages.
+/// server that lost so many messages. Nor does a server keep more than so many to send again: what
+/// is further behind is another numbering too, and not to be taken for known.
 const MISSING_MAX: u32 = 1_000;
 
 /// The number of the notification that comes next.
@@ -38,7 +39,7 @@ impl Sequence {
     }
 
     pub(crate) fn arrival(self, number: u32) -> Arrival {
-        // Numbers run on a circle of 2^32 - 1 values; what is less than half of it ahead is new.
+        // Numbers run on a circle of 2^32 - 1 values.
         let distance = if number >= self.next {
             number - self.next
         } else {
@@ -55,7 +56,7 @@ impl Sequence {
                 }
                 Arrival::Ahead(missing)
             }
-            far if far < u32::MAX / 2 => Arrival::Restarted,
+            far if far < u32::MAX - MISSING_MAX => Arrival::Restarted,
             _ => Arrival::Repeated,
         }
     }
@@ -79,6 +80,9 @@ mod tests {
         assert_eq!(five.arrival(4), Arrival::Repeated);
         assert_eq!(five.arrival(8), Arrival::Ahead([5, 6, 7].into()));
         assert_eq!(five.arrival(50_000), Arrival::Restarted);
+        let high = Sequence::from_next(3_000_000_000);
+        assert_eq!(high.arrival(2_999_999_500), Arrival::Repeated);
+        assert_eq!(high.arrival(5), Arrival::Restarted);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod decode;
 mod dial;
 mod discover;
 mod events;
+mod granted;
 mod handshake;
 mod history;
 mod keys;
@@ -32,6 +33,7 @@ use super::error::{Error, status};
 use super::value::{Sample, Value};
 use connect::{Driver, REQUEST_TIMEOUT};
 use futures_util::future::BoxFuture;
+use granted::Revised;
 use skerry_store::WallNanos;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
@@ -295,15 +297,13 @@ impl Session {
             .max_notifications_per_publish(NOTIFICATION_VALUES_MAX)
             .publishing_enabled(true);
         let response = self.call("creating the subscription", request).await?;
-        let interval = response.revised_publishing_interval;
-        Ok(Granted {
+        let revised = Revised {
             id: response.subscription_id,
-            // A server that revises to nonsense must not stop our clocks.
-            publishing_interval: Duration::try_from_secs_f64(interval / 1000.0)
-                .unwrap_or(publishing_interval),
-            keep_alive_count: response.revised_max_keep_alive_count.max(1),
+            interval_ms: response.revised_publishing_interval,
+            keep_alive_count: response.revised_max_keep_alive_count,
             lifetime_count: response.revised_lifetime_count,
-        })
+        };
+        Ok(revised.granted(publishing_interval, keep_alive_count))
     }
 
     /// Monitors `items`, in the server's own time and queue where it grants less.
