@@ -18,6 +18,7 @@ const INT64: u8 = 8;
 const STRING: u8 = 12;
 const BYTE_STRING: u8 = 15;
 const VARIANT: u8 = 24;
+const UNKNOWN: u8 = 63;
 /// What a length field can say at most.
 const MOST: [u8; 4] = i32::MAX.to_le_bytes();
 
@@ -33,8 +34,8 @@ fn peak_mib() -> u64 {
 const PEAK_MIB: u64 = 400;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_read_is_asked_for_again() {
-    let lies: [(&str, Vec<u8>); 7] = [
+async fn lengths_that_cannot_be_are_refused_and_asked_for_again() {
+    unreadable(vec![
         ("notifications without end", MOST.to_vec()),
         ("changes without end", changes(i32::MAX, &[])),
         ("a text without end", changes(1, &change(1, STRING, &MOST))),
@@ -46,6 +47,18 @@ async fn what_cannot_be_read_is_asked_for_again() {
             "an array without end",
             changes(1, &change(1, INT64 | 0x80, &MOST)),
         ),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_cannot_be_are_refused_and_asked_for_again() {
+    unreadable(vec![
+        ("fewer than no changes", changes(-7, &[])),
+        (
+            "a type that is none",
+            changes(1, &change(1, UNKNOWN, &[0; 8])),
+        ),
         (
             "variants in variants",
             changes(1, &change(1, VARIANT, &[VARIANT; 4096])),
@@ -54,7 +67,12 @@ async fn what_cannot_be_read_is_asked_for_again() {
             "a body longer than the message",
             extension(811, i32::MAX, &[1, 0, 0, 0]),
         ),
-    ];
+    ])
+    .await;
+}
+
+/// Has a client read these instead of notifications, one after the other, and then the truth.
+async fn unreadable(lies: Vec<(&str, Vec<u8>)>) {
     let world = World::new();
     let plant = world.plant(0).await;
     let liar = Liar::between(plant.port()).await;
@@ -74,11 +92,15 @@ async fn what_cannot_be_read_is_asked_for_again() {
             Some(vec![answer.with(&published.with(&notifications))])
         };
         liar.lie(1, liar::PUBLISH, twist);
-        for _ in 0..3 {
-            count += 1;
-            set(&plant, count).await;
-        }
-        plant::wait(lie, || liar.has_lied()).await;
+        let counting = async {
+            for next in count + 1..=count + 3 {
+                set(&plant, next).await;
+            }
+        };
+        let unreadable = |error: &String| error.contains("cannot be read");
+        let said = client.until(lie, |s| s.error.as_ref().is_some_and(unreadable));
+        tokio::join!(counting, said);
+        count += 3;
         world
             .until(lie, |records| counts(records).last() == Some(&count))
             .await;

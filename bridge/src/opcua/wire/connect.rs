@@ -1,8 +1,8 @@
 //! From a URL to an activated session: endpoints, choice of security, secure channel, login.
 
-use super::Session;
 use super::chain::leaf;
 use super::dial::Dialer;
+use super::driver::Driver;
 use super::handshake::header;
 use super::token::{Login, Token, channel, token_words};
 use super::vendor::{
@@ -10,6 +10,7 @@ use super::vendor::{
     ClientBuilder, ClientConfig, EndpointDescription, GetEndpointsRequest, MessageSecurityMode,
     NodeId, ResponseMessage, RwLock, SessionBuilder, StatusCode, TransportPollResult, VendorError,
 };
+use super::{Session, changes};
 use crate::opcua::address::EndpointUrl;
 use crate::opcua::config::{OUTAGE_BUDGET_MIN, Security};
 use crate::opcua::error::Error;
@@ -154,15 +155,20 @@ impl Target<'_> {
             .connect_to_endpoint_directly(endpoint)
             .and_then(|builder| builder.build_channel(Arc::clone(store)))
             .map_err(|error| self.refused("the endpoint", &error))?;
+        changes::read_on(&channel);
         let keys = self.identity.keys().filter(|_| self.is_secured());
         let dialer = Dialer::dial(self.url, keys.cloned()).await?;
         let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, channel.connect_no_retry(&dialer));
         match opened.await {
             Ok(Ok(mut event_loop)) => {
-                let task = tokio::spawn(async move {
-                    while !matches!(event_loop.poll().await, TransportPollResult::Closed(_)) {}
+                let driver = Driver::start(async move {
+                    loop {
+                        if let TransportPollResult::Closed(why) = event_loop.poll().await {
+                            return why;
+                        }
+                    }
                 });
-                Ok((channel, Driver(task)))
+                Ok((channel, driver))
             }
             Ok(Err(error)) => Err(match dialer.not_opcua() {
                 Some(detail) => Error::NotOpcua { address, detail },
@@ -344,21 +350,6 @@ fn minds_login(code: StatusCode) -> bool {
             | StatusCode::BadIdentityTokenInvalid
             | StatusCode::BadUserSignatureInvalid
     ) || minds_certificate(code)
-}
-
-/// Drives the channel's I/O; the connection ends with it.
-pub(super) struct Driver(tokio::task::JoinHandle<()>);
-
-impl Driver {
-    pub(super) fn ended(&self) -> bool {
-        self.0.is_finished()
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 pub(super) fn client_config(identity: &Identity) -> ClientConfig {

@@ -1,11 +1,11 @@
 //! The server's values and messages in our types.
 
+use super::changes::{Change, Changes, Plain};
 use super::events;
 use super::types::Types;
 use super::vendor::{
-    Array, DataChangeNotification, DataValue, DateTime, EventNotificationList, ExpandedNodeId,
-    LocalizedText, NodeId, NotificationMessage, StatusChangeNotification, Variant,
-    VariantScalarTypeId,
+    Array, DataValue, DateTime, EventNotificationList, ExpandedNodeId, LocalizedText, NodeId,
+    NotificationMessage, StatusChangeNotification, Variant, VariantScalarTypeId,
 };
 use super::{FIRST_HANDLE, Message, clock};
 use crate::opcua::error::status;
@@ -37,13 +37,17 @@ pub(super) fn message(types: &mut Types, message: NotificationMessage) -> Messag
             let events = data.into_inner_as::<EventNotificationList>();
             let events = events.map(|events| events::events(types, *events));
             decoded.events.extend(events.into_iter().flatten());
-        } else if let Some(changes) = data.into_inner_as::<DataChangeNotification>() {
-            let items = changes.monitored_items.unwrap_or_default();
-            decoded.samples.reserve(items.len());
-            for item in items {
-                match item.client_handle.wrapping_sub(FIRST_HANDLE) {
-                    clock::HANDLE => decoded.clock = clock::shown(&item.value),
-                    handle => decoded.samples.push(sample(types, handle, item.value)),
+        } else if let Some(changes) = data.into_inner_as::<Changes>() {
+            decoded.samples.reserve(changes.0.len());
+            for (handle, change) in changes.0 {
+                let handle = handle.wrapping_sub(FIRST_HANDLE);
+                match change {
+                    Change::Other(data) if handle == clock::HANDLE => {
+                        decoded.clock = clock::shown(&data);
+                    }
+                    Change::Other(data) => decoded.samples.push(sample(types, handle, *data)),
+                    Change::Plain(_) if handle == clock::HANDLE => {}
+                    Change::Plain(plain) => decoded.samples.push(known(types, handle, plain)),
                 }
             }
         }
@@ -53,21 +57,30 @@ pub(super) fn message(types: &mut Types, message: NotificationMessage) -> Messag
 
 /// A value of the variable that is known under `handle`, with its names and its unit.
 pub(super) fn sample(types: &mut Types, handle: u32, data: DataValue) -> Sample {
-    let status = data.status.map_or(0, |status| status.bits());
-    if status::semantics_changed(status) {
+    let plain = Plain {
+        value: data
+            .value
+            .map_or(Value::Null, |value| nested(types, value, 0)),
+        status: data.status.map_or(0, |status| status.bits()),
+        source_time: data.source_timestamp.as_ref().and_then(time),
+        server_time: data.server_timestamp.as_ref().and_then(time),
+    };
+    known(types, handle, plain)
+}
+
+/// The same for one that is taken apart already.
+fn known(types: &mut Types, handle: u32, plain: Plain) -> Sample {
+    if status::semantics_changed(plain.status) {
         types.changed(handle);
     }
-    let value = data
-        .value
-        .map_or(Value::Null, |value| nested(types, value, 0));
     let about = types.about(handle);
     let unit = about.and_then(|about| about.unit.clone());
     Sample {
         handle,
-        value: types.with_names(handle, value),
-        status,
-        source_time: data.source_timestamp.as_ref().and_then(time),
-        server_time: data.server_timestamp.as_ref().and_then(time),
+        value: types.with_names(handle, plain.value),
+        status: plain.status,
+        source_time: plain.source_time,
+        server_time: plain.server_time,
         unit,
     }
 }

@@ -4,11 +4,13 @@
 mod browse;
 mod certificate;
 mod chain;
+mod changes;
 mod clock;
 mod connect;
 mod decode;
 mod dial;
 mod discover;
+mod driver;
 mod events;
 mod granted;
 mod handshake;
@@ -31,7 +33,8 @@ pub(crate) use token::Login;
 use super::config::Deadband;
 use super::error::{Error, status};
 use super::value::{Sample, Value};
-use connect::{Driver, REQUEST_TIMEOUT};
+use connect::REQUEST_TIMEOUT;
+use driver::Driver;
 use futures_util::future::BoxFuture;
 use granted::Revised;
 use skerry_store::WallNanos;
@@ -190,13 +193,23 @@ impl Session {
     }
 
     async fn call<R: UARequest>(&self, step: &'static str, request: R) -> Result<R::Out, Error> {
-        send(request, &self.channel)
-            .await
-            .map_err(|error| Error::Service {
-                step,
-                status: error.status().bits(),
-                detail: explain(&error),
-            })
+        let error = match send(request, &self.channel).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let status = error.status();
+        let complaint = match status {
+            StatusCode::BadConnectionClosed => self.driver.complaint().await,
+            _ => None,
+        };
+        Err(Error::Service {
+            step,
+            status: status.bits(),
+            detail: match complaint {
+                Some(code) => format!("the server sent what cannot be read ({code})"),
+                None => explain(&error),
+            },
+        })
     }
 
     /// The server's namespaces in the order of their indexes.

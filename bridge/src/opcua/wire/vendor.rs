@@ -23,26 +23,29 @@ pub(super) use opcua_crypto::{
     CertificateStore, KeySize, PrivateKey, PublicKey, SecurityPolicy, X509, X509Data,
     create_signature_data, legacy_encrypt_secret, random, verify_signature_data,
 };
-pub(super) use opcua_types::type_loader::{ByteStringBody, XmlBody};
+pub(super) use opcua_types::type_loader::{
+    ByteStringBody, FallbackTypeLoader, TypeLoader, TypeLoaderPriority, XmlBody,
+};
 pub(super) use opcua_types::{
     ActivateSessionRequest, AnonymousIdentityToken, ApplicationDescription, ApplicationType, Array,
-    AttributeId, BinaryDecodable, BrowseDescription, BrowseDirection, BrowseResult,
-    BrowseResultMask, ByteString, ContentFilter, ContentFilterElement, Context,
-    CreateSessionRequest, CreateSessionResponse, DataChangeFilter, DataChangeNotification,
-    DataChangeTrigger, DataTypeDefinition, DataValue, DateTime, DeadbandType, DecodingOptions,
-    EUInformation, EndpointDescription, EnumDefinition, EnumValueType, Error as VendorError,
-    EventFilter, EventFilterResult, EventNotificationList, ExpandedNodeId, ExtensionObject,
-    FilterOperator, GetEndpointsRequest, HistoryData, HistoryReadValueId, Identifier,
-    LocalizedText, MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode,
-    MonitoringParameters, NamespaceMap, NodeClass, NodeId, NotificationMessage, Operand,
-    QualifiedName, Range, ReadRawModifiedDetails, ReadValueId, ReferenceDescription,
-    ReferenceTypeId, RequestHeader, SignatureData, SimpleAttributeOperand,
-    StatusChangeNotification, StatusCode, StructureDefinition, StructureType, TimestampsToReturn,
-    TypeLoaderCollection, UAString, UserNameIdentityToken, UserTokenPolicy, UserTokenType, Variant,
+    AttributeId, BinaryDecodable, BinaryEncodable, BrowseDescription, BrowseDirection,
+    BrowseResult, BrowseResultMask, ByteString, ContentFilter, ContentFilterElement, Context,
+    CreateSessionRequest, CreateSessionResponse, DataChangeFilter, DataChangeTrigger,
+    DataTypeDefinition, DataValue, DateTime, DeadbandType, DecodingOptions, DynEncodable,
+    EUInformation, EncodingResult, EndpointDescription, EnumDefinition, EnumValueType,
+    Error as VendorError, EventFilter, EventFilterResult, EventNotificationList,
+    ExpandedMessageInfo, ExpandedNodeId, ExtensionObject, FilterOperator, GeneratedTypeLoader,
+    GetEndpointsRequest, HistoryData, HistoryReadValueId, Identifier, LocalizedText,
+    MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters,
+    NamespaceMap, NodeClass, NodeId, NotificationMessage, Operand, QualifiedName, Range,
+    ReadRawModifiedDetails, ReadValueId, ReferenceDescription, ReferenceTypeId, RequestHeader,
+    SignatureData, SimpleAttributeOperand, StatusChangeNotification, StatusCode,
+    StructureDefinition, StructureType, TimestampsToReturn, TypeLoaderCollection, UAString,
+    UaNullable, UserNameIdentityToken, UserTokenPolicy, UserTokenType, Variant,
     VariantScalarTypeId, X509IdentityToken,
 };
 #[cfg(test)]
-pub(super) use opcua_types::{BinaryEncodable, EnumField, Guid, StructureField};
+pub(super) use opcua_types::{ContextOwned, EnumField, Guid, StructureField};
 
 /// To decode, or encode, a part of a message by itself, of `bytes` bytes at most.
 pub(super) fn context(bytes: usize) -> Context<'static> {
