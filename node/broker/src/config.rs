@@ -51,6 +51,8 @@ pub struct Config {
     /// Streams whose messages reach subscribers before the disk. Sessions that outlive their
     /// connection get them after it, as everything.
     pub immediate: Vec<StreamName>,
+    /// Topics whose messages are logged with who published them.
+    pub signed: Vec<String>,
     /// Derived streams that are published locally as `skerry/<stream>/<source>`.
     pub republish: Vec<StreamName>,
     /// Longest keep-alive in seconds: a version 5 client that asks for a longer one, or for none,
@@ -97,6 +99,7 @@ impl Config {
             default_stream,
             memory: Vec::new(),
             immediate: Vec::new(),
+            signed: Vec::new(),
             republish: Vec::new(),
             keep_alive_max: None,
             access: AccessConfig::DEFAULT,

@@ -4,7 +4,8 @@
 //! Topic, payload and time are the record's own. The rest are attributes, which travel on to the
 //! cluster as headers: the publisher's properties under names of their own, and, where they are
 //! not the usual, QoS and retain flag (`mqtt-qos` unless it is 1, `mqtt-retain`). `mqtt-client` is
-//! there only if the publisher asked not to get its own messages back.
+//! there only if the publisher asked not to get its own messages back, or where the configuration
+//! wants to know who published; then there is `mqtt-user` too, if the client logged in.
 
 use crate::codec::{PublishProperties, Qos};
 use crate::ingest::OWN_PREFIX;
@@ -17,6 +18,7 @@ use std::borrow::Cow;
 const QOS: &str = "mqtt-qos";
 const RETAIN: &str = "mqtt-retain";
 const CLIENT: &str = "mqtt-client";
+const LOGIN: &str = "mqtt-user";
 const CONTENT_TYPE: &str = "mqtt-content-type";
 const RESPONSE_TOPIC: &str = "mqtt-response-topic";
 const CORRELATION_DATA: &str = "mqtt-correlation-data";
@@ -76,6 +78,12 @@ fn attributes(message: &Message) -> Vec<(String, Bytes)> {
         attributes.push((header(name), Bytes::copy_from_slice(value.as_bytes())));
     }
     attributes
+}
+
+/// Says who published it; no message of a client carries that to others.
+pub(crate) fn sign(record: &mut Record, user: &str) {
+    let user = Bytes::copy_from_slice(user.as_bytes());
+    record.attributes.push((LOGIN.to_owned(), user));
 }
 
 /// A user property that looks like a header of the node itself gets a prefix: what this node
@@ -201,6 +209,8 @@ impl Message {
             }
             RETAIN => self.retain = true,
             CLIENT => self.publisher = text(),
+            // Of the log, not of the message.
+            LOGIN => {}
             CONTENT_TYPE => self.properties.content_type = text(),
             RESPONSE_TOPIC => self.properties.response_topic = text(),
             CORRELATION_DATA => {
@@ -304,6 +314,32 @@ mod tests {
             assert_eq!(header(name), expected);
             assert_eq!(user_property(expected), name);
         }
+    }
+
+    #[test]
+    fn who_published_is_in_the_log_and_not_told_to_subscribers() {
+        let publish = Message {
+            topic: "cmd/a".to_owned(),
+            payload: Bytes::from_static(b"1"),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties: PublishProperties::default(),
+            received: WallNanos(7),
+            publisher: Some("panel".to_owned()),
+        };
+        let mut record = of(publish.clone());
+        sign(&mut record, "ada");
+        let client = (CLIENT.to_owned(), Bytes::from_static(b"panel"));
+        let user = (LOGIN.to_owned(), Bytes::from_static(b"ada"));
+        assert_eq!(record.attributes, [client, user]);
+        let mut read = Message {
+            publisher: None,
+            ..publish.clone()
+        };
+        for (name, value) in &record.attributes {
+            read.take(name, value);
+        }
+        assert_eq!(read, publish);
     }
 
     #[test]

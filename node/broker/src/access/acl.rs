@@ -135,6 +135,39 @@ impl Acl {
         self.rules == 0
     }
 
+    /// Who may publish to `topic`, in words, for a person. Rather one too many: who is named by a
+    /// rule that allows it may be denied it by another one that names him otherwise.
+    #[must_use]
+    pub fn publishers(&self, topic: &str) -> Vec<String> {
+        let matches = |filters: &[TopicFilter]| filters.iter().any(|it| it.matches(topic));
+        if matches(&self.everybody.deny) {
+            return Vec::new();
+        }
+        let sections = self.sections.iter();
+        let allowed = sections.filter(|(_, rules)| matches(&rules.write) && !matches(&rules.deny));
+        let mut names: Vec<String> = allowed
+            .map(|(whose, _)| match whose {
+                Whose::Anonymous => "clients without a user".to_owned(),
+                Whose::User(user) => format!("user {user}"),
+                Whose::Client(client) => format!("client {client}"),
+            })
+            .collect();
+        names.sort();
+        if matches(&self.everybody.write) {
+            names.push("everybody".to_owned());
+        }
+        let grants = self.patterns.iter();
+        let grants = grants.filter(|(grant, _)| matches!(grant, Grant::Write | Grant::ReadWrite));
+        names.extend(grants.filter_map(|(_, pattern)| {
+            let widest = pattern.replace(CLIENT, "+").replace(USER, "+");
+            let filter = TopicFilter::new(&widest).ok()?;
+            filter
+                .matches(topic)
+                .then(|| format!("whom `{pattern}` fits"))
+        }));
+        names
+    }
+
     /// What a client may do.
     pub(crate) fn rights(&self, client_id: &str, user: Option<&str>) -> Rights {
         let by_login = user.map_or(Whose::Anonymous, |user| Whose::User(user.into()));
@@ -504,5 +537,20 @@ mod tests {
             assert_eq!(*line, number, "{problem}");
             assert!(problem.contains(part), "{problem}");
         }
+    }
+
+    #[test]
+    fn who_may_publish_is_told_by_name() {
+        let text = "user ada\ntopic write cmd/#\nuser bo\ntopic read cmd/#\nclient p\ntopic write \
+                    cmd/a\ntopic deny cmd/b\npattern write cmd/%c\n";
+        let acl = Acl::parse(text).expect("rules");
+        let of = |topic| acl.publishers(topic);
+        assert_eq!(of("cmd/a"), ["client p", "user ada", "whom `cmd/%c` fits"]);
+        assert_eq!(of("cmd/b/c"), ["user ada"]);
+        assert!(of("other").is_empty());
+        let all = Acl::parse("pattern write cmd/#\n").expect("rules");
+        assert_eq!(all.publishers("cmd/a"), ["everybody"]);
+        let none = Acl::parse("pattern write cmd/#\npattern deny cmd/a\n").expect("rules");
+        assert!(none.publishers("cmd/a").is_empty());
     }
 }

@@ -109,6 +109,11 @@ pub(crate) fn is_reserved(topic: &str) -> bool {
 }
 
 impl Access {
+    /// As whom it logged in; `None` for an anonymous client.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.0.identity.user.as_deref()
+    }
+
     /// A refusal is audited.
     pub(crate) fn may_publish(&self, topic: &str) -> bool {
         let reason = if is_reserved(topic) {

@@ -6,6 +6,7 @@ use crate::end::End;
 use crate::ingest::{Refusal, is_untold};
 use crate::message::Message;
 use crate::qos2;
+use crate::record;
 use crate::uncommitted::{Batch, Owed, OwedPublish};
 use skerry_store::{StreamName, WallNanos};
 
@@ -28,11 +29,16 @@ impl Connection {
         }
         let lasting_id = id.filter(|_| qos == Qos::ExactlyOnce && self.agreed.is_lasting());
         let qos2 = lasting_id.map(|id| (self.agreed.client_id.as_str(), id));
-        let publisher = self.no_local.then(|| self.agreed.client_id.clone());
+        let is_signed = self.ingest.config.signed.contains(&publish.topic);
+        let publisher = self.no_local || is_signed;
+        let publisher = publisher.then(|| self.agreed.client_id.clone());
         let message = Message::new(publish, WallNanos::now(), publisher);
-        let Some(prepared) = self.ingest.prepare(message, qos2) else {
+        let Some(mut prepared) = self.ingest.prepare(message, qos2) else {
             return;
         };
+        if let Some(user) = self.access.user().filter(|_| is_signed) {
+            record::sign(&mut prepared.record, user);
+        }
         if let Some(full) = self.batch.take_if(|batch| !batch.takes(&prepared.stream)) {
             self.uncommitted.submit_batch(&self.ingest.log, full);
         }
