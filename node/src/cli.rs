@@ -3,7 +3,8 @@
 mod opcua;
 
 pub use opcua::{
-    Browse, OpcuaCommand, OpcuaDiscover, OpcuaImport, OpcuaServer, OpcuaTrust, OpcuaWatch,
+    Browse, OpcuaCall, OpcuaCommand, OpcuaDiscover, OpcuaImport, OpcuaServer, OpcuaTrust,
+    OpcuaWatch, OpcuaWrite,
 };
 
 use chrono::DateTime;

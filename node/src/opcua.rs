@@ -1,6 +1,7 @@
 //! `skerry opcua …`: what an engineer needs before there is a config, and when a server's
 //! certificate changed.
 
+mod command;
 mod import;
 
 use crate::cli::{
@@ -48,6 +49,8 @@ pub fn run(command: &OpcuaCommand) -> Exit {
         OpcuaCommand::Browse(args) => runtime.block_on(browse(args)),
         OpcuaCommand::Read(args) => runtime.block_on(read(&args.server, &args.nodes, args.json)),
         OpcuaCommand::Watch(args) => runtime.block_on(watch(args)),
+        OpcuaCommand::Write(args) => runtime.block_on(command::write(args)),
+        OpcuaCommand::Call(args) => runtime.block_on(command::call(args)),
         OpcuaCommand::Trust(args) => trust(args),
         OpcuaCommand::Import(args) => import(args),
     };

@@ -131,6 +131,7 @@ fn render(status: &Value) -> String {
             server["nodes_bad"],
             server["values_total"]
         ));
+        lines.extend(commands_line(&server["commands"]));
     }
     for stream in entries(status, "/store/streams") {
         lines.push(stream_line(&stream, status));
@@ -188,6 +189,23 @@ fn render(status: &Value) -> String {
 }
 
 /// Only what somebody has to see to.
+/// What MQTT clients had done at a server, where they may.
+fn commands_line(commands: &Value) -> Option<String> {
+    let topics = commands["topics"].as_u64()?;
+    let last = &commands["last_error"];
+    let last = match last.is_object() {
+        true => format!("; last: {}: {}", word(&last["topic"]), word(&last["why"])),
+        false => String::new(),
+    };
+    Some(format!(
+        "           commands by {topics} topics: {} done, {} refused, {} failed, {} unknown{last}",
+        commands["done_total"],
+        commands["refused_total"],
+        commands["failed_total"],
+        commands["unknown_total"],
+    ))
+}
+
 fn certificate_line(listener: &Value) -> Option<String> {
     let certificate = &listener["certificate"];
     let told = match (
@@ -379,7 +397,9 @@ mod tests {
                 "storage": {"state": "storage_failed", "reason": "no space"},
                 "streams": [{"name": "telemetry", "head": 9, "bytes": 1024, "bytes_max": 4096}],
             },
-            "opcua": [{"name": "hall", "state": "retrying", "error": "refused", "nodes_good": 0, "nodes_bad": 2, "values_total": 0}],
+            "opcua": [{"name": "hall", "state": "retrying", "error": "refused", "nodes_good": 0, "nodes_bad": 2, "values_total": 0,
+                "commands": {"topics": 1, "done_total": 3, "refused_total": 1, "failed_total": 0, "unknown_total": 0,
+                             "last_error": {"topic": "cmd/a", "why": "too hot"}}}],
             "inference": {"models": [{"name": "m", "state": "disabled", "reason": "not a model", "scores_total": 0, "alerts_total": 0}]},
             "uplink": {
                 "link": {"state": "down", "because": "no route"},
@@ -394,6 +414,7 @@ mod tests {
             "FAILED: no space",
             "the rules from before hold: acl:3: no rule",
             "hall: retrying (refused)",
+            "by 1 topics: 3 done, 1 refused, 0 failed, 0 unknown; last: cmd/a: too hot",
             "telemetry: next offset 9, 1.0 KiB of 4.0 KiB, 5 still to deliver",
             "m: disabled (not a model)",
             "uplink   down (no route)",

@@ -13,6 +13,7 @@ import logging
 import signal
 
 from asyncua import Server, ua
+from asyncua.common.callback import CallbackType
 from asyncua.common.utils import ServiceError
 from asyncua.crypto import uacrypto
 from asyncua.crypto.permission_rules import User, UserRole
@@ -89,6 +90,30 @@ async def users(options):
     return Users(options, certificate)
 
 
+async def add_commands(server, index, out):
+    """What clients may do: write to `Setpoint`, a Float, and call `Start`, which takes an Int16."""
+    objects = server.nodes.objects
+    first = ua.Variant(20.0, ua.VariantType.Float)
+    setpoint = await objects.add_variable(ua.NodeId("Setpoint", index), "Setpoint", first)
+    await setpoint.set_writable()
+
+    def written(event, _dispatcher):
+        if event.is_external:
+            writes = zip(event.request_params.NodesToWrite, event.response_params)
+            for write, status in writes:
+                name, value = write.NodeId.Identifier, write.Value.Value.Value
+                out.write(event="written", name=name, value=value, status=status.value)
+
+    server.subscribe_server_callback(CallbackType.PostWrite, written)
+
+    async def start(_parent, level):
+        out.write(event="called", level=level.Value)
+        return [ua.Variant(2 * level.Value, ua.VariantType.Int32)]
+
+    inputs, outputs = [ua.VariantType.Int16], [ua.VariantType.Int32]
+    await objects.add_method(ua.NodeId("Start", index), "Start", start, inputs, outputs)
+
+
 async def serve(options):
     out = Lines(options.out)
     stop = asked_to_stop()
@@ -109,6 +134,8 @@ async def serve(options):
             ua.NodeId(name, index), name, ua.Variant(options.first, ua.VariantType.Int64)
         )
         nodes.append((name, node))
+    if options.commands:
+        await add_commands(server, index, out)
     value = options.first
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGUSR2, lambda: asyncio.ensure_future(delete_subscriptions(server, out))
@@ -151,6 +178,7 @@ def main():
     parser.add_argument("--password")
     parser.add_argument("--user-certificate", help="the certificate that is taken as a user's")
     parser.add_argument("--no-anonymous", action="store_true")
+    parser.add_argument("--commands", action="store_true", help="let clients write and call")
     parser.add_argument("--out", required=True)
     logging.basicConfig(level=logging.ERROR)
     asyncio.run(serve(parser.parse_args()))

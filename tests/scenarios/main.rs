@@ -18,6 +18,7 @@ mod late;
 mod lifecycle;
 mod mqtt;
 mod opcua;
+mod opcua_commands;
 mod opcua_faults;
 mod opcua_security;
 mod outages;
@@ -279,6 +280,16 @@ fn main() -> std::process::ExitCode {
             name: "opcua_security_certificates",
             needs: &[Need::Python, Need::NodeOpcua],
             run: opcua_security::certificates,
+        },
+        Scenario {
+            name: "opcua_commands",
+            needs: PYTHON,
+            run: opcua_commands::carried_out,
+        },
+        Scenario {
+            name: "opcua_alarm_acknowledged",
+            needs: &[Need::Python, Need::NodeOpcua],
+            run: opcua_commands::acknowledged,
         },
         Scenario {
             name: "model_raises_and_clears_an_alert",

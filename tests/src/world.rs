@@ -177,7 +177,14 @@ impl World {
         ports::free()
     }
 
-    fn helper(&self, script: &str, name: &str, flag: &str, arguments: &[String]) -> Result<Helper> {
+    /// `tests/python/SCRIPT`, whose output file `flag` takes.
+    pub fn helper(
+        &self,
+        script: &str,
+        name: &str,
+        flag: &str,
+        arguments: &[String],
+    ) -> Result<Helper> {
         Helper::start(script, name, flag, arguments, &self.folder, &self.logs)
     }
 }

@@ -1,6 +1,7 @@
 //! What one endpoint is asked for, and the limits everything else is derived from.
 
 use super::address::{EndpointUrl, NodeAddress};
+use super::commands::Commands;
 use super::events::EventSource;
 use super::history::History;
 use super::user::User;
@@ -49,6 +50,8 @@ pub struct Config {
     pub history: History,
     /// How long values of a new subscription may wait for older ones from the server's history.
     pub history_hold: Duration,
+    /// What MQTT clients may have done at the server; absent: nothing.
+    pub commands: Option<Commands>,
     /// Own certificate and key, and the pinned certificates of servers: `DATA_DIR/pki`.
     pub pki_directory: PathBuf,
 }
@@ -251,6 +254,7 @@ impl Config {
             events: Vec::new(),
             history: History::default(),
             history_hold: HISTORY_HOLD,
+            commands: None,
             pki_directory,
         }
     }

@@ -91,6 +91,15 @@ pub enum Error {
         status: u32,
         detail: String,
     },
+    #[error("{about}: {detail}")]
+    Command {
+        about: String,
+        status: u32,
+        detail: String,
+    },
+    /// Not sent: it is no value of the node's type.
+    #[error("nothing was sent: {0}")]
+    Unsendable(String),
     #[error("no sign of life from the server for {} ms: connecting anew", after.as_millis())]
     NoData { after: Duration },
     #[error(
@@ -157,6 +166,24 @@ pub(crate) mod status {
                 | BAD_SECURE_CHANNEL_CLOSED
                 | BAD_NOT_CONNECTED
                 | BAD_CONNECTION_CLOSED
+        )
+    }
+
+    /// The two highest bits (Part 4, 7.39.1); uncertain is not bad.
+    pub(crate) const fn is_bad(status: u32) -> bool {
+        status & 0x8000_0000 != 0
+    }
+
+    /// Of a whole service: the codes of our own side for an answer that it cannot read or did not
+    /// expect, and the server's for not knowing itself. All of them leave open what was done.
+    pub(crate) const fn is_ambiguous(status: u32) -> bool {
+        const BAD_UNEXPECTED_ERROR: u32 = 0x8001_0000;
+        const BAD_UNKNOWN_RESPONSE: u32 = 0x8009_0000;
+        const BAD_REQUEST_TIMEOUT: u32 = 0x8085_0000;
+        // Internal error, out of memory, resources, communication, encoding, decoding, limits.
+        matches!(
+            status,
+            BAD_UNEXPECTED_ERROR..=BAD_UNKNOWN_RESPONSE | BAD_REQUEST_TIMEOUT
         )
     }
 

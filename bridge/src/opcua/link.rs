@@ -10,6 +10,7 @@
 
 use super::backfill::Reading;
 use super::backoff::Backoff;
+use super::commands;
 use super::config::{Config, Security};
 use super::error::{Error, status};
 use super::events::Going;
@@ -27,6 +28,7 @@ use skerry_store::{Change, Log, Record, WallNanos};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,14 +58,25 @@ async fn read(
     status: Arc<Status>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let config = Arc::new(config);
+    let (current, session) = watch::channel(None);
+    // The link outlives a command under way, whose answer comes over the link's session.
+    let stop_link = CancellationToken::new();
     let ingest = Ingest {
-        config: Arc::new(config),
-        log,
-        status,
-        stop,
+        config: Arc::clone(&config),
+        log: log.clone(),
+        status: Arc::clone(&status),
+        stop: stop_link.clone(),
     };
-    let result = Link::new(ingest).await?.keep().await;
-    result.map(|status| status.stopped())
+    let keeping = async { Link::new(ingest, current).await?.keep().await };
+    let commanding = async {
+        let ended = commands::run(&config, log, status, session, stop).await;
+        stop_link.cancel();
+        ended
+    };
+    let (status, ()) = tokio::try_join!(keeping, commanding)?;
+    status.stopped();
+    Ok(())
 }
 
 pub(super) struct Link {
@@ -90,6 +103,8 @@ pub(super) struct Link {
     pub(super) breaks: u32,
     silence: Silence,
     pub(super) going: Going,
+    /// For commands, which share the session.
+    current: watch::Sender<Option<Arc<Session>>>,
 }
 
 /// Whether the nodes were said to be out of reach.
@@ -99,7 +114,10 @@ struct Silence {
 }
 
 impl Link {
-    async fn new(ingest: Ingest) -> Result<Self, Error> {
+    async fn new(
+        ingest: Ingest,
+        current: watch::Sender<Option<Arc<Session>>>,
+    ) -> Result<Self, Error> {
         let (log, name) = (ingest.log.clone(), ingest.config.name.clone());
         let config = Arc::clone(&ingest.config);
         let loaded = tokio::task::spawn_blocking(move || {
@@ -132,6 +150,7 @@ impl Link {
                 announced: false,
             },
             going: Going::default(),
+            current,
         })
     }
 
@@ -141,11 +160,11 @@ impl Link {
         loop {
             let connected = tokio::select! {
                 () = stop.cancelled() => return Ok(self.ingest.status),
-                connected = self.connect() => connected,
+                connected = self.connect() => connected.map(Arc::new),
             };
             let failed = connected.is_err();
             let error = match connected {
-                Ok(session) => match self.serve(&session).await {
+                Ok(session) => match self.serve_shared(&session).await {
                     Ok(()) => {
                         // The token of a session without security is in the log with the progress:
                         // kept, it lets the next start go on where this one stops.
@@ -223,6 +242,14 @@ impl Link {
         // Only such a session can be taken up again; see `Target::revive`.
         self.session = (config.security == Security::None).then(|| session.token());
         Ok(session)
+    }
+
+    /// As [`Link::serve`], while commands may use the session too.
+    async fn serve_shared(&mut self, session: &Arc<Session>) -> Result<(), Error> {
+        self.current.send_replace(Some(Arc::clone(session)));
+        let served = self.serve(session).await;
+        self.current.send_replace(None);
+        served
     }
 
     /// One connection's life. Returns when the node stops.

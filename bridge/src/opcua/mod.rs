@@ -25,15 +25,18 @@
 //! unit it is measured in, where the server says so. The first value of a node in a new
 //! subscription, which need not be a change, has the attribute [`INITIAL`].
 //!
-//! What a server reports, events and alarms, are records too ([`events`]).
+//! What a server reports, events and alarms, are records too ([`events`]). Writes, method calls and
+//! acknowledgements are done for MQTT clients where they are listed, at most once each and with
+//! audit records ([`commands`]).
 //!
-//! Not here: writes, history, structures of type dictionaries (before OPC-UA 1.04), reverse connect.
+//! Not here: history, structures of type dictionaries (before OPC-UA 1.04), reverse connect.
 
 mod address;
 mod awaited;
 mod backfill;
 mod backoff;
 mod browse;
+mod commands;
 mod config;
 mod error;
 mod events;
@@ -56,6 +59,10 @@ mod wire;
 
 pub use address::{AddressError, EndpointUrl, NodeAddress};
 pub use browse::{Browse, Listing, Variable, browse, config_text};
+pub use commands::{
+    Action, COMMAND_AGE_MAX, Called, Command, Commands, CommandsSnapshot, LastError, Limits,
+    Written, call, result_topic, write,
+};
 pub use config::{
     Config, Deadband, Node, OUTAGE_BUDGET, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL, Policy,
     Security, SecurityError,
@@ -69,6 +76,7 @@ pub use status::{BadNode, Clock, GrantedSnapshot, ShortestQueue, Snapshot, State
 pub use trust::{Rejected, rejected, trust};
 pub use user::User;
 pub use visit::{Offer, Reading, Visit, discover, read, watch};
+pub use wire::Misfit;
 
 /// Targets of the OPC-UA crates' own log lines. They report as errors what is retried here and
 /// costs nothing; a program's log filter does well to silence them.

@@ -1,5 +1,6 @@
 //! What an endpoint is doing, for `skerry status`, the metrics and the readiness probe.
 
+use super::commands::{Command, CommandsSnapshot, Counters, Outcome};
 use super::config::Config;
 use super::history::Marks;
 use super::wire::{Granted, Kept, status_name};
@@ -30,6 +31,7 @@ pub struct Status {
     log_refusals: AtomicU64,
     /// Nanoseconds since the Unix epoch; 0 before the first value.
     last_data: AtomicI64,
+    commands: Option<Counters>,
     inner: Mutex<Inner>,
 }
 
@@ -98,6 +100,8 @@ pub struct Snapshot {
     pub last_data: Option<WallNanos>,
     /// None before the server has told its time.
     pub server_clock: Option<Clock>,
+    /// None where nothing may be commanded.
+    pub commands: Option<CommandsSnapshot>,
 }
 
 /// The server's clock beside ours. Timestamps are taken as the server gives them.
@@ -158,6 +162,10 @@ impl Status {
             connect_failures: AtomicU64::new(0),
             log_refusals: AtomicU64::new(0),
             last_data: AtomicI64::new(0),
+            commands: config
+                .commands
+                .as_ref()
+                .map(|commands| Counters::new(commands.list.len())),
             inner: Mutex::new(Inner {
                 state: State::Connecting,
                 since: WallNanos::now(),
@@ -223,6 +231,7 @@ impl Status {
                 nanos => Some(WallNanos(nanos)),
             },
             server_clock: inner.clock,
+            commands: self.commands.as_ref().map(Counters::snapshot),
         }
     }
 
@@ -327,6 +336,12 @@ impl Status {
 
     pub(crate) fn backfilled(&self, count: usize) {
         self.backfilled.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn command(&self, command: &Command, outcome: &Outcome) {
+        if let Some(commands) = &self.commands {
+            commands.came_to(command, outcome);
+        }
     }
 
     pub(crate) fn gaps(&self, count: usize) {

@@ -38,7 +38,13 @@ impl World {
         let mut stream = StreamOptions::new(stream(), bytes_max);
         stream.readers = vec!["reader".to_owned()];
         let mut options = Options::new(directory.path().join("log"));
-        options.streams = vec![stream];
+        let others = ["commands", "audit"].map(|name| StreamName::new(name).unwrap());
+        let others = others.map(|name| {
+            let mut options = StreamOptions::new(name, 1024 * 1024);
+            options.readers = vec!["reader".to_owned()];
+            options
+        });
+        options.streams = [vec![stream], others.into()].concat();
         options.allow_volatile = true;
         let (log, _) = Log::open(options).unwrap();
         Self { directory, log }
@@ -90,14 +96,18 @@ impl World {
         wait(what, || done(&self.records())).await;
     }
 
-    /// Appends until the stream takes nothing more.
+    /// Appends until the clients' stream takes nothing more.
     pub(crate) async fn fill(&self) {
+        self.fill_stream(&stream()).await;
+    }
+
+    pub(crate) async fn fill_stream(&self, stream: &StreamName) {
         // Large ones first, then ones smaller than any value's record.
         for payload in [noise(), Vec::new()] {
             loop {
                 let filler = Record::new(Kind::Node, "filler", payload.clone());
                 let append = Append {
-                    stream: stream(),
+                    stream: stream.clone(),
                     records: vec![filler],
                     changes: Vec::new(),
                 };
@@ -110,15 +120,19 @@ impl World {
 
     /// Confirms everything, so that it may be reclaimed.
     pub(crate) async fn free(&self) {
-        let next = *self.log.head(&stream()).unwrap().borrow();
+        self.free_stream(&stream()).await;
+    }
+
+    pub(crate) async fn free_stream(&self, stream: &StreamName) {
+        let next = *self.log.head(stream).unwrap().borrow();
         assert!(next > Offset::ZERO);
         let advance = Change::Advance {
             cursor: "reader".to_owned(),
-            stream: stream().as_str().to_owned(),
+            stream: stream.as_str().to_owned(),
             next,
         };
         let append = Append {
-            stream: stream(),
+            stream: StreamName::catalog(),
             records: Vec::new(),
             changes: vec![advance],
         };

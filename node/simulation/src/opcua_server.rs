@@ -2,25 +2,28 @@
 //!
 //! Without security and login, and named so in its endpoint, unless [`Access`] says otherwise. A variable `pump1/vibration` stands
 //! below Objects in the folder `pump1`, with the node id `ns=…;s=pump1/vibration` in namespace
-//! [`NAMESPACE`].
+//! [`NAMESPACE`]. Clients may write to what [`OpcuaServer::add_setpoint`] adds, and call what
+//! [`OpcuaServer::add_method`] adds.
 
 mod access;
+mod commands;
 pub mod machine;
 
 pub use access::Access;
 
 use opcua_server::address_space::{
-    AddressSpace, DataTypeBuilder, Event, ObjectBuilder, ReferenceDirection, VariableBuilder,
+    AddressSpace, DataTypeBuilder, Event, MethodBuilder, ObjectBuilder, ReferenceDirection,
+    VariableBuilder,
 };
 use opcua_server::diagnostics::NamespaceMetadata;
 use opcua_server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
 use opcua_server::{EventField, Server, ServerBuilder, ServerHandle, SubscriptionCache};
 use opcua_types::type_loader::ByteStringBody;
 use opcua_types::{
-    AttributeId, ByteString, DataTypeDefinition, DataTypeId, DataValue, DateTime, EUInformation,
-    EnumDefinition, EnumField, ExtensionObject, LocalizedText, NodeId, NumericRange, ObjectId,
-    ObjectTypeId, QualifiedName, Range, ReferenceTypeId, StatusCode, StructureDefinition,
-    StructureField, StructureType, Variant, VariantTypeId,
+    Argument, AttributeId, ByteString, DataEncoding, DataTypeDefinition, DataTypeId, DataValue,
+    DateTime, EUInformation, EnumDefinition, EnumField, ExtensionObject, LocalizedText, NodeId,
+    NumericRange, ObjectId, ObjectTypeId, QualifiedName, Range, ReferenceTypeId, StatusCode,
+    StructureDefinition, StructureField, StructureType, TimestampsToReturn, Variant, VariantTypeId,
 };
 use std::collections::HashSet;
 use std::net::Ipv4Addr;

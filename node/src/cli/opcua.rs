@@ -15,6 +15,10 @@ pub enum OpcuaCommand {
     Read(OpcuaRead),
     /// Print what nodes of a server hold, now and as it changes, until Ctrl-C
     Watch(OpcuaWatch),
+    /// Set what a node holds, once and by hand: no config allows it and no audit has it
+    Write(OpcuaWrite),
+    /// Call a method, once and by hand: no config allows it and no audit has it
+    Call(OpcuaCall),
     /// Accept the new certificate of a server that is refused for it
     Trust(OpcuaTrust),
     /// Print another collector's nodes as config to paste: OPC Publisher's or Telegraf's
@@ -102,6 +106,39 @@ pub struct OpcuaWatch {
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OpcuaWrite {
+    #[command(flatten)]
+    pub server: OpcuaServer,
+    /// Such as "ns=2;s=Pump1.Setpoint"
+    pub node: String,
+    /// As JSON, such as 42.5, true or [1,2]; texts and times also without quotes
+    #[arg(allow_negative_numbers = true)]
+    pub value: String,
+    /// Send this built-in type, such as Int16, in place of the one the server names
+    #[arg(long = "type", value_name = "TYPE")]
+    pub data_type: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OpcuaCall {
+    #[command(flatten)]
+    pub server: OpcuaServer,
+    /// On what the method is called, such as "ns=2;s=Pump1"
+    pub object: String,
+    /// Such as "ns=2;s=Pump1.Reset"
+    pub method: String,
+    /// As JSON, such as 42.5, true or [1,2]; texts and times also without quotes
+    #[arg(allow_negative_numbers = true)]
+    pub arguments: Vec<String>,
+    /// One JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -122,6 +122,8 @@ impl Config {
                 server.endpoint,
                 server.security,
             ));
+            let commands = server.commands.iter();
+            lines.extend(commands.flat_map(|it| opcua::commands::summary(it, self.mqtt.as_ref())));
         }
         for model in &self.models.models {
             lines.push(format!(
@@ -143,7 +145,15 @@ impl Config {
 
     /// What is right, but hardly meant.
     pub fn warnings(&self) -> Vec<String> {
-        self.mqtt.iter().filter_map(access::warning).collect()
+        let commands: Vec<_> = self
+            .opcua
+            .iter()
+            .filter_map(|it| it.commands.as_ref())
+            .collect();
+        let reach = self.mqtt.iter().filter_map(access::warning);
+        reach
+            .chain(opcua::commands::warning(&commands, self.mqtt.as_ref()))
+            .collect()
     }
 
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Error> {
@@ -181,7 +191,12 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         &streams,
         opcua.as_deref().unwrap_or(&[]),
     );
-    let mqtt = read_mqtt(root, base, &streams, models.as_ref());
+    let mut mqtt = read_mqtt(root, base, &streams, models.as_ref());
+    if let (Some(mqtt), Some(servers)) = (&mut mqtt, &opcua) {
+        let commands = servers.iter().filter_map(|server| server.commands.as_ref());
+        let topics = commands.flat_map(|commands| &commands.list);
+        mqtt.signed = topics.map(|command| command.topic.clone()).collect();
+    }
     let uplink = match &kafka {
         // Read even where the node has no valid name yet, for the sake of its own problems.
         Some(table) => {

@@ -1,5 +1,6 @@
 //! `[[opcua]]`: the servers to read from.
 
+pub mod commands;
 mod events;
 mod history;
 mod user;
@@ -29,11 +30,17 @@ pub fn read(
 ) -> Option<Vec<Config>> {
     let mut sources = BTreeSet::new();
     let mut servers = BTreeSet::new();
+    let mut topics = BTreeSet::new();
+    let has_mqtt = root.has("mqtt");
     let tables = root.tables("opcua");
     // Each table is read before the first `None` counts, so that all problems are noted.
     let read: Vec<Option<Config>> = tables
         .iter()
-        .map(|table| read_server(table, base, data_dir, streams, &mut servers, &mut sources))
+        .map(|table| {
+            let commands = commands::read(table, has_mqtt, streams, &mut topics);
+            let server = read_server(table, base, data_dir, streams, &mut servers, &mut sources);
+            server.map(|server| Config { commands, ..server })
+        })
         .collect();
     read.into_iter().collect()
 }

@@ -1,3 +1,4 @@
+mod commands;
 mod opcua;
 mod uplink;
 

@@ -86,7 +86,6 @@ fn known(types: &mut Types, handle: u32, plain: Plain) -> Sample {
 }
 
 /// A value by itself, with structures of the standard taken apart only.
-#[cfg(test)]
 pub(super) fn value(variant: Variant) -> Value {
     nested(&mut Types::default(), variant, 0)
 }

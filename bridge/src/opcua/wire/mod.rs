@@ -6,11 +6,13 @@ mod certificate;
 mod chain;
 mod changes;
 mod clock;
+mod command;
 mod connect;
 mod decode;
 mod dial;
 mod discover;
 mod driver;
+mod encode;
 mod events;
 mod granted;
 mod handshake;
@@ -23,8 +25,11 @@ mod vendor;
 pub(crate) use browse::Class;
 pub(crate) use certificate::generate;
 pub(crate) use clock::clock_item;
-pub(crate) use connect::{SESSION_TIMEOUT, Target};
+pub(crate) use command::Argument;
+pub(crate) use connect::{REQUEST_TIMEOUT, SESSION_TIMEOUT, Target};
 pub use discover::Offer;
+pub use encode::Misfit;
+pub(crate) use encode::{Encoded, Shape};
 pub(crate) use events::{Event, EventItem, field_names};
 pub(crate) use history::{Chapter, Page};
 pub(crate) use keys::KeyPair;
@@ -33,7 +38,6 @@ pub(crate) use token::Login;
 use super::config::Deadband;
 use super::error::{Error, status};
 use super::value::{Sample, Value};
-use connect::REQUEST_TIMEOUT;
 use driver::Driver;
 use futures_util::future::BoxFuture;
 use granted::Revised;
@@ -433,7 +437,7 @@ impl Session {
     /// Goes, and leaves the subscription at the server, to be carried on by the next session; the
     /// server forgets it after its lifetime. With `keep` the session stays as well, until its
     /// time-out, to be taken up again.
-    pub(crate) async fn leave(self, keep: bool) {
+    pub(crate) async fn leave(&self, keep: bool) {
         if !keep {
             self.close(false).await;
         }

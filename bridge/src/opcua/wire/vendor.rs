@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 pub(super) use opcua_client::services::{
     Browse, BrowseNext, Call, CloseSession, CreateMonitoredItems, CreateSubscription,
-    DeleteSubscriptions, HistoryRead, Publish, Read, Republish, TransferSubscriptions,
+    DeleteSubscriptions, HistoryRead, Publish, Read, Republish, TransferSubscriptions, Write,
 };
 pub(super) use opcua_client::transport::{
     AsyncSecureChannel, Connector, RequestRecv, SecureChannelState, StreamConnection,
@@ -27,25 +27,25 @@ pub(super) use opcua_types::type_loader::{
     ByteStringBody, FallbackTypeLoader, TypeLoader, TypeLoaderPriority, XmlBody,
 };
 pub(super) use opcua_types::{
-    ActivateSessionRequest, AnonymousIdentityToken, ApplicationDescription, ApplicationType, Array,
-    AttributeId, BinaryDecodable, BinaryEncodable, BrowseDescription, BrowseDirection,
-    BrowseResult, BrowseResultMask, ByteString, ContentFilter, ContentFilterElement, Context,
-    CreateSessionRequest, CreateSessionResponse, DataChangeFilter, DataChangeTrigger,
-    DataTypeDefinition, DataValue, DateTime, DeadbandType, DecodingOptions, DynEncodable,
-    EUInformation, EncodingResult, EndpointDescription, EnumDefinition, EnumValueType,
-    Error as VendorError, EventFilter, EventFilterResult, EventNotificationList,
+    ActivateSessionRequest, AnonymousIdentityToken, ApplicationDescription, ApplicationType,
+    Argument, Array, AttributeId, BinaryDecodable, BinaryEncodable, BrowseDescription,
+    BrowseDirection, BrowseResult, BrowseResultMask, ByteString, CallMethodRequest, ContentFilter,
+    ContentFilterElement, Context, CreateSessionRequest, CreateSessionResponse, DataChangeFilter,
+    DataChangeTrigger, DataTypeDefinition, DataValue, DateTime, DeadbandType, DecodingOptions,
+    DynEncodable, EUInformation, EncodingResult, EndpointDescription, EnumDefinition,
+    EnumValueType, Error as VendorError, EventFilter, EventFilterResult, EventNotificationList,
     ExpandedMessageInfo, ExpandedNodeId, ExtensionObject, FilterOperator, GeneratedTypeLoader,
-    GetEndpointsRequest, HistoryData, HistoryReadValueId, Identifier, LocalizedText,
+    GetEndpointsRequest, Guid, HistoryData, HistoryReadValueId, Identifier, LocalizedText,
     MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters,
-    NamespaceMap, NodeClass, NodeId, NotificationMessage, Operand, QualifiedName, Range,
-    ReadRawModifiedDetails, ReadValueId, ReferenceDescription, ReferenceTypeId, RequestHeader,
-    SignatureData, SimpleAttributeOperand, StatusChangeNotification, StatusCode,
+    NamespaceMap, NodeClass, NodeId, NotificationMessage, NumericRange, Operand, QualifiedName,
+    Range, ReadRawModifiedDetails, ReadValueId, ReferenceDescription, ReferenceTypeId,
+    RequestHeader, SignatureData, SimpleAttributeOperand, StatusChangeNotification, StatusCode,
     StructureDefinition, StructureType, TimestampsToReturn, TypeLoaderCollection, UAString,
     UaNullable, UserNameIdentityToken, UserTokenPolicy, UserTokenType, Variant,
-    VariantScalarTypeId, X509IdentityToken,
+    VariantScalarTypeId, VariantTypeId, WriteValue, X509IdentityToken, XmlElement,
 };
 #[cfg(test)]
-pub(super) use opcua_types::{ContextOwned, EnumField, Guid, StructureField};
+pub(super) use opcua_types::{ContextOwned, EnumField, StructureField};
 
 /// To decode, or encode, a part of a message by itself, of `bytes` bytes at most.
 pub(super) fn context(bytes: usize) -> Context<'static> {

@@ -1,0 +1,123 @@
+//! How far the commands of each topic were carried out, in the catalog.
+//!
+//! ```text
+//!  order ─► "sending" recorded, next = order + 1, in doubt ─► sent ─► outcome recorded, no doubt
+//!                    one append                        crash?            one append
+//! ```
+//!
+//! An order is passed before it is sent, so that no crash has it sent twice: to do a "start" again
+//! is worse than not to do it. One that is still in doubt when a run begins may or may not have
+//! been carried out, and that is what is said of it.
+
+use super::config::Command;
+use super::order::{Before, Reply};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use skerry_store::{Change, Error, Log, Offset};
+
+const BUCKET: &str = "opcua-commands";
+/// Changes with every start of the computer (proc(5)); nothing where there is no such file.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// One topic's entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// What its messages did, and in which stream they were: a topic that means something else
+    /// today begins anew.
+    action: String,
+    stream: String,
+    boot: String,
+    /// Messages before it are done with.
+    pub(crate) next: Offset,
+    /// Being sent.
+    pub(crate) doubt: Option<Doubt>,
+}
+
+/// Enough to answer for an order whose outcome nobody knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Doubt {
+    pub(crate) offset: Offset,
+    pub(crate) id: Option<Json>,
+    pub(crate) topic: String,
+    correlation: Option<Vec<u8>>,
+}
+
+/// What a run begins with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) entries: Vec<Entry>,
+    /// What is known of orders that an earlier run left.
+    pub(crate) left_behind: Before,
+}
+
+/// Reads the entries of `commands`; topics without one begin at the head. Blocks.
+pub(crate) fn load(log: &Log, endpoint: &str, commands: &[Command]) -> Result<Start, Error> {
+    let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let boot = boot.trim().to_owned();
+    let mut left_behind = Before::SameBoot;
+    let mut entries = Vec::with_capacity(commands.len());
+    for command in commands {
+        let stored = log.get(BUCKET, &key(endpoint, command))?;
+        let stored: Option<Entry> = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let (action, stream) = (command.action.to_string(), command.stream.as_str());
+        let (next, doubt) = match stored {
+            Some(entry) if entry.action == action && entry.stream == stream => {
+                if entry.boot != boot || boot.is_empty() {
+                    left_behind = Before::EarlierBoot;
+                }
+                (entry.next, entry.doubt)
+            }
+            other => {
+                let head = *log.head(&command.stream)?.borrow();
+                (head, other.and_then(|entry| entry.doubt))
+            }
+        };
+        entries.push(Entry {
+            action,
+            stream: stream.to_owned(),
+            boot: boot.clone(),
+            next,
+            doubt,
+        });
+    }
+    Ok(Start {
+        entries,
+        left_behind,
+    })
+}
+
+impl Entry {
+    pub(crate) fn change(&self, endpoint: &str, command: &Command) -> Change {
+        Change::Put {
+            bucket: BUCKET.to_owned(),
+            key: key(endpoint, command).into(),
+            value: serde_json::to_vec(self)
+                .expect("plain numbers and strings")
+                .into(),
+        }
+    }
+}
+
+impl Doubt {
+    pub(crate) fn of(offset: Offset, id: Option<Json>, reply: &Reply) -> Self {
+        Self {
+            offset,
+            id,
+            topic: reply.topic.clone(),
+            correlation: reply.correlation.as_ref().map(|data| data.to_vec()),
+        }
+    }
+
+    pub(crate) fn reply(&self) -> Reply {
+        Reply {
+            topic: self.topic.clone(),
+            correlation: self.correlation.clone().map(Bytes::from),
+        }
+    }
+}
+
+/// Neither names nor topics have a NUL in them.
+fn key(endpoint: &str, command: &Command) -> Vec<u8> {
+    [endpoint.as_bytes(), b"\0", command.topic.as_bytes()].concat()
+}
