@@ -273,7 +273,7 @@ fn main() -> std::process::ExitCode {
         },
         Scenario {
             name: "opcua_security_matrix",
-            needs: &[Need::Python, Need::NodeOpcua],
+            needs: &[Need::Python, Need::NodeOpcua, Need::Milo],
             run: opcua_security::matrix,
         },
         Scenario {

@@ -23,6 +23,8 @@ pub enum Make {
     NodeOpcua,
     /// `tests/opcua-c/server.c`.
     Open62541,
+    /// `tests/opcua-milo`, which is always secured.
+    Milo,
     /// `bridge/examples/opcua_server.rs`, on the crate whose client side is under test.
     AsyncOpcua,
 }
@@ -30,7 +32,7 @@ pub enum Make {
 impl Make {
     pub const ALL: [Self; 3] = [Self::Asyncua, Self::NodeOpcua, Self::Open62541];
     /// Those that can be started with security.
-    pub const SECURED: [Self; 3] = [Self::Asyncua, Self::NodeOpcua, Self::AsyncOpcua];
+    pub const SECURED: [Self; 4] = [Self::Asyncua, Self::NodeOpcua, Self::Milo, Self::AsyncOpcua];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Make {
             Self::Asyncua => "asyncua",
             Self::NodeOpcua => "node-opcua",
             Self::Open62541 => "open62541",
+            Self::Milo => "milo",
             Self::AsyncOpcua => "async-opcua",
         }
     }
@@ -46,7 +49,7 @@ impl Make {
     #[must_use]
     pub const fn namespace(self) -> &'static str {
         match self {
-            Self::Asyncua | Self::NodeOpcua | Self::Open62541 => NAMESPACE,
+            Self::Asyncua | Self::NodeOpcua | Self::Open62541 | Self::Milo => NAMESPACE,
             Self::AsyncOpcua => "urn:skerry:demo",
         }
     }
@@ -55,7 +58,7 @@ impl Make {
     #[must_use]
     pub fn application_uri(self) -> String {
         match self {
-            Self::Asyncua | Self::NodeOpcua | Self::Open62541 => {
+            Self::Asyncua | Self::NodeOpcua | Self::Open62541 | Self::Milo => {
                 format!("{NAMESPACE}:{}", self.name())
             }
             Self::AsyncOpcua => format!("{}:server", self.namespace()),
@@ -112,7 +115,7 @@ impl OpcuaServer {
     #[must_use]
     pub fn url(&self) -> String {
         let path = match self.make {
-            Make::Asyncua | Make::NodeOpcua | Make::Open62541 => "tests",
+            Make::Asyncua | Make::NodeOpcua | Make::Open62541 | Make::Milo => "tests",
             Make::AsyncOpcua => "",
         };
         format!("opc.tcp://127.0.0.1:{}/{path}", self.port)
@@ -140,6 +143,16 @@ impl OpcuaServer {
                 let mut command = Command::new(workspace::python());
                 command.arg(tests.join("python/opcua_server.py"));
                 command.env("PYTHONDONTWRITEBYTECODE", "1");
+                command
+            }
+            Make::Milo => {
+                let jars = workspace::opcua_milo();
+                let classes = format!("{0}/opcua-milo.jar:{0}/lib/*", jars.display());
+                let mut command = Command::new("java");
+                // Quick to start is what matters here.
+                command.args(["-XX:TieredStopAtLevel=1", "-Xmx128m", "-cp", &classes]);
+                command.arg("skerry.tests.Server");
+                command.arg(format!("--pki={}", pki.display()));
                 command
             }
             Make::AsyncOpcua => {

@@ -34,6 +34,8 @@ pub enum Need {
     MqttJs,
     /// Node.js and node-opcua.
     NodeOpcua,
+    /// Java 17 and the server on Eclipse Milo.
+    Milo,
     /// The OPC-UA server in C.
     Open62541,
     /// A file system of one's own that can be frozen: root, a loop device and `fsfreeze`.
@@ -68,6 +70,10 @@ impl Need {
                 workspace::mqtt_js().join("node_modules/mqtt").exists()
                     && succeeds(Command::new("node").arg("--version"))
             }
+            Self::Milo => {
+                workspace::opcua_milo().join("opcua-milo.jar").exists()
+                    && succeeds(Command::new("java").arg("-version"))
+            }
             Self::NodeOpcua => {
                 workspace::opcua_js()
                     .join("node_modules/node-opcua")
@@ -88,6 +94,7 @@ impl Need {
             Self::Mosquitto => "mosquitto_pub and mosquitto_sub (Debian: mosquitto-clients)",
             Self::MqttJs => "Node.js and the MQTT.js of tests/run",
             Self::NodeOpcua => "Node.js and the node-opcua of tests/run",
+            Self::Milo => "the server on Eclipse Milo that tests/run builds (Java 17 and Maven)",
             Self::Open62541 => "the OPC-UA server that tests/run builds (a C compiler and cmake)",
             Self::Disk => "a file system that can be frozen (root, a loop device, fsfreeze)",
         }

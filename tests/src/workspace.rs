@@ -75,3 +75,9 @@ pub fn opcua_js() -> PathBuf {
 pub fn opcua_c() -> PathBuf {
     target().join("opcua-c")
 }
+
+/// The folder in which `tests/run` built the server on Eclipse Milo.
+#[must_use]
+pub fn opcua_milo() -> PathBuf {
+    target().join("opcua-milo")
+}

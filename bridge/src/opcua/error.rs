@@ -47,7 +47,7 @@ pub enum Error {
     #[error(
         "{address} offers this login only in a way that is weaker than {security}: {offered}. \
          Nothing weaker is used by itself; {remedy}",
-        remedy = "a security_mode of SignAndEncrypt, or a user of another kind, may do"
+        remedy = "security_mode = \"SignAndEncrypt\", or a user of another kind, may do"
     )]
     LoginTooWeak {
         address: String,
