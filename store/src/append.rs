@@ -57,7 +57,7 @@ pub(crate) const OWN_BUCKET: &str = "_skerry";
 
 impl Append {
     /// Checks the append and turns it into the bytes its frame will hold.
-    pub(crate) fn encode(self) -> Result<Encoded, Error> {
+    pub(crate) fn encode(&self) -> Result<Encoded, Error> {
         if self.records.is_empty() && self.changes.is_empty() {
             return Err(Error::invalid("an append needs a record or a change"));
         }
@@ -69,7 +69,7 @@ impl Append {
         for change in &self.changes {
             check(change)?;
         }
-        let encoded = Encoded::new(&self.records, self.changes);
+        let encoded = Encoded::new(&self.records, self.changes.clone());
         if encoded.bytes() > APPEND_BYTES_MAX {
             return Err(Error::TooLarge {
                 bytes: encoded.bytes(),

@@ -31,6 +31,14 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Log(Arc<Handle>);
 
+/// An append that was found to be in order, as bytes.
+struct Prepared {
+    /// Streams by index: the one whose frame carries it, and the one its records are in.
+    carrier: usize,
+    stream: usize,
+    encoded: Encoded,
+}
+
 struct Handle {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -83,20 +91,31 @@ impl Log {
         self.submit(append).await?.committed().await
     }
 
+    /// The same for an append that is kept, to be tried again where the log refuses it.
+    pub async fn append_kept(&self, append: &Append) -> Result<Committed, Error> {
+        let prepared = self.prepare(append)?;
+        self.queue(None, prepared).await?.committed().await
+    }
+
     /// Queues without waiting for the disk: the returned [`Pending`] resolves at the commit.
     /// Appends of one caller are committed in the order of their calls; where one of them fails,
     /// see [`Log::submit_from`].
     pub async fn submit(&self, append: Append) -> Result<Pending, Error> {
-        self.queue(None, append).await
+        let prepared = self.prepare(&append)?;
+        drop(append);
+        self.queue(None, prepared).await
     }
 
     /// The same, and committed only if nothing failed that `producer` had submitted to this
     /// stream before.
     pub async fn submit_from(&self, producer: &Producer, append: Append) -> Result<Pending, Error> {
-        self.queue(Some(producer), append).await
+        let prepared = self.prepare(&append)?;
+        drop(append);
+        self.queue(Some(producer), prepared).await
     }
 
-    async fn queue(&self, producer: Option<&Producer>, append: Append) -> Result<Pending, Error> {
+    /// What waits in the queue is the bytes; the records need not wait with them.
+    fn prepare(&self, append: &Append) -> Result<Prepared, Error> {
         let shared = &self.0.shared;
         shared.check()?;
         let stream = shared.index(&append.stream)?;
@@ -109,6 +128,24 @@ impl Log {
         for change in &encoded.decoded {
             shared.check_advance(change)?;
         }
+        Ok(Prepared {
+            carrier,
+            stream,
+            encoded,
+        })
+    }
+
+    async fn queue(
+        &self,
+        producer: Option<&Producer>,
+        prepared: Prepared,
+    ) -> Result<Pending, Error> {
+        let Prepared {
+            carrier,
+            stream,
+            encoded,
+        } = prepared;
+        let shared = &self.0.shared;
         let producer = producer.cloned();
         match shared.queue.push(carrier, stream, encoded, producer).await {
             Ok(answer) => Ok(Pending {

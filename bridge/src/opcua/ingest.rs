@@ -72,7 +72,7 @@ impl Ingest {
         let mut pinged = tokio::time::Instant::now();
         let mut refused = false;
         loop {
-            match self.log.append(append.clone()).await {
+            match self.log.append_kept(&append).await {
                 Ok(_) => {
                     if refused {
                         self.status.log_takes();

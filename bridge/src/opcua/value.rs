@@ -12,6 +12,9 @@ use skerry_store::WallNanos;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// Most payloads are a number.
+const PAYLOAD_BYTES: usize = 32;
+
 /// One value a server sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sample {
@@ -83,7 +86,10 @@ impl Value {
 
     /// The record's payload: `{"value": …}`, with `"type"` where the JSON alone would mislead.
     pub(crate) fn into_payload(self) -> Vec<u8> {
-        serde_json::to_vec(&Payload(&self)).expect("keys are strings and floats are finite")
+        let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
+        serde_json::to_writer(&mut payload, &Payload(&self))
+            .expect("keys are strings and floats are finite");
+        payload
     }
 }
 
