@@ -48,6 +48,7 @@ const WAITING: &[&str] = &[
     "opcua_servers_frozen",
     "opcua_cable_pulled",
     "opcua_sessions_deleted_by_servers",
+    "opcua_history_fills_what_sessions_lost",
     "opcua_node_killed_while_subscribed",
     "peers_that_are_not_there",
     "figures_of_an_outage",
@@ -260,6 +261,11 @@ fn main() -> std::process::ExitCode {
             name: "opcua_sessions_deleted_by_servers",
             needs: THREE_PLANTS,
             run: opcua_faults::sessions_deleted,
+        },
+        Scenario {
+            name: "opcua_history_fills_what_sessions_lost",
+            needs: &[Need::NodeOpcua, Need::Open62541],
+            run: opcua_faults::history_read,
         },
         Scenario {
             name: "opcua_node_killed_while_subscribed",

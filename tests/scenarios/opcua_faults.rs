@@ -65,7 +65,7 @@ pub(crate) fn server_rebuilt(world: &World) -> Result<()> {
             .with("--namespaces=2");
         plant.server = Some(server.start(world)?);
     }
-    site.recovers(&[])
+    site.recovers(&[]).map(drop)
 }
 
 /// They do nothing for a while, and then go on as if nothing had been.
@@ -74,7 +74,7 @@ pub(crate) fn server_frozen(world: &World) -> Result<()> {
     site.signal(Signal::STOP)?;
     let bridging = lasts(30, 300);
     site.signal(Signal::CONT)?;
-    site.recovers(bridging)
+    site.recovers(bridging).map(drop)
 }
 
 /// Packets are lost for a while, and the connections of before stay dead without a word.
@@ -85,14 +85,30 @@ pub(crate) fn cable_pulled(world: &World) -> Result<()> {
         .for_each(|plant| plant.proxy.set(Link::Lossy));
     let bridging = lasts(5, 120);
     site.plants.iter().for_each(|plant| plant.proxy.restore());
-    site.recovers(bridging)
+    site.recovers(bridging).map(drop)
 }
 
 /// The servers throw everybody out: sessions, or with asyncua subscriptions, are gone.
 pub(crate) fn sessions_deleted(world: &World) -> Result<()> {
     let site = Site::start(world)?;
     site.signal(Signal::USR2)?;
-    site.recovers(&[])
+    site.recovers(&[]).map(drop)
+}
+
+/// The same on the two that keep history: what the subscriptions no longer bring, it does.
+pub(crate) fn history_read(world: &World) -> Result<()> {
+    const PLANTS: [(Make, &str); 2] = [
+        (Make::NodeOpcua, "--history"),
+        (Make::Open62541, "--history=10000"),
+    ];
+    let site = Site::of(world, &PLANTS.map(|(make, option)| (make, vec![option])))?;
+    site.signal(Signal::USR2)?;
+    let verdicts = site.recovers(&[])?;
+    for (make, verdict) in verdicts {
+        let lost = verdict.in_gaps;
+        ensure!(lost == 0, "{}: {lost} values only in gaps", make.name());
+    }
+    Ok(())
 }
 
 /// The node is killed; its subscriptions are still there when it comes back.
@@ -101,7 +117,7 @@ pub(crate) fn node_killed(world: &World) -> Result<()> {
     site.node.kill()?;
     let bridging = lasts(6, 60);
     site.node.start()?;
-    site.recovers(bridging)
+    site.recovers(bridging).map(drop)
 }
 
 /// Passes a fault's time; the servers that keep our subscription through it. open62541 hands one on
@@ -124,14 +140,23 @@ fn now() -> Result<i64> {
 impl<'a> Site<'a> {
     /// Three servers, and a node that has had some values of each.
     fn start(world: &'a World) -> Result<Self> {
+        Self::of(world, &Make::ALL.map(|make| (make, Vec::new())))
+    }
+
+    /// The same of these servers with these options.
+    fn of(world: &'a World, makes: &[(Make, Vec<&str>)]) -> Result<Self> {
         let mut plants = Vec::new();
-        for make in Make::ALL {
+        for (make, options) in makes {
             let port = world.port()?;
+            let mut server = OpcuaServer::new(*make, make.name(), port);
+            for option in options {
+                server = server.with(*option);
+            }
             plants.push(Plant {
-                make,
+                make: *make,
                 port,
                 proxy: Proxy::start(port)?,
-                server: Some(OpcuaServer::new(make, make.name(), port).start(world)?),
+                server: Some(server.start(world)?),
                 before: Vec::new(),
             });
         }
@@ -148,10 +173,8 @@ impl<'a> Site<'a> {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let servers = self.plants.iter().filter_map(|plant| plant.server.as_ref());
-        servers
-            .map(|server| server.process().signal(signal))
-            .collect()
+        let mut servers = self.plants.iter().filter_map(|plant| plant.server.as_ref());
+        servers.try_for_each(|server| server.process().signal(signal))
     }
 
     fn all_are(&self, state: &str) -> Result<()> {
@@ -183,7 +206,7 @@ impl<'a> Site<'a> {
 
     /// Now that the fault is over: data again in time, and nothing missing silently. Servers that
     /// keep a subscription through such a fault have nothing to be lost, so there is no gap.
-    fn recovers(mut self, bridging: &[Make]) -> Result<()> {
+    fn recovers(mut self, bridging: &[Make]) -> Result<Vec<(Make, Verdict)>> {
         self.collected_since(now()?, BACK)?;
         let until = now()?;
         self.collected_since(until, BACK)?;
@@ -192,21 +215,20 @@ impl<'a> Site<'a> {
             "the node did not stop cleanly"
         );
         let logged = node::log_cat(&self.node.settings().data, STREAM)?;
-        let mut verdicts = String::new();
-        let mut outcome = Ok(());
+        let mut told = String::new();
+        let mut outcomes = Vec::new();
         for plant in self.plants {
             let (make, verdict) = (plant.make, plant.judged(&logged, until));
-            writeln!(verdicts, "{}: {verdict:?}", make.name()).expect("a String takes everything");
-            let checked = verdict.and_then(|verdict| {
+            writeln!(told, "{}: {verdict:?}", make.name()).expect("a String takes everything");
+            outcomes.push(verdict.and_then(|verdict| {
                 let gaps = verdict.gaps;
                 let bridges = bridging.contains(&make);
                 ensure!(!bridges || gaps == 0, "{}: {gaps} gaps", make.name());
-                Ok(())
-            });
-            outcome = outcome.and(checked);
+                Ok((make, verdict))
+            }));
         }
-        std::fs::write(self.world.logs().join("verdicts.txt"), verdicts)?;
-        outcome
+        std::fs::write(self.world.logs().join("verdicts.txt"), told)?;
+        outcomes.into_iter().collect()
     }
 }
 
