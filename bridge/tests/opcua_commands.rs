@@ -10,9 +10,7 @@ mod plant;
 use bytes::Bytes;
 use plant::{Client, Proxy, World, counts, set, wait};
 use serde_json::{Value as Json, json};
-use skerry_bridge::opcua::{
-    self, Action, Command, Commands, Config, Limits, NodeAddress, State, Visit,
-};
+use skerry_bridge::opcua::{self, Action, Command, Commands, Config, Limits, NodeAddress, State};
 use skerry_simulation::opcua_server::OpcuaServer;
 use skerry_store::{Append, Kind, Offset, Record, StreamName, WallNanos};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -547,49 +545,4 @@ async fn values_flow_on_beside_a_command_under_way() {
     let told = result(&world, RESET, 1).await;
     assert_eq!(told["outcome"], json!("done"), "{told}");
     client.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn by_hand_a_write_tells_what_was_and_what_is() {
-    let world = World::new();
-    let plant = world.plant(0).await;
-    plant.add_setpoint("setpoint", DOUBLE, 20.0);
-    plant.add_setpoint("short", INT16, 1.0);
-    plant.add_method("reset", |level| Ok(level + 1.0));
-    let visit = Visit::new(plant.url().parse().unwrap());
-    let write = async |name: &str, text: &str, data_type| {
-        opcua::write(&visit, &address(name), text, data_type).await
-    };
-    let written = write("setpoint", "55.5", None).await.unwrap();
-    assert_eq!((written.before, written.after), (json!(20.0), json!(55.5)));
-    write("short", "-3", Some("Int16")).await.unwrap();
-    assert_eq!(plant.number("short"), Some(-3.0));
-    for (name, text, data_type, why) in [
-        ("short", "70000", None, "does not fit Int16"),
-        (
-            "short",
-            "1",
-            Some("Int99"),
-            "none of OPC-UA's built-in types",
-        ),
-        ("setpoint", "warm", None, "is no Double"),
-        (
-            "count",
-            "1",
-            None,
-            "another login may (BadUserAccessDenied)",
-        ),
-        ("gone", "1", None, "no such node (BadNodeIdUnknown)"),
-    ] {
-        let error = write(name, text, data_type).await.unwrap_err().to_string();
-        assert!(error.contains(why), "{error}");
-    }
-    let objects: NodeAddress = "i=85".parse().unwrap();
-    let call = async |arguments: &[&str]| {
-        let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-        opcua::call(&visit, &objects, &address("reset"), &arguments).await
-    };
-    assert_eq!(call(&["2"]).await.unwrap().outputs, [json!(3.0)]);
-    let error = call(&[]).await.unwrap_err().to_string();
-    assert!(error.contains("takes 1 arguments (level)"), "{error}");
 }

@@ -278,14 +278,6 @@ if (options.alarm) {
     lowLowLimit: -200,
     optionals: ['Acknowledge', 'ConfirmedState', 'Confirm'],
   })
-  // Once the alarm has followed: its event, by which it is acknowledged.
-  const told = () => write({
-    event: 'alarm',
-    name: 'LevelAlarm',
-    id: alarm.eventId.readValue().value.value?.toString('base64'),
-    active: alarm.activeState.id.readValue().value.value,
-  })
-  level.on('value_changed', () => setTimeout(told, 100))
   alarm.on('acknowledged', (eventId, comment) => {
     write({
       event: 'acknowledged',

@@ -127,6 +127,8 @@ pub(crate) fn carried_out(world: &World) -> Result<()> {
     audited(&node)
 }
 
+const EVENTS: &str = "events = [{ name = \"events\" }]\n";
+
 const ALARM: &str = r#"
 [[opcua.command]]
 topic = "cmd/level"
@@ -152,6 +154,7 @@ pub(crate) fn acknowledged(world: &World) -> Result<()> {
     let mut server = plant.start(world)?;
     let mut settings = world.settings()?;
     settings.add_opcua(port, 1);
+    settings.more.push_str(EVENTS);
     settings.more.push_str(ALARM);
     let mut node = world.started(settings)?;
     connected(&node)?;
@@ -165,17 +168,17 @@ pub(crate) fn acknowledged(world: &World) -> Result<()> {
         "{answers:?}"
     );
 
-    let is_raised = |line: &Value| line["event"] == "alarm" && line["active"] == true;
-    let lines = server.wait_for("the alarm", wait::START, |lines| {
-        lines.iter().any(is_raised)
+    // The event as the log has it, with a comment, is what acknowledges it.
+    let mut alarm = wait::until("the alarm in the log", wait::START, || {
+        let records = node::log_cat(&node.settings().data, "machines")?;
+        let mut events = records
+            .into_iter()
+            .map(|mut record| record["payload"].take());
+        Ok(events.find(|event| event["ConditionName"] == "LevelAlarm"))
     })?;
-    let raised = lines.iter().find(|line| is_raised(line));
-    let event = raised.context("it was waited for")?["id"].clone();
-    // An event's own payload has more than this; a comment is added.
-    let alarm = json!({
-        "ConditionId": "nsu=urn:skerry:tests;s=LevelAlarm", "EventId": event, "Severity": 500,
-        "Comment": "seen", "id": 7,
-    });
+    let event = alarm["EventId"].clone();
+    alarm["Comment"] = json!("seen");
+    alarm["id"] = json!(7);
     let acknowledge = json!({"topic": "cmd/acknowledge", "payload": alarm.to_string()});
     let again = acknowledge.clone();
     let answers = command(world, &node, "operator", &[acknowledge, again])?;

@@ -97,6 +97,9 @@ pub enum Error {
         status: u32,
         detail: String,
     },
+    /// Sent, and it may have been done or not.
+    #[error("nobody knows whether it was done: {about}: {source}; look with `skerry opcua read`")]
+    Unanswered { about: String, source: Box<Self> },
     /// Not sent: it is no value of the node's type.
     #[error("nothing was sent: {0}")]
     Unsendable(String),
@@ -125,6 +128,15 @@ impl Error {
         match self.status() {
             Some(code) => status::is_broken_connection(code),
             None => false,
+        }
+    }
+
+    /// Whether the server may have done what it was asked for all the same.
+    #[must_use]
+    pub(crate) const fn leaves_open(&self) -> bool {
+        match self.status() {
+            Some(status) => self.is_broken_connection() || status::is_ambiguous(status),
+            None => true,
         }
     }
 

@@ -551,3 +551,22 @@ async fn a_broker_without_its_rules_lets_nobody_in() {
     assert!(error.starts_with(&at), "{error}");
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_published_is_logged_where_it_is_wanted() {
+    let place = Place::new();
+    place.set_user("ada", "secret-1");
+    let signed = |config: &mut Config| config.signed = vec!["cmd/a".to_owned()];
+    let node = place.node(signed).await;
+    let panel = login(Hello::v5("panel"), "ada", "secret-1");
+    let mut client = Client::connect(&node, &panel).await;
+    for (id, topic) in [(1, "cmd/a"), (2, "cmd/b")] {
+        client.publish(topic, "1", 1, id).await;
+        assert_eq!(client.expect(0x40, id).await, 0);
+    }
+    let records = node.records("default");
+    let attributes: Vec<Vec<_>> = records.into_iter().map(|it| it.attributes).collect();
+    let text = |name: &str, value: &'static str| (name.to_owned(), value.into());
+    let who = vec![text("mqtt-client", "panel"), text("mqtt-user", "ada")];
+    assert_eq!(attributes, [who, Vec::new()]);
+}

@@ -2,13 +2,13 @@
 //! hence without its lists and its audit.
 
 use super::plain;
-use super::wish::{encode_arguments, wrong};
+use super::wish::{ANSWER_TIMEOUT, encode_arguments, wrong};
 use crate::Boxed;
 use crate::opcua::address::NodeAddress;
 use crate::opcua::error::{Error, status};
 use crate::opcua::value::Value;
 use crate::opcua::visit::Visit;
-use crate::opcua::wire::{Argument, Encoded, REQUEST_TIMEOUT, Session, Shape};
+use crate::opcua::wire::{Argument, Encoded, Session, Shape};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -80,7 +80,8 @@ async fn write_on(
         })?,
     };
     let value = encode(shape, text)?;
-    let code = session.write(&id, &value, REQUEST_TIMEOUT).await?;
+    let code = session.write(&id, &value, ANSWER_TIMEOUT).await;
+    let code = code.map_err(|error| unanswered(error, node))?;
     if status::is_bad(code) {
         return Err(Error::command(code, &node.to_string()));
     }
@@ -110,8 +111,8 @@ async fn call_on(
         .map(|(place, text)| argument(wanted.get(place), text))
         .collect();
     let arguments = encode_arguments(&wanted, &values).map_err(Error::Unsendable)?;
-    let called = session.call_method(&on, &id, &arguments, REQUEST_TIMEOUT);
-    let called = called.await?;
+    let called = session.call_method(&on, &id, &arguments, ANSWER_TIMEOUT);
+    let called = called.await.map_err(|error| unanswered(error, method))?;
     if status::is_bad(called.status) {
         let about = match wrong(&called.wrong) {
             wrong if wrong.is_empty() => method.to_string(),
@@ -127,6 +128,17 @@ async fn call_on(
 async fn resolve(session: &Session, address: &NodeAddress) -> Result<String, Error> {
     let id = address.resolve(&session.namespaces().await?);
     id.ok_or_else(|| Error::command(status::BAD_NODE_ID_UNKNOWN, &address.to_string()))
+}
+
+/// Whoever waits at a machine must not take silence for "no".
+fn unanswered(error: Error, about: &NodeAddress) -> Error {
+    match error.leaves_open() {
+        true => Error::Unanswered {
+            about: about.to_string(),
+            source: Box::new(error),
+        },
+        false => error,
+    }
 }
 
 impl Error {

@@ -17,6 +17,9 @@ use serde_json::Value as Json;
 use skerry_store::{Change, Error, Log, Offset};
 
 const BUCKET: &str = "opcua-commands";
+/// A stream that went on without a command by so much is noted as looked through: enough that the
+/// next start has little to look through again, and rarely enough for a flash disk.
+const CHECKPOINT_RECORDS: u64 = 10_000;
 /// Changes with every start of the computer (proc(5)); nothing where there is no such file.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -88,6 +91,15 @@ pub(crate) fn load(log: &Log, endpoint: &str, commands: &[Command]) -> Result<St
 }
 
 impl Entry {
+    /// There was no command before `until`; whether that is worth noting.
+    pub(crate) fn pass(&mut self, until: Offset) -> bool {
+        let far = until >= self.next.plus(CHECKPOINT_RECORDS);
+        if far {
+            self.next = until;
+        }
+        far
+    }
+
     pub(crate) fn change(&self, endpoint: &str, command: &Command) -> Change {
         Change::Put {
             bucket: BUCKET.to_owned(),
@@ -120,4 +132,92 @@ impl Doubt {
 /// Neither names nor topics have a NUL in them.
 fn key(endpoint: &str, command: &Command) -> Vec<u8> {
     [endpoint.as_bytes(), b"\0", command.topic.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::{Action, Limits};
+    use super::*;
+    use skerry_store::{Append, Kind, Options, Record, StreamName, StreamOptions};
+    use std::time::Duration;
+
+    fn command(node: &str) -> Command {
+        let stream = StreamName::new("commands").unwrap();
+        Command {
+            topic: "cmd/a".to_owned(),
+            stream: stream.clone(),
+            results: stream,
+            action: Action::Write {
+                node: node.parse().unwrap(),
+                limits: Limits::default(),
+            },
+            max_age: Duration::from_secs(30),
+        }
+    }
+
+    async fn append(log: &Log, records: Vec<Record>, changes: Vec<Change>) {
+        let append = Append {
+            stream: StreamName::new("commands").unwrap(),
+            records,
+            changes,
+        };
+        log.append(append).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_run_goes_on_where_the_last_one_was_if_all_is_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = Options::new(folder.path());
+        options.allow_volatile = true;
+        options.streams = vec![StreamOptions::new(
+            StreamName::new("commands").unwrap(),
+            1 << 20,
+        )];
+        let (log, _) = Log::open(options).unwrap();
+        let message = Record::new(Kind::Mqtt, "cmd/a", "1");
+        append(&log, vec![message.clone(), message], Vec::new()).await;
+        let listed = [command("i=1")];
+        let begin = |listed: &[Command]| load(&log, "plant", listed).unwrap();
+
+        let mut first = begin(&listed).entries.remove(0);
+        assert_eq!((first.next, &first.doubt), (Offset(2), &None));
+        first.next = Offset(1);
+        let reply = Reply {
+            topic: "cmd/a/result".to_owned(),
+            correlation: Some(Bytes::from_static(b"7")),
+        };
+        first.doubt = Some(Doubt::of(Offset::ZERO, None, &reply));
+        append(&log, Vec::new(), vec![first.change("plant", &listed[0])]).await;
+        let again = begin(&listed);
+        assert_eq!(again.entries[0], first);
+        assert_eq!(again.left_behind, Before::SameBoot);
+        assert_eq!(first.doubt.as_ref().unwrap().reply(), reply);
+
+        // Another node: what was for the first one is not for it, but is still answered for.
+        let other = begin(&[command("i=2")]).entries.remove(0);
+        assert_eq!((other.next, &other.doubt), (Offset(2), &first.doubt));
+        assert_eq!(begin(&[]).left_behind, Before::SameBoot);
+
+        "the one before".clone_into(&mut first.boot);
+        append(&log, Vec::new(), vec![first.change("plant", &listed[0])]).await;
+        let booted = begin(&listed);
+        assert_eq!(booted.left_behind, Before::EarlierBoot);
+        assert_ne!(booted.entries[0].boot, first.boot);
+    }
+
+    #[test]
+    fn only_a_long_way_without_commands_is_noted() {
+        let mut entry = Entry {
+            action: String::new(),
+            stream: String::new(),
+            boot: String::new(),
+            next: Offset(5),
+            doubt: None,
+        };
+        assert!(!entry.pass(Offset(10_004)));
+        assert_eq!(entry.next, Offset(5));
+        assert!(entry.pass(Offset(10_005)));
+        assert_eq!(entry.next, Offset(10_005));
+        assert!(!entry.pass(Offset(3)));
+    }
 }

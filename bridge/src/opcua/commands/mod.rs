@@ -62,10 +62,8 @@ pub(crate) type Current = watch::Receiver<Option<Arc<Session>>>;
 
 /// How long a log that refuses is left alone.
 const REFUSED_WAIT: Duration = Duration::from_millis(500);
-/// How often it is noted how far streams without commands were looked through, if they moved by
-/// [`CHECKPOINT_RECORDS`]: enough that a start has little to look through again.
+/// How often it is noted how far streams without commands were looked through.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-const CHECKPOINT_RECORDS: u64 = 10_000;
 
 /// Carries out one endpoint's commands until `stop`, and then the one under way.
 ///
@@ -223,16 +221,13 @@ impl Desk {
         if !waiting.is_empty() {
             return Vec::new();
         }
-        let mut changes = Vec::new();
-        for ((entry, command), until) in
-            self.entries.iter_mut().zip(self.commands.iter()).zip(until)
-        {
-            if until.0 >= entry.next.0 + CHECKPOINT_RECORDS {
-                entry.next = until;
-                changes.push(entry.change(&self.endpoint, command));
-            }
-        }
-        changes
+        let entries = self.entries.iter_mut().zip(self.commands.iter()).zip(until);
+        entries
+            .filter_map(|((entry, command), until)| {
+                let passed = entry.pass(until);
+                passed.then(|| entry.change(&self.endpoint, command))
+            })
+            .collect()
     }
 
     /// Whatever becomes of it, it is told.

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use std::time::Duration;
 
 /// For an answer. Shorter than the node's own stop, so that an order under way is not cut off.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// `AcknowledgeableConditionType_Acknowledge` (Part 9, 5.7.3): called on the condition itself.
 const ACKNOWLEDGE: &str = "ns=0;i=9111";
 
@@ -279,11 +279,10 @@ fn answered(status: u32, outputs: Vec<Value>, detail: String) -> Outcome {
     }
 }
 
-/// A fault of the whole service is the server's word that it did nothing, unless it is a word of
-/// our own side, or one that says that the answer could not be made or read.
+/// A fault of the whole service is the server's word that it did nothing, unless it leaves that open.
 fn unanswered(error: &Error) -> Outcome {
     match error.status() {
-        Some(status) if !error.is_broken_connection() && !status::is_ambiguous(status) => {
+        Some(status) if !error.leaves_open() => {
             let detail = String::new();
             Outcome::Failed { status, detail }
         }

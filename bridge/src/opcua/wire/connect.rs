@@ -22,7 +22,7 @@ use std::time::Duration;
 /// Hello and OpenSecureChannel; an old PLC takes seconds for its RSA.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Any other request.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session nobody uses is forgotten by the server after this; the subscription, with what it
 /// holds for us, outlives it by its own lifetime.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(60);

@@ -55,7 +55,9 @@ impl Connection {
         if !self.access.may_publish(&will.topic) {
             return None;
         }
-        let will = Message::new(will, WallNanos::now(), None);
+        let is_signed = self.ingest.config.signed.contains(&will.topic);
+        let publisher = is_signed.then(|| self.agreed.client_id.clone());
+        let will = Message::new(will, WallNanos::now(), publisher);
         // The session's end is the latest (3.1.3.2.2).
         let delay = self.agreed.will_delay.min(self.agreed.session_expiry);
         if delay.is_zero() {
