@@ -19,6 +19,7 @@
 //                          analog item with range and unit, set at every tick
 //   --commands             Setpoint can be written; the method Add on the object Machine
 //   --alarm                a condition on Level, active above 100; Level can be written
+//   --swings               Level does it by itself: 150 for twenty ticks, 0 for as many, …
 
 import { appendFileSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -58,6 +59,7 @@ const { values: options } = parseArgs({
     types: flag,
     commands: flag,
     alarm: flag,
+    swings: flag,
   },
 })
 // The modules are in the target folder, where an import would not look for them.
@@ -278,6 +280,14 @@ if (options.alarm) {
     lowLowLimit: -200,
     optionals: ['Acknowledge', 'ConfirmedState', 'Confirm'],
   })
+  if (options.swings) {
+    others.push((tick) => {
+      if (tick % 20 !== 0) return
+      const swung = tick % 40 === 0 ? 0 : 150
+      level.setValueFromSource(double(swung))
+      write({ event: 'set', name: 'Level', value: swung, status: 0 })
+    })
+  }
   alarm.on('acknowledged', (eventId, comment) => {
     write({
       event: 'acknowledged',

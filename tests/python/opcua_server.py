@@ -2,7 +2,8 @@
 
 Writes what each counter was set to as a JSON line, with its source time in nanoseconds since the
 Unix epoch. Every `--bad-every`-th value carries BadSensorFailure instead of Good. `--namespaces`
-puts that many namespaces before the counters' own. SIGUSR2 deletes every subscription.
+puts that many namespaces before the counters' own. SIGUSR2 deletes every subscription. `--types`
+adds State, Report and Temperature, `--events` an event at every tick.
 The options for security are those of opcua-js/server.mjs.
 """
 
@@ -20,6 +21,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 from cryptography import x509
 
 from lines import Lines, asked_to_stop
+from opcua_machine import Events, Machine
 
 NAMESPACE = "urn:skerry:tests"
 APPLICATION = "urn:skerry:tests:asyncua"
@@ -136,6 +138,13 @@ async def serve(options):
         nodes.append((name, node))
     if options.commands:
         await add_commands(server, index, out)
+    others = []
+    if options.types:
+        others.append(Machine())
+        await others[-1].add(server, index)
+    if options.events:
+        others.append(Events())
+        await others[-1].add(server)
     value = options.first
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGUSR2, lambda: asyncio.ensure_future(delete_subscriptions(server, out))
@@ -158,6 +167,8 @@ async def serve(options):
                 )
                 await node.write_value(data)
                 out.write(event="set", name=name, value=value, status=status, time=time)
+            for other in others:
+                await other.tick(value, out)
 
 
 def main():
@@ -179,6 +190,8 @@ def main():
     parser.add_argument("--user-certificate", help="the certificate that is taken as a user's")
     parser.add_argument("--no-anonymous", action="store_true")
     parser.add_argument("--commands", action="store_true", help="let clients write and call")
+    parser.add_argument("--types", action="store_true")
+    parser.add_argument("--events", action="store_true")
     parser.add_argument("--out", required=True)
     logging.basicConfig(level=logging.ERROR)
     asyncio.run(serve(parser.parse_args()))

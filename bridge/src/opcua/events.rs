@@ -15,7 +15,7 @@ use super::value::Value;
 use super::wire::{Event, EventItem, Session, field_names};
 use bytes::Bytes;
 use skerry_store::{Kind, Record, WallNanos};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// Attribute of an event's record: `condition` of one that has a state, `event` otherwise.
@@ -31,6 +31,9 @@ const REFRESH_START: &str = "i=2787";
 const REFRESH_END: &str = "i=2788";
 const REFRESH_REQUIRED: &str = "i=2789";
 const QUEUE_OVERFLOW: &str = "i=3035";
+
+/// Of events that a refresh brought, whose ids are remembered.
+const REFRESHED_MAX: usize = 10_000;
 
 /// A node whose events are subscribed to: the server itself, or an area of the plant.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,13 +70,56 @@ impl EventSource {
     }
 }
 
-/// What is going on with the events of a connection.
+/// What is going on with the events of a subscription.
 #[derive(Debug, Default)]
 pub(super) struct Going {
     /// Handles of sources between the start and the end of a refresh.
     refreshing: BTreeSet<u32>,
+    /// Handles of sources that are told of a start.
+    told: BTreeSet<u32>,
+    /// Ids of events of the last refresh, for the sources that are not (node-opcua tells those who
+    /// listen to the server, and nobody else).
+    refreshed: HashSet<String>,
     /// The server has lost track and asks to be asked again.
     pub(super) refresh_due: bool,
+}
+
+impl Going {
+    /// Looks through a message for what it says of a refresh, ahead of its events' records: an
+    /// area's may stand in front of the server's.
+    pub(super) fn look_at(&mut self, events: &[Event]) {
+        let mut refreshing = self.refreshing.clone();
+        for event in events {
+            match event.event_type() {
+                Some(REFRESH_START) => {
+                    if refreshing.is_empty() {
+                        self.refreshed.clear();
+                    }
+                    refreshing.insert(event.handle);
+                    self.told.insert(event.handle);
+                }
+                Some(REFRESH_END) => drop(refreshing.remove(&event.handle)),
+                Some(REFRESH_REQUIRED) => self.refresh_due = true,
+                _ => {
+                    let more = self.refreshed.len() < REFRESHED_MAX;
+                    if let Some(id) = event.id()
+                        && more
+                        && refreshing.contains(&event.handle)
+                    {
+                        self.refreshed.insert(id.to_owned());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether it is how a condition stands, and no news.
+    fn is_refreshed(&self, event: &Event) -> bool {
+        match self.told.contains(&event.handle) {
+            true => self.refreshing.contains(&event.handle),
+            false => event.id().is_some_and(|id| self.refreshed.contains(id)),
+        }
+    }
 }
 
 impl Link {
@@ -119,7 +165,7 @@ impl Link {
         let monitors = left.len() < all;
         refused.extend(left.into_iter().map(|(item, code)| (item.handle, code)));
         if monitors {
-            self.going.refreshing.clear();
+            self.going = Going::default();
             self.refresh(session, subscription).await;
         }
         Ok(())
@@ -182,8 +228,7 @@ impl Ingest {
     /// where it only speaks of others or is less severe than asked for.
     pub(super) fn event(&self, going: &mut Going, event: Event, news: WallNanos) -> Option<Record> {
         let source = self.config.event_source(event.handle)?;
-        let fields = Fields::new(source, event.fields);
-        match fields.text("EventType") {
+        match event.event_type() {
             Some(REFRESH_START) => {
                 going.refreshing.insert(event.handle);
                 return None;
@@ -192,16 +237,15 @@ impl Ingest {
                 going.refreshing.remove(&event.handle);
                 return None;
             }
-            Some(REFRESH_REQUIRED) => {
-                going.refresh_due = true;
-                return None;
-            }
+            Some(REFRESH_REQUIRED) => return None,
             Some(QUEUE_OVERFLOW) => {
                 let reason = "the server's queue for these events overflowed";
                 return Some(self.gap(&source.name, None, Some(news), reason.to_owned()));
             }
             _ => {}
         }
+        let refreshed = going.is_refreshed(&event);
+        let fields = Fields::new(source, event.fields);
         // Some servers take the filter and send everything.
         if fields
             .severity()
@@ -214,7 +258,6 @@ impl Ingest {
             false => b"event",
         };
         let kind = (EVENT.to_owned(), Bytes::from_static(kind));
-        let refreshed = going.refreshing.contains(&event.handle);
         let refreshed = refreshed.then(|| (REFRESHED.to_owned(), Bytes::from_static(b"true")));
         let mut record = self.sized(
             &source.name,
@@ -247,13 +290,6 @@ impl<'a> Fields<'a> {
 
     fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        match self.get(name)? {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
     }
 
     fn into_payload(self) -> Vec<u8> {

@@ -320,6 +320,7 @@ impl Link {
             return Ok(Taken::Stopped);
         };
         let samples = message.samples.into_iter().map(News::Value);
+        self.going.look_at(&message.events);
         let events = message.events.into_iter().map(News::Event);
         let mut items = samples.chain(events).skip(already).peekable();
         let mut taken = already;

@@ -33,7 +33,9 @@ const BASE_FIELDS: [&str; 8] = [
     "Message",
     "Severity",
 ];
-/// Where `Time` and `ReceiveTime` are in them.
+/// Where `EventId`, `EventType`, `Time` and `ReceiveTime` are in them.
+const ID: usize = 0;
+const TYPE: usize = 1;
 const TIME: usize = 4;
 const RECEIVED: usize = 5;
 /// Fields of conditions, of those that are acknowledged, and of alarms: their type, their path,
@@ -77,6 +79,25 @@ pub(crate) struct Event {
     pub(crate) time: Option<WallNanos>,
     pub(crate) received: Option<WallNanos>,
     pub(crate) fields: Vec<Value>,
+}
+
+impl Event {
+    /// Of one occurrence, wherever it is reported.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.text(ID)
+    }
+
+    /// Node id of its type.
+    pub(crate) fn event_type(&self) -> Option<&str> {
+        self.text(TYPE)
+    }
+
+    fn text(&self, index: usize) -> Option<&str> {
+        match self.fields.get(index)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
 }
 
 /// The names of the fields that an event of an item with these `fields` has, in their order. An

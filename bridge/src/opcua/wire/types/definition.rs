@@ -176,6 +176,17 @@ impl Enumeration {
         Some(Self { names, bits })
     }
 
+    /// One of the standard.
+    pub(super) fn from_names(names: &[&str]) -> Self {
+        let names = (0..)
+            .zip(names)
+            .map(|(value, name)| (value, (*name).into()));
+        Self {
+            names: names.collect(),
+            bits: false,
+        }
+    }
+
     /// From `EnumStrings` or `EnumValues`, or the two states of a Boolean.
     pub(super) fn from_texts(texts: impl Iterator<Item = (i64, LocalizedText)>) -> Option<Self> {
         let names = texts.filter_map(|(value, text)| Some((value, kept(text.text.as_ref())?)));

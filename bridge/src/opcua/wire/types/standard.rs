@@ -2,7 +2,7 @@
 //! servers do not define in their address space.
 
 use super::super::vendor::{Identifier, NodeId};
-use super::definition::{Definition, Layout, Structure};
+use super::definition::{Definition, ENUMERATION, Enumeration, Layout, Structure};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -29,6 +29,27 @@ const ANY: u32 = 24;
 const RANGE: u32 = 884;
 const EU_INFORMATION: u32 = 887;
 const INT32_TYPE: u32 = INT32 as u32;
+const BUILD_INFO: u32 = 338;
+const SERVER_STATE: u32 = 852;
+const AXIS_SCALE: u32 = 12077;
+
+/// Data type, names of its numbers from 0 on (Part 5, 12.6; Part 8, 5.6.6).
+const ENUMERATIONS: &[(u32, &[&str])] = &[
+    (
+        SERVER_STATE,
+        &[
+            "Running",
+            "Failed",
+            "NoConfiguration",
+            "Suspended",
+            "Shutdown",
+            "Test",
+            "CommunicationFault",
+            "Unknown",
+        ],
+    ),
+    (AXIS_SCALE, &["Linear", "Log", "Ln"]),
+];
 
 /// Data type, name, fields with their types (Part 8, 5.6; Part 5, 12.2; Part 3, 8.6 and 8.39).
 const STRUCTURES: &[(u32, &str, &[(&str, u32)])] = &[
@@ -41,6 +62,30 @@ const STRUCTURES: &[(u32, &str, &[(&str, u32)])] = &[
             ("UnitId", INT32_TYPE),
             ("DisplayName", LOCALIZED_TEXT),
             ("Description", LOCALIZED_TEXT),
+        ],
+    ),
+    (
+        BUILD_INFO,
+        "BuildInfo",
+        &[
+            ("ProductUri", STRING),
+            ("ManufacturerName", STRING),
+            ("ProductName", STRING),
+            ("SoftwareVersion", STRING),
+            ("BuildNumber", STRING),
+            ("BuildDate", DATE_TIME),
+        ],
+    ),
+    (
+        862,
+        "ServerStatusDataType",
+        &[
+            ("StartTime", DATE_TIME),
+            ("CurrentTime", DATE_TIME),
+            ("State", SERVER_STATE),
+            ("BuildInfo", BUILD_INFO),
+            ("SecondsTillShutdown", UINT32),
+            ("ShutdownReason", LOCALIZED_TEXT),
         ],
     ),
     (
@@ -114,7 +159,12 @@ static DEFINITIONS: LazyLock<HashMap<u32, Definition>> = LazyLock::new(|| {
         let structure = Structure::of_scalars(name, fields);
         (*id, Definition::Structure(Arc::new(structure)))
     });
-    let mut definitions: HashMap<u32, Definition> = scalars.collect();
+    let enumerations = ENUMERATIONS.iter().map(|(id, names)| {
+        let names = Arc::new(Enumeration::from_names(names));
+        let supertype = NodeId::new(0, ENUMERATION);
+        (*id, Definition::Enumeration(names, supertype))
+    });
+    let mut definitions: HashMap<u32, Definition> = scalars.chain(enumerations).collect();
     let mut argument = Structure::of_scalars(
         "Argument",
         &[
@@ -132,7 +182,7 @@ static DEFINITIONS: LazyLock<HashMap<u32, Definition>> = LazyLock::new(|| {
             ("EngineeringUnits", EU_INFORMATION),
             ("EURange", RANGE),
             ("Title", LOCALIZED_TEXT),
-            ("AxisScaleType", INT32_TYPE),
+            ("AxisScaleType", AXIS_SCALE),
             ("AxisSteps", DOUBLE),
         ],
     );
@@ -154,7 +204,7 @@ pub(super) fn layout(id: &NodeId) -> Option<Layout<'static>> {
         STRUCTURE => Layout::Object,
         1..=BUILT_IN_MAX => Layout::BuiltIn(u8::try_from(number).ok()?, None),
         NUMBER..=UNSIGNED_INTEGER => Layout::BuiltIn(VARIANT, None),
-        super::definition::ENUMERATION => Layout::BuiltIn(INT32, None),
+        ENUMERATION => Layout::BuiltIn(INT32, None),
         _ => return None,
     })
 }
