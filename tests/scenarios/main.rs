@@ -21,6 +21,7 @@ mod opcua;
 mod opcua_commands;
 mod opcua_faults;
 mod opcua_security;
+mod opcua_types;
 mod outages;
 mod packed;
 mod planning;
@@ -34,6 +35,7 @@ use skerry_tests::runner::{self, Need, Scenario};
 
 const PYTHON: &[Need] = &[Need::Python];
 const KAFKA: &[Need] = &[Need::Python, Need::Kafka];
+const TWO_PLANTS: &[Need] = &[Need::Python, Need::NodeOpcua];
 const THREE_PLANTS: &[Need] = &[Need::Python, Need::NodeOpcua, Need::Open62541];
 const KAFKA_AND_MOUNT: &[Need] = &[Need::Python, Need::Kafka, Need::Mount];
 
@@ -271,6 +273,16 @@ fn main() -> std::process::ExitCode {
             name: "opcua_node_killed_while_subscribed",
             needs: THREE_PLANTS,
             run: opcua_faults::node_killed,
+        },
+        Scenario {
+            name: "opcua_types_and_units",
+            needs: TWO_PLANTS,
+            run: opcua_types::types_and_units,
+        },
+        Scenario {
+            name: "opcua_events",
+            needs: TWO_PLANTS,
+            run: opcua_types::events,
         },
         Scenario {
             name: "opcua_browse_gives_config",
