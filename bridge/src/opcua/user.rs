@@ -48,7 +48,7 @@ pub(super) fn login(user: Option<&User>) -> Result<Login, Error> {
             password: password(password_file)?,
         },
         Some(User::Certificate { certificate, key }) => {
-            Login::Certificate(KeyPair::read(certificate, key)?)
+            Login::Certificate(Box::new(KeyPair::read(certificate, key)?))
         }
     })
 }

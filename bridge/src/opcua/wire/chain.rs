@@ -154,12 +154,12 @@ impl<R: AsyncRead + Unpin> AsyncRead for Unchained<R> {
 
 /// The same opening with a single certificate, ours, for its sender; none where it has one.
 fn unchained(message: &[u8], keys: &KeyPair) -> Result<Option<Vec<u8>>, String> {
-    let Some((policy, chain, mut head, sealed)) = opening(message) else {
+    let Some(opening) = Opening::parse(message) else {
         return Ok(None);
     };
-    let server = leaf(chain);
-    let policy = SecurityPolicy::from_uri(policy);
-    if server.len() == chain.len()
+    let server = leaf(opening.chain);
+    let policy = SecurityPolicy::from_uri(opening.policy);
+    if server.len() == opening.chain.len()
         || matches!(policy, SecurityPolicy::None | SecurityPolicy::Unknown)
     {
         return Ok(None);
@@ -168,16 +168,12 @@ fn unchained(message: &[u8], keys: &KeyPair) -> Result<Option<Vec<u8>>, String> 
         .ok()
         .and_then(|leaf| leaf.public_key().ok())
         .ok_or("the server's certificate chain does not start with an RSA certificate")?;
-    let mut body = body(
-        policy,
-        keys,
-        &server,
-        &message[..message.len() - sealed.len()],
-        sealed,
-    )?;
+    let mut body = body(policy, keys, &server, opening.clear, opening.sealed)?;
 
-    head.extend_from_slice(&sized(&keys.certificate.as_byte_string()));
-    head.extend_from_slice(&sized(&keys.certificate.thumbprint().as_byte_string()));
+    let start = &message[..OPENING_HEAD_LEN];
+    let mut head = [start, &sized(opening.policy.as_bytes())].concat();
+    head.extend_from_slice(&sized(keys.certificate.as_byte_string()));
+    head.extend_from_slice(&sized(keys.certificate.thumbprint().as_byte_string()));
     let ours = keys.key.to_public_key();
     pad(policy, &ours, &mut body);
     let plain_len = body.len() + ours.size();
@@ -200,14 +196,29 @@ fn unchained(message: &[u8], keys: &KeyPair) -> Result<Option<Vec<u8>>, String> 
     Ok(Some(head))
 }
 
-/// Policy, sender's certificates, the head up to the policy, and what is encrypted (Part 6, 6.7.2).
-fn opening(message: &[u8]) -> Option<(&str, &[u8], Vec<u8>, &[u8])> {
-    let (head, rest) = message.split_at_checked(OPENING_HEAD_LEN)?;
-    let (policy, rest) = field(rest)?;
-    let (chain, rest) = field(rest)?;
-    let (_thumbprint, sealed) = field(rest)?;
-    let head = [head, &sized(policy)].concat();
-    Some((std::str::from_utf8(policy).ok()?, chain, head, sealed))
+/// The parts of a message that opens a channel (Part 6, 6.7.2).
+struct Opening<'a> {
+    policy: &'a str,
+    /// The sender's certificates.
+    chain: &'a [u8],
+    /// All that is not encrypted, those included.
+    clear: &'a [u8],
+    sealed: &'a [u8],
+}
+
+impl<'a> Opening<'a> {
+    fn parse(message: &'a [u8]) -> Option<Self> {
+        let (_, rest) = message.split_at_checked(OPENING_HEAD_LEN)?;
+        let (policy, rest) = field(rest)?;
+        let (chain, rest) = field(rest)?;
+        let (_thumbprint, sealed) = field(rest)?;
+        Some(Self {
+            policy: std::str::from_utf8(policy).ok()?,
+            chain,
+            clear: &message[..message.len() - sealed.len()],
+            sealed,
+        })
+    }
 }
 
 /// Sequence header and body, verified and without padding.
@@ -281,4 +292,141 @@ fn sized(field: impl AsRef<[u8]>) -> Vec<u8> {
 fn number(bytes: &[u8]) -> usize {
     let bytes = bytes.try_into().expect("four bytes");
     u32::from_le_bytes(bytes) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vendor::{PrivateKey, X509Data};
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    const POLICIES: [SecurityPolicy; 3] = [
+        SecurityPolicy::Basic256Sha256,
+        SecurityPolicy::Aes256Sha256RsaPss,
+        SecurityPolicy::Basic128Rsa15,
+    ];
+
+    fn pair(bits: u32) -> KeyPair {
+        let data = X509Data::sample_cert();
+        let key = PrivateKey::new(bits).unwrap();
+        let certificate = X509::from_pkey(&key, &data).unwrap();
+        KeyPair { certificate, key }
+    }
+
+    /// As a server seals its answer for `client`.
+    fn sealed(policy: SecurityPolicy, server: &KeyPair, client: &KeyPair, chain: &[u8]) -> Vec<u8> {
+        let mut body = b"seq+requand the answer itself".to_vec();
+        let theirs = client.key.to_public_key();
+        let info = policy.asymmetric_padding_info(&theirs);
+        let plain_len = body.len() + info.minimum_padding + server.key.size();
+        let count = plain_len.next_multiple_of(info.block_size) - plain_len;
+        body.resize(body.len() + count + 1, count as u8);
+        let mut head = b"OPNF\0\0\0\0\x07\0\0\0".to_vec();
+        head.extend(sized(policy.to_uri()));
+        head.extend(sized(chain));
+        head.extend(sized(&client.certificate.thumbprint().as_byte_string()));
+        let size = policy.calculate_cipher_text_size(body.len() + server.key.size(), &theirs);
+        let size = head.len() + size;
+        head[4..8].copy_from_slice(&(size as u32).to_le_bytes());
+        let mut signature = vec![0; server.key.size()];
+        let signed = [&head[..], &body].concat();
+        policy
+            .asymmetric_sign(&server.key, &signed, &mut signature)
+            .unwrap();
+        let start = head.len();
+        head.resize(size, 0);
+        let plain = [body, signature].concat();
+        policy
+            .asymmetric_encrypt(&theirs, &plain, &mut head[start..])
+            .unwrap();
+        head
+    }
+
+    #[test]
+    fn of_a_chain_the_first_is_taken() {
+        let short = [0x30, 2, 1, 2];
+        let long = [&[0x30, 0x81, 200][..], &[7; 200]].concat();
+        for first in [&short[..], &long] {
+            assert_eq!(leaf(first), first);
+            assert_eq!(leaf(&[first, &short].concat()), first);
+        }
+        for broken in [
+            &b""[..],
+            b"\x30",
+            b"no certificate",
+            &long[..9],
+            b"\x30\xff1",
+        ] {
+            assert_eq!(leaf(broken), broken);
+        }
+    }
+
+    #[test]
+    fn the_answer_to_a_channel_is_sealed_anew_with_what_was_in_it() {
+        // A longer signature than ours.
+        let (server, client) = (pair(3072), pair(2048));
+        let own = server.certificate.to_der().unwrap();
+        let chain = [&own[..], &client.certificate.to_der().unwrap()].concat();
+        for policy in POLICIES {
+            let single = sealed(policy, &server, &client, &own);
+            assert_eq!(unchained(&single, &client), Ok(None));
+            let message = sealed(policy, &server, &client, &chain);
+            let anew = unchained(&message, &client).unwrap().unwrap();
+            assert_eq!(number(&anew[4..8]), anew.len());
+            let parts = Opening::parse(&anew).unwrap();
+            assert_eq!(parts.policy, policy.to_uri());
+            assert_eq!(parts.chain, client.certificate.to_der().unwrap());
+            let ours = client.key.to_public_key();
+            let plain = body(policy, &client, &ours, parts.clear, parts.sealed).unwrap();
+            assert_eq!(plain, b"seq+requand the answer itself");
+
+            // Signed by another than the one whose certificate comes first.
+            let forged = sealed(policy, &client, &client, &chain);
+            assert!(unchained(&forged, &client).is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_else_comes_passes_in_any_pieces() {
+        let (server, client) = (pair(2048), pair(2048));
+        let own = server.certificate.to_der().unwrap();
+        let chain = [&own[..], &own].concat();
+        let message = |kind: &[u8], len: usize| {
+            let size = (len as u32).to_le_bytes();
+            [kind, b"F", &size, &vec![b'x'; len - 8]].concat()
+        };
+        let policy = SecurityPolicy::Basic256Sha256;
+        let opening = sealed(policy, &server, &client, &chain);
+        let before = [message(b"ACK", 28), message(b"MSG", 9)].concat();
+        let after = [message(b"MSG", 3_000), message(b"ERR", 16)].concat();
+        let sent = [&before[..], &opening, &after].concat();
+        for piece in [1, 7, 1_000, sent.len()] {
+            let reader = pieces(&sent, piece);
+            let mut unchained = Unchained::new(reader, Some(Arc::new(client.clone())));
+            let mut got = Vec::new();
+            unchained.read_to_end(&mut got).await.unwrap();
+            assert!(got.starts_with(&before) && got.ends_with(&after));
+            let anew = &got[before.len()..got.len() - after.len()];
+            assert_eq!(number(&anew[4..8]), anew.len());
+            assert_ne!(anew, opening);
+        }
+    }
+
+    /// Hands out `piece` bytes at a time.
+    fn pieces(bytes: &[u8], piece: usize) -> impl AsyncRead + Unpin + use<> {
+        struct Pieces(Vec<u8>, usize);
+        impl AsyncRead for Pieces {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                let count = self.1.min(self.0.len()).min(buf.remaining());
+                let fresh: Vec<u8> = self.0.drain(..count).collect();
+                buf.put_slice(&fresh);
+                Poll::Ready(Ok(()))
+            }
+        }
+        Pieces(bytes.to_vec(), piece)
+    }
 }

@@ -14,7 +14,7 @@ use crate::opcua::config::Security;
 pub(crate) enum Login {
     Anonymous,
     User { name: String, password: String },
-    Certificate(KeyPair),
+    Certificate(Box<KeyPair>),
 }
 
 /// A way to log in that a server offers, with the policy that applies to it.

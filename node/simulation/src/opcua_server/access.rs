@@ -43,7 +43,7 @@ impl Access {
             users.push("certified".to_owned());
         }
         builder = builder
-            .create_sample_keypair(self.secured && self.certificate.is_none())
+            .create_sample_keypair((self.secured || self.deprecated) && self.certificate.is_none())
             .trust_client_certs(self.trusts_all);
         if let Some((certificate, key)) = &self.certificate {
             builder = builder.certificate_path(certificate).private_key_path(key);

@@ -1,5 +1,5 @@
 use super::*;
-use skerry_bridge::opcua::{Deadband, History};
+use skerry_bridge::opcua::{Deadband, History, Policy, Security, User};
 
 #[test]
 fn a_plc_is_asked_for_what_the_config_says() {
@@ -87,4 +87,83 @@ fn events_are_read_with_their_severity_and_fields() {
             "{start} is not in {problems:?}"
         );
     }
+}
+
+#[test]
+fn a_user_has_a_password_or_a_certificate() {
+    let server = |more: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nendpoint = \"opc.tcp://h:4840\"\n{more}\n\
+             nodes = [{{ name = \"x\", id = \"i=1\" }}]\n"
+        )
+    };
+    let read = |more: &str| parse(&server(more)).unwrap().opcua.remove(0).user;
+    assert_eq!(read(""), None);
+    let password = User::Password {
+        name: "u".to_owned(),
+        password_file: "/f".into(),
+    };
+    assert_eq!(read("user = \"u\"\npassword_file = \"/f\""), Some(password));
+    let certificate = User::Certificate {
+        certificate: "/c".into(),
+        key: "/k".into(),
+    };
+    let both = "user_certificate = \"/c\"\nuser_key = \"/k\"";
+    assert_eq!(read(both), Some(certificate));
+    for (more, part) in [
+        (
+            "user = \"u\"",
+            "6: opcua[0].user: goes together with password_file",
+        ),
+        (
+            "password_file = \"/f\"",
+            "6: opcua[0].password_file: goes together with user",
+        ),
+        (
+            "user_certificate = \"/c\"",
+            "6: opcua[0].user_certificate: goes together with user_key",
+        ),
+        (
+            "user_key = \"/k\"",
+            "6: opcua[0].user_key: goes together with user_certificate",
+        ),
+        (
+            "user = \"u\"\npassword_file = \"/f\"\nuser_certificate = \"/c\"\nuser_key = \"/k\"",
+            "8: opcua[0].user_certificate: is another way to log in than user",
+        ),
+    ] {
+        let found = problems(&server(more));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
+fn a_deprecated_policy_is_told_and_an_unknown_one_refused() {
+    let server = |policy: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nendpoint = \"opc.tcp://h:4840\"\n\
+             security_policy = \"{policy}\"\nsecurity_mode = \"Sign\"\n\
+             nodes = [{{ name = \"x\", id = \"i=1\" }}]\n"
+        )
+    };
+    let good = parse(&server("Basic256Sha256")).unwrap();
+    assert!(good.remarks.is_empty(), "{:?}", good.remarks);
+    let old = parse(&server("Basic128Rsa15")).unwrap();
+    assert_eq!(old.opcua[0].security, Security::Sign(Policy::Basic128Rsa15));
+    let [remark] = &old.remarks[..] else {
+        panic!("{:?}", old.remarks);
+    };
+    let remark = remark.to_string();
+    let told = "6: opcua[0].security_policy: Basic128Rsa15 is deprecated";
+    assert!(
+        remark.starts_with("warning: ") && remark.contains(told),
+        "{remark}"
+    );
+    let found = problems(&server("Basic512"));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(
+        found[0].contains("security_policy `Basic512` is not known"),
+        "{found:?}"
+    );
 }
