@@ -17,7 +17,9 @@
 //! - **It never gives up.** Every fault but the end of the log is shown in [`Status`] and retried
 //!   with back-off; a node the server refuses is retried by itself and stops no other.
 //! - **Never less security than configured.** A server that does not offer it is refused; its
-//!   certificate is pinned at first contact ([`pki`]).
+//!   certificate is pinned at first contact ([`pki`]). Deprecated policies are used where they are
+//!   spelled out and nowhere else, and a password leaves only hidden by the channel or by a policy,
+//!   unless there is no security at all ([`User`]).
 //!
 //! A record: `kind` opcua, `source` the configured name, payload `{"value": …}` ([`value`]) with
 //! structures as objects of their fields and enumerations by name where the server defines them,
