@@ -60,7 +60,7 @@ pub(crate) struct Target<'a> {
 
 /// One that was chosen, with the way to log in there.
 pub(super) struct Endpoint {
-    description: EndpointDescription,
+    pub(super) description: EndpointDescription,
     /// The server's own, without those of its issuers.
     pub(super) certificate: ByteString,
     pub(super) token: Token,

@@ -44,56 +44,16 @@ impl Target<'_> {
             return Err(self.nonsense(SESSION_STEP));
         };
         if let Some(keys) = keys {
-            self.check(&created, endpoint, keys, &nonce)
-                .map_err(|detail| Error::Forged {
+            check(&created, endpoint, self.security, keys, &nonce).map_err(|detail| {
+                Error::Forged {
                     address: self.address(),
                     detail,
-                })?;
+                }
+            })?;
         }
         let token = created.authentication_token.clone();
         self.activate(session, endpoint, token, &created.server_nonce)
             .await
-    }
-
-    /// Whoever answers holds the key of the certificate that was chosen, and now tells over the
-    /// secured channel what it told before anything was secure (Part 4, 5.6.2).
-    fn check(
-        &self,
-        created: &CreateSessionResponse,
-        endpoint: &Endpoint,
-        keys: &KeyPair,
-        nonce: &ByteString,
-    ) -> Result<(), &'static str> {
-        if leaf(created.server_certificate.as_ref()) != endpoint.certificate.as_ref() {
-            return Err("its session has another certificate than its endpoint");
-        }
-        let certificate = X509::from_byte_string(&endpoint.certificate)
-            .map_err(|_| "its certificate cannot be read")?;
-        let (policy, mode) = channel(self.security);
-        let signature = &created.server_signature;
-        verify_signature_data(
-            signature,
-            policy,
-            &certificate,
-            &keys.certificate,
-            nonce.as_ref(),
-        )
-        .map_err(|_| "it does not hold the key of its certificate")?;
-        let mut same = created.server_endpoints.iter().flatten().filter(|told| {
-            told.security_mode == mode && told.security_policy_uri.as_ref() == policy.to_uri()
-        });
-        let first = same.next();
-        let login_is_there = first.into_iter().chain(same).any(|told| {
-            let tokens = Token::offered_by(told);
-            tokens.iter().any(|it| it.offered == endpoint.token.offered)
-        });
-        match first {
-            Some(_) if !login_is_there => {
-                Err("over the secured channel it does not offer the login that it offered before")
-            }
-            // Not every server repeats its list.
-            _ => Ok(()),
-        }
     }
 
     /// Takes up an earlier session on this new channel, with the subscription it owns. Only
@@ -207,5 +167,113 @@ pub(super) fn header(channel: &AsyncSecureChannel, token: NodeId) -> RequestHead
         request_handle: channel.request_handle(),
         timeout_hint: REQUEST_TIMEOUT.as_millis() as u32,
         ..RequestHeader::default()
+    }
+}
+
+/// Whoever answers holds the key of the certificate that was chosen, and now tells over the
+/// secured channel what it told before anything was secure (Part 4, 5.6.2).
+fn check(
+    created: &CreateSessionResponse,
+    endpoint: &Endpoint,
+    security: Security,
+    keys: &KeyPair,
+    nonce: &ByteString,
+) -> Result<(), &'static str> {
+    if leaf(created.server_certificate.as_ref()) != endpoint.certificate.as_ref() {
+        return Err("its session has another certificate than its endpoint");
+    }
+    let certificate = X509::from_byte_string(&endpoint.certificate)
+        .map_err(|_| "its certificate cannot be read")?;
+    let (policy, mode) = channel(security);
+    verify_signature_data(
+        &created.server_signature,
+        policy,
+        &certificate,
+        &keys.certificate,
+        nonce.as_ref(),
+    )
+    .map_err(|_| "it does not hold the key of its certificate")?;
+    let told = created.server_endpoints.iter().flatten();
+    let mut same = told.filter(|told| {
+        told.security_mode == mode && told.security_policy_uri.as_ref() == policy.to_uri()
+    });
+    // Not every server repeats its list.
+    let Some(first) = same.next() else {
+        return Ok(());
+    };
+    let mut tokens = std::iter::once(first)
+        .chain(same)
+        .flat_map(Token::offered_by);
+    match tokens.any(|token| token.is_like(&endpoint.token)) {
+        true => Ok(()),
+        false => Err("over the secured channel it does not offer the login that it offered before"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vendor::{
+        EndpointDescription, PrivateKey, UserTokenPolicy, UserTokenType, X509Data,
+    };
+    use super::*;
+    use crate::opcua::config::Policy;
+
+    fn pair() -> KeyPair {
+        let key = PrivateKey::new(2048).unwrap();
+        let certificate = X509::from_pkey(&key, &X509Data::sample_cert()).unwrap();
+        KeyPair { certificate, key }
+    }
+
+    #[test]
+    fn a_server_that_tells_something_else_once_it_is_secured_is_not_believed() {
+        let (server, client) = (pair(), pair());
+        let security = Security::Sign(Policy::Basic256Sha256);
+        let (policy, mode) = channel(security);
+        let nonce = random::byte_string(NONCE_BYTES);
+        let described = |login: UserTokenType, login_policy: &str| EndpointDescription {
+            security_mode: mode,
+            security_policy_uri: policy.to_uri().into(),
+            user_identity_tokens: Some(vec![UserTokenPolicy {
+                token_type: login,
+                security_policy_uri: login_policy.into(),
+                ..UserTokenPolicy::default()
+            }]),
+            ..EndpointDescription::default()
+        };
+        let description = described(UserTokenType::UserName, "");
+        let endpoint = Endpoint {
+            certificate: server.certificate.as_byte_string(),
+            token: Token::offered_by(&description).remove(0),
+            description: description.clone(),
+        };
+        let signed = |keys: &KeyPair| {
+            let ours = client.certificate.as_byte_string();
+            create_signature_data(&keys.key, policy, &ours, &nonce).unwrap()
+        };
+        let told = |endpoints: Vec<EndpointDescription>| CreateSessionResponse {
+            server_certificate: server.certificate.as_byte_string(),
+            server_signature: signed(&server),
+            server_endpoints: Some(endpoints),
+            ..CreateSessionResponse::default()
+        };
+        let check = |created| check(&created, &endpoint, security, &client, &nonce);
+
+        assert_eq!(check(told(vec![description.clone()])), Ok(()));
+        assert_eq!(check(told(Vec::new())), Ok(()));
+        let named = described(UserTokenType::UserName, policy.to_uri());
+        assert_eq!(check(told(vec![named])), Ok(()));
+        let weaker = "http://opcfoundation.org/UA/SecurityPolicy#None";
+        for other in [
+            described(UserTokenType::UserName, weaker),
+            described(UserTokenType::Anonymous, ""),
+        ] {
+            assert!(check(told(vec![other])).is_err());
+        }
+        let mut forged = told(Vec::new());
+        forged.server_signature = signed(&pair());
+        assert!(check(forged).is_err());
+        let mut swapped = told(Vec::new());
+        swapped.server_certificate = pair().certificate.as_byte_string();
+        assert!(check(swapped).is_err());
     }
 }

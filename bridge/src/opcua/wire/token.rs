@@ -93,6 +93,12 @@ impl Token {
         )
     }
 
+    /// Whether this asks for the same, and as well secured.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let kind = (self.offered.token_type, self.policy);
+        kind == (other.offered.token_type, other.policy)
+    }
+
     /// The secret crosses the network as it is, unless the channel hides it.
     pub(super) fn is_plain(&self) -> bool {
         self.policy == SecurityPolicy::None && self.offered.token_type == UserTokenType::UserName
