@@ -84,7 +84,7 @@ async fn events_and_conditions_are_records_with_what_acknowledging_takes() {
         hot["AckedState"]
     ]);
     assert_eq!(states, json!(["Hot", true, true, false]));
-    assert_eq!(events(&records, "plant/severe"), [hot.clone()]);
+    assert_eq!(events(&records, "plant/severe"), std::slice::from_ref(hot));
 
     let of: Vec<&Record> = records
         .iter()

@@ -167,4 +167,11 @@ async fn a_visitor_sees_names_units_and_ranges() {
     assert_eq!(report.value["position"]["x"], 1.5);
     assert_eq!(temperature.unit.as_deref(), Some("°C"));
     assert_eq!(temperature.range, Some((-20.0, 120.0)));
+
+    let look = opcua::Browse::new(visit);
+    let listing = opcua::browse(&look).await.unwrap();
+    let text = opcua::config_text(&look, "plant", &listing);
+    let line = text.lines().find(|line| line.contains("temperature"));
+    let line = line.unwrap();
+    assert!(line.ends_with("# Double 20.0 °C (-20 to 120)"), "{line}");
 }

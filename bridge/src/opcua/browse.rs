@@ -3,8 +3,8 @@
 use super::config::Security;
 use super::error::Error;
 use super::user::User;
-use super::value::Value;
-use super::visit::Visit;
+use super::value::{Sample, Value};
+use super::visit::{Visit, read_known};
 use super::wire::{Class, Session};
 use crate::Boxed;
 use std::collections::HashSet;
@@ -51,6 +51,8 @@ pub struct Variable {
     pub value: String,
     /// StatusCode of that value.
     pub status: u32,
+    /// Unit and range, where the server has them: `°C (-20 to 120)`.
+    pub measured_in: String,
 }
 
 /// What was found.
@@ -159,10 +161,11 @@ async fn describe(
     let mut variables = Vec::with_capacity(found.len());
     for some in found.chunks(NODES_AT_ONCE) {
         let nodes: Vec<String> = some.iter().map(|found| found.node.clone()).collect();
-        let values = session.read(&nodes).await?;
+        let values = read_known(session, &nodes).await?;
         let types = session.data_types(&nodes).await?;
         let type_names = session.names(&types).await?;
         for ((found, sample), data_type) in some.iter().zip(values).zip(type_names) {
+            let measured_in = measured_in(session, &sample);
             let value = match sample.value {
                 Value::Typed(_, value) => *value,
                 value => value,
@@ -174,10 +177,19 @@ async fn describe(
                 data_type,
                 value: serde_json::to_string(&value).unwrap_or_default(),
                 status: sample.status,
+                measured_in,
             });
         }
     }
     Ok(variables)
+}
+
+fn measured_in(session: &Session, sample: &Sample) -> String {
+    let unit = sample.unit.as_deref().map(String::from_utf8_lossy);
+    let range = session.about(sample.handle).and_then(|about| about.range);
+    let range = range.map(|(low, high)| format!("({low} to {high})").into());
+    let both: Vec<_> = unit.into_iter().chain(range).collect();
+    both.join(" ")
 }
 
 /// `ns=2;s=X` as `nsu=URI;s=X`, where the server names its namespace 2.
@@ -225,11 +237,13 @@ pub fn config_text(look: &Browse, name: &str, listing: &Listing) -> String {
             name = format!("{} {number}", variable.path);
         }
         // A comment ends with its line: what the server says must not leave it.
-        let about: String = format!("{} {}", variable.data_type, variable.value)
+        let about: String = [&*variable.data_type, &variable.value, &variable.measured_in]
+            .join(" ")
             .chars()
             .filter(|c| !c.is_control())
             .take(60)
             .collect();
+        let about = about.trim_end();
         text += &format!(
             "  {{ name = {}, id = {}, sampling = \"500ms\" }}, # {about}\n",
             quoted(&name),
@@ -256,6 +270,7 @@ mod tests {
             data_type: "Double".to_owned(),
             value: value.to_owned(),
             status: 0,
+            measured_in: "bar (0 to 16)".to_owned(),
         };
         let listing = Listing {
             variables: vec![
@@ -267,7 +282,7 @@ mod tests {
         let look = Browse::new(Visit::new("opc.tcp://plc".parse().unwrap()));
         let text = config_text(&look, "plc", &listing);
         assert!(text.contains(
-            r#"{ name = "Pump \"1\"/P", id = "nsu=urn:b;s=x", sampling = "500ms" }, # Double 1.5"#
+            r#"{ name = "Pump \"1\"/P", id = "nsu=urn:b;s=x", sampling = "500ms" }, # Double 1.5 bar (0 to 16)"#
         ));
         assert!(text.contains(r#"name = "Pump \"1\"/P 2""#));
         assert!(!text.contains("\nb = 2"));

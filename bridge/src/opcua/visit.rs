@@ -167,7 +167,7 @@ async fn read_all(session: &Session, nodes: &[NodeAddress]) -> Result<Vec<Readin
 }
 
 /// Values of nodes, of which it is learned first what they are.
-async fn read_known(session: &Session, nodes: &[String]) -> Result<Vec<Sample>, Error> {
+pub(super) async fn read_known(session: &Session, nodes: &[String]) -> Result<Vec<Sample>, Error> {
     let items: Vec<Item> = (0..)
         .zip(nodes)
         .map(|(handle, node)| Item {

@@ -51,8 +51,11 @@ const ENUMERATIONS: &[(u32, &[&str])] = &[
     (AXIS_SCALE, &["Linear", "Log", "Ln"]),
 ];
 
+/// Their names and types, all of them scalar.
+type Fields = &'static [(&'static str, u32)];
+
 /// Data type, name, fields with their types (Part 8, 5.6; Part 5, 12.2; Part 3, 8.6 and 8.39).
-const STRUCTURES: &[(u32, &str, &[(&str, u32)])] = &[
+const STRUCTURES: &[(u32, &str, Fields)] = &[
     (RANGE, "Range", &[("Low", DOUBLE), ("High", DOUBLE)]),
     (
         EU_INFORMATION,

@@ -77,7 +77,10 @@ fn object(number: u32, bytes: Vec<u8>) -> Variant {
     Variant::from(ExtensionObject::new(body))
 }
 
-fn bytes(parts: &[&dyn Fn(&mut Vec<u8>)]) -> Vec<u8> {
+/// Appends a field to a structure's bytes.
+type Part<'a> = &'a dyn Fn(&mut Vec<u8>);
+
+fn bytes(parts: &[Part<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in parts {
         part(&mut bytes);
