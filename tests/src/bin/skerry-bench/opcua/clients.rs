@@ -110,27 +110,11 @@ fn node(folder: &Path, port: u16) -> Result<Box<Node>> {
     }
     settings.more = more + "]\n";
     let mut node = Node::new(settings, folder, folder)?;
-    for (name, value) in environment()? {
-        node.set_environment(&name, &value);
-    }
     node.start()?;
     let flows =
         |status: &Value| status["opcua"][0]["values_total"].as_u64() > Some(u64::from(COUNTERS));
     node.wait_for_status("the node gets values", wait::START, flows)?;
     Ok(Box::new(node))
-}
-
-/// What the shipped unit sets, since a node is measured as it is run.
-fn environment() -> Result<Vec<(String, String)>> {
-    let unit = std::fs::read_to_string(workspace::root().join("configs/skerry.service"))?;
-    let lines = unit
-        .lines()
-        .filter_map(|line| line.strip_prefix("Environment="));
-    let pairs = lines.flat_map(str::split_whitespace).map(|pair| {
-        let (name, value) = pair.split_once('=').context("a name without a value")?;
-        Ok((name.to_owned(), value.to_owned()))
-    });
-    pairs.collect()
 }
 
 impl Client {
