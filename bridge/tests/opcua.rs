@@ -364,7 +364,7 @@ async fn browsing_prints_configuration() {
         ("Double", "1.5")
     );
     assert_eq!(listing.variables[1].value, "[1.0,2.5]");
-    assert!(!listing.truncated);
+    assert_eq!(listing.cut, None);
     let text = opcua::config_text(&look, "plant", &listing);
     assert!(
         text.contains(r#"id = "nsu=urn:skerry:demo;s=pump1/vibration""#),

@@ -85,11 +85,22 @@ async fn browse(args: &Browse) -> Result<(), Ended> {
     let mut look = opcua::Browse::new(visit(&args.server)?);
     look.depth_max = args.depth;
     look.variables_max = args.nodes;
+    let from = args.from.as_deref().map(NodeAddress::id_or_path);
+    look.from = from.transpose().map_err(Ended::usage)?;
     let (url, timeout) = (&args.server.url, args.server.timeout);
-    let listing = answered(url, timeout, opcua::browse(&look)).await?;
-    print!("{}", opcua::config_text(&look, "plc", &listing));
-    if listing.truncated {
-        eprintln!("skerry: the list is cut short; --depth and --nodes look further");
+    let (text, cut) = match args.tree {
+        true => {
+            let tree = answered(url, timeout, opcua::tree(&look)).await?;
+            (tree.text, tree.cut)
+        }
+        false => {
+            let listing = answered(url, timeout, opcua::browse(&look)).await?;
+            (opcua::config_text(&look, "plc", &listing), listing.cut)
+        }
+    };
+    print(text.trim_end())?;
+    if let Some(cut) = cut {
+        eprintln!("skerry: this is not all: {cut}");
     }
     Ok(())
 }
@@ -217,7 +228,7 @@ fn visit(server: &OpcuaServer) -> Result<Visit, Ended> {
 }
 
 fn addresses(nodes: &[String]) -> Result<Vec<NodeAddress>, Ended> {
-    let parse = |node: &String| node.parse().map_err(Ended::usage);
+    let parse = |node: &String| NodeAddress::id_or_path(node).map_err(Ended::usage);
     nodes.iter().map(parse).collect()
 }
 

@@ -20,6 +20,7 @@ mod mqtt;
 mod opcua;
 mod opcua_commands;
 mod opcua_faults;
+mod opcua_folder;
 mod opcua_security;
 mod opcua_types;
 mod outages;
@@ -283,6 +284,11 @@ fn main() -> std::process::ExitCode {
             name: "opcua_events",
             needs: TWO_PLANTS,
             run: opcua_types::events,
+        },
+        Scenario {
+            name: "opcua_folder_follows_the_server",
+            needs: PYTHON,
+            run: opcua_folder::follows,
         },
         Scenario {
             name: "opcua_browse_gives_config",

@@ -1,6 +1,7 @@
 //! Where things are: the endpoint of a server and the nodes in its address space, as written in
 //! the configuration.
 
+use super::browse_path::BrowsePath;
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,6 +18,12 @@ pub enum AddressError {
         "`{0}` is not a node id: write it as ns=2;s=Name, ns=2;i=1234, ns=2;g=GUID, ns=2;b=BASE64, or with nsu=URI; in place of ns=2;"
     )]
     Node(String),
+    #[error(
+        "`{0}` is not a browse path: write the names below the Objects folder, Plant/Pump1/Speed; a \
+         name may carry its namespace, 2:Speed or nsu=URI;Speed, and & stands before a character \
+         that would otherwise mean something"
+    )]
+    Path(String),
 }
 
 /// `opc.tcp://HOST[:PORT][/PATH]`. What is written here is what is dialled: servers often name
@@ -88,45 +95,126 @@ impl fmt::Display for EndpointUrl {
     }
 }
 
-/// A node as configured: namespace by index or, better, by URI, and an identifier within it.
+/// A node as configured: by its id, or by the way to it.
 ///
-/// Indexes are the server's own and may change at its restart; a URI is looked up in the
-/// server's namespace array at every connect.
+/// An id has a namespace by index or, better, by URI: indexes are the server's own and may change
+/// at its restart; a URI is looked up in the server's namespace array at every connect.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct NodeAddress {
-    namespace: Namespace,
-    /// `s=…`, `i=…`, `g=…` or `b=…` (Part 6, 5.3.1.10).
-    identifier: String,
+pub struct NodeAddress(Place);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place {
+    Id {
+        namespace: Namespace,
+        /// `s=…`, `i=…`, `g=…` or `b=…` (Part 6, 5.3.1.10).
+        identifier: String,
+    },
+    Path(BrowsePath),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Namespace {
+pub(super) enum Namespace {
     Index(u16),
     Uri(String),
 }
 
+impl Namespace {
+    /// As the server numbers it today; `None` if it does not know it.
+    pub(super) fn index(&self, namespaces: &[String]) -> Option<u16> {
+        match self {
+            Self::Index(index) => Some(*index),
+            Self::Uri(uri) => {
+                let position = namespaces.iter().position(|known| known == uri)?;
+                u16::try_from(position).ok()
+            }
+        }
+    }
+}
+
 impl NodeAddress {
+    /// From a command line: a node id, or a browse path where the text does not look like one.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn id_or_path(text: &str) -> Result<Self, AddressError> {
+        let tags = ["ns=", "nsu=", "s=", "i=", "g=", "b="];
+        // A path may start with the URI of its first element's namespace: `nsu=URI;Name/…`.
+        match text.parse::<Self>() {
+            Err(_) if text.starts_with("nsu=") => text.parse::<BrowsePath>().map(Self::from),
+            Err(_) if !tags.iter().any(|tag| text.starts_with(tag)) => {
+                text.parse::<BrowsePath>().map(Self::from)
+            }
+            parsed => parsed,
+        }
+    }
+
     /// The id in the server's terms, given its namespace array; `None` if the server does not
-    /// know the namespace.
+    /// know the namespace, and for a path, which only the server can tell the end of.
     #[must_use]
     pub fn resolve(&self, namespaces: &[String]) -> Option<String> {
-        let index = match &self.namespace {
-            Namespace::Index(index) => *index,
-            Namespace::Uri(uri) => {
-                let position = namespaces.iter().position(|known| known == uri)?;
-                u16::try_from(position).ok()?
+        match &self.0 {
+            Place::Id {
+                namespace,
+                identifier,
+            } => {
+                let index = namespace.index(namespaces)?;
+                Some(format!("ns={index};{identifier}"))
             }
+            Place::Path(_) => None,
+        }
+    }
+
+    /// The other way round: what the server names `ns=2;…` today, by the URI of its namespace.
+    /// An index stays where the server has no name for it, and in the standard's own namespace,
+    /// whose index never changes.
+    pub(super) fn lasting(node: &str, namespaces: &[String]) -> Option<Self> {
+        let address: Self = node.parse().ok()?;
+        let Place::Id {
+            namespace: Namespace::Index(index @ 1..),
+            identifier,
+        } = &address.0
+        else {
+            return Some(address);
         };
-        Some(format!("ns={index};{}", self.identifier))
+        let uri = namespaces.get(usize::from(*index));
+        // A part that looks like an identifier would be read as one.
+        let plain = uri.filter(|uri| !uri.is_empty() && !uri.contains(';'));
+        Some(plain.map_or_else(
+            || address.clone(),
+            |uri| {
+                Self(Place::Id {
+                    namespace: Namespace::Uri(uri.clone()),
+                    identifier: identifier.clone(),
+                })
+            },
+        ))
+    }
+
+    /// The way to the node, where it was configured by one.
+    #[must_use]
+    pub const fn path(&self) -> Option<&BrowsePath> {
+        match &self.0 {
+            Place::Path(path) => Some(path),
+            Place::Id { .. } => None,
+        }
     }
 
     /// The namespace's URI, where the node was configured by one.
     #[must_use]
     pub fn namespace_uri(&self) -> Option<&str> {
-        match &self.namespace {
-            Namespace::Uri(uri) => Some(uri),
-            Namespace::Index(_) => None,
+        match &self.0 {
+            Place::Id {
+                namespace: Namespace::Uri(uri),
+                ..
+            } => Some(uri),
+            _ => None,
         }
+    }
+}
+
+impl From<BrowsePath> for NodeAddress {
+    fn from(path: BrowsePath) -> Self {
+        Self(Place::Path(path))
     }
 }
 
@@ -170,18 +258,25 @@ impl FromStr for NodeAddress {
         if !sound || matches!(&namespace, Namespace::Uri(uri) if uri.is_empty()) {
             return Err(wrong());
         }
-        Ok(Self {
+        Ok(Self(Place::Id {
             namespace,
             identifier: identifier.to_owned(),
-        })
+        }))
     }
 }
 
 impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.namespace {
-            Namespace::Index(index) => write!(f, "ns={index};{}", self.identifier),
-            Namespace::Uri(uri) => write!(f, "nsu={uri};{}", self.identifier),
+        match &self.0 {
+            Place::Id {
+                namespace: Namespace::Index(index),
+                identifier,
+            } => write!(f, "ns={index};{identifier}"),
+            Place::Id {
+                namespace: Namespace::Uri(uri),
+                identifier,
+            } => write!(f, "nsu={uri};{identifier}"),
+            Place::Path(path) => path.fmt(f),
         }
     }
 }
@@ -207,6 +302,34 @@ mod tests {
         ] {
             assert!(wrong.parse::<EndpointUrl>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_the_server_names_by_index_lasts_by_uri() {
+        let namespaces = ["".into(), "urn:a".into(), "urn:b;c".into()];
+        let lasting = |node| {
+            let lasting = NodeAddress::lasting(node, &namespaces).unwrap();
+            lasting.to_string()
+        };
+        assert_eq!(lasting("ns=1;s=x"), "nsu=urn:a;s=x");
+        assert_eq!(lasting("ns=2;s=x"), "ns=2;s=x", "would be read as another");
+        assert_eq!(
+            lasting("ns=3;s=x"),
+            "ns=3;s=x",
+            "the server has no name for it"
+        );
+        assert_eq!(lasting("i=85"), "ns=0;i=85");
+    }
+
+    #[test]
+    fn a_command_line_names_ids_and_paths() {
+        let path = NodeAddress::id_or_path("Plant/Pump1/Speed").unwrap();
+        assert!(path.path().is_some());
+        let by_uri = NodeAddress::id_or_path("nsu=urn:a;Plant/Speed").unwrap();
+        assert!(by_uri.path().is_some());
+        let id = NodeAddress::id_or_path("ns=2;s=Plant/Speed").unwrap();
+        assert!(id.path().is_none());
+        assert!(NodeAddress::id_or_path("ns=2").is_err(), "an id gone wrong");
     }
 
     #[test]

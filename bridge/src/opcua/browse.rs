@@ -1,26 +1,34 @@
 //! `skerry opcua browse URL`: what a server has to offer, as configuration to paste.
 
+use super::address::NodeAddress;
+use super::browse_path::BrowsePath;
 use super::config::Security;
 use super::error::Error;
+use super::find::{OBJECTS_FOLDER, locate};
 use super::user::User;
 use super::value::{Sample, Value};
 use super::visit::{Visit, read_known};
-use super::wire::{Class, Session};
+use super::walk::{Bounds, Cut, Found, Sight, walk};
+use super::wire::{Class, Session, status_name};
 use crate::Boxed;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-/// The Objects folder (Part 5, 8.2.4), below which the plant stands.
-const OBJECTS_FOLDER: &str = "i=85";
-/// Nodes browsed or read with one request: within the limits of small PLCs.
-const NODES_AT_ONCE: usize = 100;
+/// Values held at a time: a server may have large ones.
+const DESCRIBED_AT_ONCE: usize = 500;
+/// Below one folder, as many variables are better configured as a folder.
+const FOLDER_VARIABLES: usize = 50;
+/// What a value, a type or a name is shown with, at most, in a line that people read.
+const SHOWN_MAX: usize = 60;
 
 /// Where and how far to look.
 #[derive(Debug, Clone)]
 pub struct Browse {
     pub at: Visit,
-    /// Levels below the Objects folder.
+    /// Where to start; the Objects folder where absent.
+    pub from: Option<NodeAddress>,
+    /// Levels below the start.
     pub depth_max: usize,
-    /// Variables listed.
+    /// Variables listed; in a tree, nodes of any kind.
     pub variables_max: usize,
 }
 
@@ -30,6 +38,7 @@ impl Browse {
     pub fn new(at: Visit) -> Self {
         Self {
             at,
+            from: None,
             depth_max: 10,
             variables_max: 10_000,
         }
@@ -39,7 +48,7 @@ impl Browse {
 /// A variable of the server.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Variable {
-    /// Browse names from the Objects folder down, joined by `/`.
+    /// Browse names from the start down, joined by `/`.
     pub path: String,
     /// As the server numbers it today: `ns=2;s=…`.
     pub id: String,
@@ -59,8 +68,8 @@ pub struct Variable {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Listing {
     pub variables: Vec<Variable>,
-    /// Whether a limit of [`Browse`] cut it short.
-    pub truncated: bool,
+    /// The limit that cut it short, in words.
+    pub cut: Option<String>,
 }
 
 /// Walks the server's address space from the Objects folder: variables only, without the
@@ -69,88 +78,146 @@ pub struct Listing {
 /// # Errors
 /// When the server cannot be reached or refuses; see the text of the error.
 pub fn browse(look: &Browse) -> Boxed<'_, Result<Listing, Error>> {
-    Box::pin(visit(look))
+    Box::pin(async {
+        let session = look.at.session().await?;
+        let listing = list(&session, look).await;
+        session.leave(false).await;
+        listing
+    })
 }
 
-async fn visit(look: &Browse) -> Result<Listing, Error> {
-    let session = look.at.session().await?;
-    let listing = walk(&session, look).await;
-    session.leave(false).await;
-    listing
+/// What there is, as a tree with a line for each node: variables with type and value.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    pub text: String,
+    /// The limit that cut it short, in words.
+    pub cut: Option<String>,
 }
 
-struct Found {
-    path: String,
-    node: String,
+/// Like [`browse`], with the folders and objects between.
+///
+/// # Errors
+/// When the server cannot be reached or refuses; see the text of the error.
+pub fn tree(look: &Browse) -> Boxed<'_, Result<Tree, Error>> {
+    Box::pin(async {
+        let session = look.at.session().await?;
+        let tree = draw(&session, look).await;
+        session.leave(false).await;
+        tree
+    })
 }
 
-async fn walk(session: &Session, look: &Browse) -> Result<Listing, Error> {
-    let namespaces = session.namespaces().await?;
-    let mut seen: HashSet<String> = HashSet::from([OBJECTS_FOLDER.to_owned()]);
-    let mut level = vec![Found {
-        path: String::new(),
-        node: OBJECTS_FOLDER.to_owned(),
-    }];
-    let mut variables: Vec<Found> = Vec::new();
-    let mut truncated = false;
-    for depth in 0.. {
-        if level.is_empty() {
-            break;
-        }
-        if depth == look.depth_max {
-            truncated = true;
-            break;
-        }
-        let mut below = Vec::new();
-        for some in level.chunks(NODES_AT_ONCE) {
-            let nodes: Vec<String> = some.iter().map(|found| found.node.clone()).collect();
-            let children = session.children(&nodes, look.variables_max).await?;
-            for (parent, children) in some.iter().zip(children) {
-                for child in children {
-                    // What the standard itself puts below Objects describes the server.
-                    let standard = depth == 0 && !child.node.starts_with("ns=");
-                    if standard || child.class == Class::Other || child.property {
-                        continue;
-                    }
-                    if !seen.insert(child.node.clone()) {
-                        continue;
-                    }
-                    let path = match parent.path.as_str() {
-                        "" => child.name,
-                        above => format!("{above}/{}", child.name),
-                    };
-                    if child.class == Class::Variable {
-                        if variables.len() == look.variables_max {
-                            truncated = true;
-                            continue;
-                        }
-                        variables.push(Found {
-                            path: path.clone(),
-                            node: child.node.clone(),
-                        });
-                    }
-                    below.push(Found {
-                        path,
-                        node: child.node,
-                    });
-                }
-            }
-            if truncated {
-                break;
-            }
-        }
-        if truncated {
-            break;
-        }
-        level = below;
+async fn start(session: &Session, look: &Browse) -> Result<String, Error> {
+    let Some(from) = &look.from else {
+        return Ok(OBJECTS_FOLDER.to_owned());
+    };
+    let located = locate(session, &[from]).await?.pop();
+    located.unwrap_or(Err(0)).map_err(|code| Error::Service {
+        step: "finding where to start",
+        status: code,
+        detail: format!("{from}: {}", super::nodes::words(code)),
+    })
+}
+
+/// The nodes that are kept, and the limit that was met.
+async fn look_around(
+    session: &Session,
+    look: &Browse,
+    kept: impl Fn(Class) -> bool,
+) -> Result<(Vec<Found>, Option<String>), Error> {
+    let start = start(session, look).await?;
+    let bounds = Bounds {
+        depth_max: look.depth_max,
+        kept_max: look.variables_max,
+    };
+    let sight = |_: &str, class| match kept(class) {
+        true => Sight::Keep,
+        false => Sight::Pass,
+    };
+    let walked = walk(session, &start, &bounds, sight).await?;
+    if let Some((_, code)) = walked.refused.iter().find(|(path, _)| path.is_empty()) {
+        return Err(Error::Service {
+            step: "browsing",
+            status: *code,
+            detail: status_name(*code),
+        });
     }
-    let mut variables = describe(session, &namespaces, variables).await?;
+    let cut = walked.cut.map(|cut| match cut {
+        Cut::Depth(_) => format!("{cut}: --depth looks further"),
+        Cut::Kept(_) => format!("{cut}: --nodes lists more, --from starts further down"),
+        Cut::Seen | Cut::List => format!("{cut}: --from starts further down"),
+    });
+    Ok((walked.found, cut))
+}
+
+async fn list(session: &Session, look: &Browse) -> Result<Listing, Error> {
+    let (found, cut) = look_around(session, look, |class| class == Class::Variable).await?;
+    let namespaces = session.namespaces().await?;
+    let mut variables = describe(session, &namespaces, found).await?;
     // Servers list in any order; people look for names.
     variables.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(Listing {
-        variables,
-        truncated,
-    })
+    Ok(Listing { variables, cut })
+}
+
+async fn draw(session: &Session, look: &Browse) -> Result<Tree, Error> {
+    let (mut found, cut) = look_around(session, look, |_| true).await?;
+    let namespaces = session.namespaces().await?;
+    let variables = found.iter().filter(|found| found.class == Class::Variable);
+    let variables = describe(session, &namespaces, variables.cloned().collect()).await?;
+    let by_path: BTreeMap<(&str, &str), &Variable> = variables
+        .iter()
+        .map(|variable| ((variable.path.as_str(), variable.id.as_str()), variable))
+        .collect();
+    // A node comes right after the one above it, its own children before its next sibling.
+    found.sort_by_cached_key(|found| (levels(&found.path), found.node.clone()));
+    let mut text = String::new();
+    for node in &found {
+        let above = node.path.len() - levels(&node.path).pop().map_or(0, |name| name.len());
+        let name = &node.path[above..];
+        let indent = "  ".repeat(node.depth);
+        let id = stable(&node.node, &namespaces);
+        let about = match by_path.get(&(node.path.as_str(), node.node.as_str())) {
+            None => format!("{name}/"),
+            Some(variable) => {
+                let value = match variable.status {
+                    0 => shown(&variable.value),
+                    code => status_name(code),
+                };
+                format!("{name} = {value}  {}", variable.data_type)
+            }
+        };
+        let line = format!("{indent}{}  [{id}]", printable(&about));
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok(Tree { text, cut })
+}
+
+/// The names on a path; a slash within a name does not end it.
+fn levels(path: &str) -> Vec<String> {
+    let mut levels = vec![String::new()];
+    for part in path.split('/') {
+        let level = levels.last_mut().expect("starts with one");
+        level.push_str(part);
+        match part.ends_with('&') {
+            true => level.push('/'),
+            false => levels.push(String::new()),
+        }
+    }
+    levels.pop();
+    levels
+}
+
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// What the server says must not leave its line, nor play with the terminal.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 async fn describe(
@@ -159,7 +226,7 @@ async fn describe(
     found: Vec<Found>,
 ) -> Result<Vec<Variable>, Error> {
     let mut variables = Vec::with_capacity(found.len());
-    for some in found.chunks(NODES_AT_ONCE) {
+    for some in found.chunks(DESCRIBED_AT_ONCE) {
         let nodes: Vec<String> = some.iter().map(|found| found.node.clone()).collect();
         let values = read_known(session, &nodes).await?;
         let types = session.data_types(&nodes).await?;
@@ -194,14 +261,8 @@ fn measured_in(session: &Session, sample: &Sample) -> String {
 
 /// `ns=2;s=X` as `nsu=URI;s=X`, where the server names its namespace 2.
 fn stable(node: &str, namespaces: &[String]) -> String {
-    let by_uri = || {
-        let (index, identifier) = node.strip_prefix("ns=")?.split_once(';')?;
-        let uri = namespaces.get(index.parse::<usize>().ok()?)?;
-        // Ours would be read wrongly with a part that looks like an identifier in it.
-        let plain = !uri.is_empty() && !uri.contains(';');
-        plain.then(|| format!("nsu={uri};{identifier}"))
-    };
-    by_uri().unwrap_or_else(|| node.to_owned())
+    let lasting = NodeAddress::lasting(node, namespaces).filter(|_| node.starts_with("ns="));
+    lasting.map_or_else(|| node.to_owned(), |address| address.to_string())
 }
 
 /// The listing as an `[[opcua]]` section of the configuration, ready to paste.
@@ -237,12 +298,8 @@ pub fn config_text(look: &Browse, name: &str, listing: &Listing) -> String {
             name = format!("{} {number}", variable.path);
         }
         // A comment ends with its line: what the server says must not leave it.
-        let about: String = [&*variable.data_type, &variable.value, &variable.measured_in]
-            .join(" ")
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(60)
-            .collect();
+        let about = [&*variable.data_type, &variable.value, &variable.measured_in].join(" ");
+        let about: String = printable(&about).chars().take(SHOWN_MAX).collect();
         let about = about.trim_end();
         text += &format!(
             "  {{ name = {}, id = {}, sampling = \"500ms\" }}, # {about}\n",
@@ -251,8 +308,49 @@ pub fn config_text(look: &Browse, name: &str, listing: &Listing) -> String {
         );
     }
     text += "]\n";
-    if listing.truncated {
-        text += "# The server has more than is listed here: raise --depth or --nodes.\n";
+    if let Some(cut) = &listing.cut {
+        text += &format!("# Not all of the server is here: {cut}.\n");
+    }
+    text += &folder_text(look, listing, quoted);
+    text
+}
+
+/// Where many variables stand below one folder: the line that subscribes to all of them.
+fn folder_text(look: &Browse, listing: &Listing, quoted: impl Fn(&str) -> String) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for variable in &listing.variables {
+        let mut levels = levels(&variable.path);
+        if levels.len() > 1 {
+            *counts.entry(levels.swap_remove(0)).or_default() += 1;
+        }
+    }
+    let mut text = String::new();
+    for (name, count) in counts
+        .iter()
+        .filter(|(_, count)| **count > FOLDER_VARIABLES)
+    {
+        let name = printable(name);
+        let place = match &look.from {
+            // Where the start is an id, it is the place that can be named for sure.
+            Some(from) if from.path().is_none() => {
+                format!(
+                    "id = {}, include = [{}]",
+                    quoted(&from.to_string()),
+                    quoted(&format!("{name}/**"))
+                )
+            }
+            Some(from) => format!(
+                "path = {}",
+                quoted(&format!("{from}/{}", BrowsePath::of(&name)))
+            ),
+            None => format!("path = {}", quoted(&BrowsePath::of(&name).to_string())),
+        };
+        text += &format!(
+            "# {count} variables are below {name}. In place of a line each, this follows all of them, also those\n\
+             # that appear later:\n\
+             # folders = [{{ {place}, name = {} }}]\n",
+            quoted(&name),
+        );
     }
     text
 }
@@ -277,7 +375,7 @@ mod tests {
                 variable("Pump \"1\"/P", "1.5"),
                 variable("Pump \"1\"/P", "a\nb = 2"),
             ],
-            truncated: false,
+            cut: None,
         };
         let look = Browse::new(Visit::new("opc.tcp://plc".parse().unwrap()));
         let text = config_text(&look, "plc", &listing);

@@ -3,7 +3,9 @@
 use super::address::{EndpointUrl, NodeAddress};
 use super::commands::Commands;
 use super::events::EventSource;
+use super::folder::{BROWSE_INTERVAL, Folder};
 use super::history::History;
+use super::profile::Profile;
 use super::user::User;
 use skerry_store::StreamName;
 use std::fmt;
@@ -39,6 +41,8 @@ pub struct Config {
     pub security: Security,
     /// Anonymous where absent.
     pub user: Option<User>,
+    /// What the server is known to take; it has the last word itself.
+    pub profile: Profile,
     pub publishing_interval: Duration,
     /// How long an outage may last without loss on a server that grants what it is asked: the one
     /// figure that sampling queues and the subscription's lifetime are derived from. Longer than
@@ -52,6 +56,10 @@ pub struct Config {
     pub history_hold: Duration,
     /// What MQTT clients may have done at the server; absent: nothing.
     pub commands: Option<Commands>,
+    /// Followed as they are at the server: their variables join `nodes` while it runs.
+    pub folders: Vec<Folder>,
+    /// How often the server is asked anew where paths lead and what is in folders.
+    pub browse_interval: Duration,
     /// Own certificate and key, and the pinned certificates of servers: `DATA_DIR/pki`.
     pub pki_directory: PathBuf,
 }
@@ -248,6 +256,7 @@ impl Config {
             stream,
             security: Security::None,
             user: None,
+            profile: Profile::Generic,
             publishing_interval: PUBLISHING_INTERVAL,
             outage_budget: OUTAGE_BUDGET,
             nodes: Vec::new(),
@@ -255,6 +264,8 @@ impl Config {
             history: History::default(),
             history_hold: HISTORY_HOLD,
             commands: None,
+            folders: Vec::new(),
+            browse_interval: BROWSE_INTERVAL,
             pki_directory,
         }
     }

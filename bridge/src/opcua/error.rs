@@ -158,16 +158,19 @@ pub(crate) mod status {
     pub(crate) const BAD_SECURE_CHANNEL_CLOSED: u32 = 0x8086_0000;
     pub(crate) const BAD_NOT_CONNECTED: u32 = 0x808A_0000;
     pub(crate) const BAD_CONNECTION_CLOSED: u32 = 0x80AE_0000;
-    pub(crate) const BAD_TOO_MANY_OPERATIONS: u32 = 0x8010_0000;
     pub(crate) const BAD_ENCODING_LIMITS_EXCEEDED: u32 = 0x8008_0000;
-    pub(crate) const BAD_REQUEST_TOO_LARGE: u32 = 0x80B8_0000;
-    pub(crate) const BAD_RESPONSE_TOO_LARGE: u32 = 0x80B9_0000;
+    pub(crate) const BAD_TOO_MANY_OPERATIONS: u32 = 0x8010_0000;
     pub(crate) const BAD_SUBSCRIPTION_ID_INVALID: u32 = 0x8028_0000;
     pub(crate) const BAD_NO_COMMUNICATION: u32 = 0x8031_0000;
     pub(crate) const BAD_NODE_ID_UNKNOWN: u32 = 0x8034_0000;
+    pub(crate) const BAD_NO_CONTINUATION_POINTS: u32 = 0x804B_0000;
+    pub(crate) const BAD_TOO_MANY_MATCHES: u32 = 0x806D_0000;
+    pub(crate) const BAD_NO_MATCH: u32 = 0x806F_0000;
     pub(crate) const BAD_TOO_MANY_PUBLISH_REQUESTS: u32 = 0x8078_0000;
     pub(crate) const BAD_NO_SUBSCRIPTION: u32 = 0x8079_0000;
     pub(crate) const BAD_MESSAGE_NOT_AVAILABLE: u32 = 0x807B_0000;
+    pub(crate) const BAD_REQUEST_TOO_LARGE: u32 = 0x80B8_0000;
+    pub(crate) const BAD_RESPONSE_TOO_LARGE: u32 = 0x80B9_0000;
 
     pub(crate) const fn is_broken_connection(status: u32) -> bool {
         matches!(

@@ -70,7 +70,11 @@ impl EventSource {
     }
 }
 
-/// What is going on with the events of a subscription.
+/// Handles of event sources start here, far behind those of nodes, which become more while a
+/// subscription runs.
+pub(super) const EVENT_HANDLES: u32 = 1 << 24;
+
+/// What is going on with the events of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Going {
     /// Handles of sources between the start and the end of a refresh.
@@ -200,15 +204,15 @@ async fn monitored<'a>(
 }
 
 impl Config {
-    /// Handles of event sources follow those of nodes.
     pub(super) fn event_source(&self, handle: u32) -> Option<&EventSource> {
-        let index = (handle as usize).checked_sub(self.nodes.len())?;
+        let index = (handle as usize).checked_sub(EVENT_HANDLES as usize)?;
         self.events.get(index)
     }
 
     /// The handles of everything that is subscribed to.
     pub(super) fn handles(&self) -> impl Iterator<Item = u32> {
-        (0..).take(self.nodes.len() + self.events.len())
+        let nodes = (0..).take(self.nodes.len());
+        nodes.chain((EVENT_HANDLES..).take(self.events.len()))
     }
 
     /// Name and node of what has this handle.

@@ -4,6 +4,7 @@ use super::error::{Error, status};
 use super::ingest::{self, APPEND_BYTES, Taken, bytes_of};
 use super::link::Link;
 use super::sequence::Arrival;
+use super::survey::Looks;
 use super::value::Sample;
 use super::watch::Verdict;
 use super::wire::{Event, Granted, Message, Publication, Session};
@@ -12,9 +13,6 @@ use skerry_store::{Record, WallNanos};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Publish requests waiting at the server: enough that a notification never waits for a round
-/// trip to a distant PLC, few enough for a small one.
-const PUBLISHES: usize = 4;
 /// Keep-alives that may be missed before the connection is taken for dead.
 const KEEP_ALIVES_MISSED: u32 = 3;
 /// Time for an answer to travel, on top of what the server takes.
@@ -22,7 +20,7 @@ const LATENCY: Duration = Duration::from_secs(1);
 /// Messages without a value that a server is left to keep; the smallest keep about so many.
 const UNTOLD_MAX: usize = 5;
 /// How often nodes the server refused are asked for again.
-const BAD_RETRY: Duration = Duration::from_secs(10);
+pub(super) const BAD_RETRY: Duration = Duration::from_secs(10);
 
 /// Why the loop ended without a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,13 +59,14 @@ impl Link {
             return Ok(Ended::Stopped);
         }
         let mut acknowledgements = Acknowledgements::new();
-        let mut publishes = PUBLISHES;
+        let mut publishes = self.ingest.config.profile.publishes();
         // Answers come out in the order in which they came in: each wakes its future as it is
         // decoded, and futures are polled in the order they were woken.
         let mut waiting = FuturesUnordered::new();
         let mut dead_at = Instant::now() + silence_max;
         let mut retry_at = Instant::now() + BAD_RETRY;
         let mut watch = self.watch(keep_alive);
+        let mut looks = Looks::new(session, &mut self.roster);
         self.late = None;
         let mut reading = FuturesUnordered::new();
         let mut leftovers = true;
@@ -108,6 +107,9 @@ impl Link {
                         }
                         watch.stalled(before.elapsed());
                         watch.message(clock, data, Instant::now());
+                        if self.release_lost(session, granted, &mut looks).await? == Taken::Stopped {
+                            return Ok(Ended::Stopped);
+                        }
                         // Counted from here: a log that made us wait is no fault of the server.
                         dead_at = Instant::now() + silence_max;
                     }
@@ -150,6 +152,11 @@ impl Link {
                         return Ok(Ended::Stopped);
                     }
                     retry_at = Instant::now() + BAD_RETRY;
+                }
+                look = looks.next(&self.roster) => {
+                    if self.adapt(session, granted, look).await? == Taken::Stopped {
+                        return Ok(Ended::Stopped);
+                    }
                 }
             }
         }
@@ -333,6 +340,7 @@ impl Link {
             while bytes < APPEND_BYTES {
                 let fresh = match items.next() {
                     None => break,
+                    Some(News::Value(sample)) if !self.roster.hears(&sample) => Vec::new(),
                     Some(News::Value(sample)) => {
                         let handle = sample.handle;
                         let time = sample.source_time.or(sample.server_time);

@@ -90,6 +90,28 @@ impl Marks {
         }
     }
 
+    /// The nodes are these from now on; what is known of one goes along.
+    pub(crate) fn renumber(&mut self, nodes: &[Node]) {
+        let known: HashMap<u64, Mark> = self
+            .keys
+            .iter()
+            .zip(&self.marks)
+            .filter_map(|(key, mark)| Some((*key, (*mark)?)))
+            .collect();
+        let chunks = self.keys.len().div_ceil(CHUNK_ENTRIES);
+        self.keys = nodes.iter().map(Node::key).collect();
+        self.marks = self
+            .keys
+            .iter()
+            .map(|key| known.get(key).copied())
+            .collect();
+        self.count = self.marks.iter().flatten().count();
+        let needed = self.keys.len().div_ceil(CHUNK_ENTRIES);
+        self.changed = (0..needed).collect();
+        self.surplus.retain(|chunk| *chunk >= needed);
+        self.surplus.extend(needed..chunks);
+    }
+
     /// As the catalog and the log have them; blocks.
     pub(crate) fn load(log: &Log, config: &Config) -> Result<Self, skerry_store::Error> {
         let mut marks = Self::new(config);

@@ -107,6 +107,30 @@ impl Ingest {
         }
     }
 
+    /// Like [`Ingest::append`], of records that need not be in one append: of very many, the
+    /// first ones come before, and the changes with the last ones.
+    pub(crate) async fn append_many(
+        &self,
+        mut records: Vec<Record>,
+        changes: Vec<Change>,
+        session: Option<&Session>,
+    ) -> Result<Taken, Error> {
+        let mut bytes = 0;
+        let fitting = records.iter().rev().take_while(|record| {
+            bytes += bytes_of(record);
+            bytes < APPEND_BYTES
+        });
+        let last = records.len() - fitting.count().max(1).min(records.len());
+        if last > 0 {
+            let rest = records.split_off(last);
+            if self.append_all(records).await? == Taken::Stopped {
+                return Ok(Taken::Stopped);
+            }
+            records = rest;
+        }
+        self.append(records, changes, session).await
+    }
+
     /// Where the next append starts, at the earliest.
     pub(crate) fn head(&self) -> Result<Offset, Error> {
         Ok(*self.log.head(&self.config.stream)?.borrow())

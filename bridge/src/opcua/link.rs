@@ -20,6 +20,7 @@ use super::ingest::{Ingest, Taken};
 use super::nodes::Refused;
 use super::pki::Identity;
 use super::progress::Progress;
+use super::roster::Roster;
 use super::status::Status;
 use super::user::login;
 use super::wire::{Granted, Session, Target, status_name};
@@ -58,6 +59,10 @@ async fn read(
     status: Arc<Status>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let loading = log.clone();
+    let loaded = tokio::task::spawn_blocking(move || Roster::load(&loading, config));
+    let (roster, config) = loaded.await.expect("reading the catalog does not panic")?;
+    status.roster(&config.nodes, roster.gone());
     let config = Arc::new(config);
     let (current, session) = watch::channel(None);
     // The link outlives a command under way, whose answer comes over the link's session.
@@ -68,7 +73,7 @@ async fn read(
         status: Arc::clone(&status),
         stop: stop_link.clone(),
     };
-    let keeping = async { Link::new(ingest, current).await?.keep().await };
+    let keeping = async { Link::new(ingest, roster, current).await?.keep().await };
     let commanding = async {
         let ended = commands::run(&config, log, status, session, stop).await;
         stop_link.cancel();
@@ -83,6 +88,8 @@ pub(super) struct Link {
     pub(super) ingest: Ingest,
     /// The subscription to carry on, if there is one.
     pub(super) progress: Option<Progress>,
+    /// What handle is whose.
+    pub(super) roster: Roster,
     /// Nodes the server will not monitor, by handle, with its StatusCode.
     pub(super) bad: Refused,
     /// Last sign of life of the server, in this run or an earlier one.
@@ -116,6 +123,7 @@ struct Silence {
 impl Link {
     async fn new(
         ingest: Ingest,
+        roster: Roster,
         current: watch::Sender<Option<Arc<Session>>>,
     ) -> Result<Self, Error> {
         let (log, name) = (ingest.log.clone(), ingest.config.name.clone());
@@ -138,6 +146,7 @@ impl Link {
                 .map(|progress| progress.bad.clone())
                 .unwrap_or_default(),
             progress,
+            roster,
             ingest,
             marks,
             late: None,
@@ -366,6 +375,7 @@ impl Link {
     /// A new subscription to every node. What lies between the last sign of life and now is a
     /// gap; the values that come first are the nodes' current ones. `None` if the node stops.
     async fn subscribe(&mut self, session: &Session) -> Result<Option<Granted>, Error> {
+        let gone = self.survey(session).await?;
         let config = Arc::clone(&self.ingest.config);
         let granted = session
             .subscribe(
@@ -389,6 +399,7 @@ impl Link {
         if let Some(last) = self.news {
             records.extend(self.outage_gaps(last, &before));
         }
+        records.extend(gone);
         records.extend(self.newly_bad(&before));
         let mut progress = Progress::new(config.fingerprint(), granted, &self.bad);
         progress.session.clone_from(&self.session);
@@ -401,6 +412,7 @@ impl Link {
         self.marks.save_next();
         let mut changes = self.mark_changes()?;
         changes.push(progress.change(&config.name));
+        changes.extend(self.roster.change(&config.nodes));
         self.progress = Some(progress);
         tracing::info!(
             endpoint = config.name,
@@ -421,7 +433,11 @@ impl Link {
                  loses some, and a gap record says so"
             );
         }
-        match self.ingest.append(records, changes, Some(session)).await? {
+        match self
+            .ingest
+            .append_many(records, changes, Some(session))
+            .await?
+        {
             Taken::Durable => Ok(Some(granted)),
             Taken::Stopped => Ok(None),
         }
@@ -441,6 +457,7 @@ impl Link {
     async fn announce_silence(&mut self) -> Result<Taken, Error> {
         let handles = (0..).take(self.ingest.config.nodes.len());
         let records: Vec<Record> = handles
+            .filter(|handle| !self.roster.is_gone(*handle))
             .filter_map(|handle| {
                 self.ingest
                     .without_value(handle, status::BAD_NO_COMMUNICATION)

@@ -16,6 +16,9 @@
 //!   same subscription ([`watch`]).
 //! - **It never gives up.** Every fault but the end of the log is shown in [`Status`] and retried
 //!   with back-off; a node the server refuses is retried by itself and stops no other.
+//! - **The server may change.** Nodes by browse path and whole folders are looked for at every
+//!   connection and again and again ([`survey`]): what appears joins the subscription, what is
+//!   gone gets one record with `Bad_NodeIdUnknown`. A name never goes to another node.
 //! - **Never less security than configured.** A server that does not offer it is refused; its
 //!   certificate is pinned at first contact ([`pki`]). Deprecated policies are used where they are
 //!   spelled out and nowhere else, and a password leaves only hidden by the channel or by a policy,
@@ -38,29 +41,37 @@ mod awaited;
 mod backfill;
 mod backoff;
 mod browse;
+mod browse_path;
 mod commands;
 mod config;
 mod error;
 mod events;
+mod find;
 mod flow;
+mod folder;
 mod history;
 mod ingest;
 mod learn;
 mod link;
 mod nodes;
 mod pki;
+mod profile;
 mod progress;
+mod roster;
 mod sequence;
 mod status;
+mod survey;
 mod trust;
 mod user;
 mod value;
 mod visit;
+mod walk;
 mod watch;
 mod wire;
 
 pub use address::{AddressError, EndpointUrl, NodeAddress};
-pub use browse::{Browse, Listing, Variable, browse, config_text};
+pub use browse::{Browse, Listing, Tree, Variable, browse, config_text, tree};
+pub use browse_path::BrowsePath;
 pub use commands::{
     Action, COMMAND_AGE_MAX, Called, Command, Commands, CommandsSnapshot, LastError, Limits,
     Written, call, result_topic, write,
@@ -71,9 +82,11 @@ pub use config::{
 };
 pub use error::Error;
 pub use events::{EVENT, EventSource, REFRESHED};
+pub use folder::{BROWSE_INTERVAL, FOLDER_DEPTH, FOLDER_NODES, Folder, Pattern, PatternError};
 pub use history::History;
 pub use ingest::{BACKFILL, INITIAL, UNIT};
 pub use link::run;
+pub use profile::{Capacity, Profile, ProfileError};
 pub use status::{BadNode, Clock, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
 pub use trust::{Rejected, rejected, trust};
 pub use user::User;

@@ -3,12 +3,9 @@
 use super::error::{Error, status};
 use super::ingest::Taken;
 use super::link::Link;
-use super::wire::{Granted, Item, Session, status_name};
+use super::wire::{Granted, Item, Portion, Session, status_name};
 use skerry_store::Record;
 use std::collections::BTreeMap;
-
-/// Items in one request. Small PLCs take fewer and say so; then it is halved.
-const ITEMS_MAX: usize = 500;
 
 /// Nodes the server refuses, by handle, with its StatusCode.
 pub(super) type Refused = BTreeMap<u32, u32>;
@@ -60,9 +57,11 @@ impl Link {
             return Ok(Taken::Durable);
         };
         progress.set_bad(&self.bad);
-        let change = progress.change(&self.ingest.config.name);
+        let progress = progress.change(&self.ingest.config.name);
+        let nodes = self.roster.change(&self.ingest.config.nodes);
+        let changes = std::iter::once(progress).chain(nodes).collect();
         self.ingest
-            .append(records, Some(change), Some(session))
+            .append_many(records, changes, Some(session))
             .await
     }
 
@@ -74,6 +73,7 @@ impl Link {
         handles: &[u32],
     ) -> Result<(Vec<Item>, Refused), Error> {
         let namespaces = session.namespaces().await?;
+        let sampling_min = session.limits().await?.sampling_min;
         let mut items = Vec::with_capacity(handles.len());
         let mut refused = Refused::new();
         for &handle in handles {
@@ -81,15 +81,22 @@ impl Link {
                 continue;
             };
             match node.id.resolve(&namespaces) {
-                Some(id) => items.push(Item {
-                    handle,
-                    node: id,
-                    sampling: node.sampling,
-                    queue_values: node.queue_values(self.ingest.config.outage_budget),
-                    deadband: node.deadband,
-                }),
+                Some(id) => {
+                    let mut node = node.clone();
+                    // 0 is "by exception", and faster than any.
+                    if !node.sampling.is_zero() {
+                        node.sampling = node.sampling.max(sampling_min);
+                    }
+                    items.push(Item {
+                        handle,
+                        node: id,
+                        sampling: node.sampling,
+                        queue_values: node.queue_values(self.ingest.config.outage_budget),
+                        deadband: node.deadband,
+                    });
+                }
                 None => {
-                    refused.insert(handle, status::BAD_NODE_ID_UNKNOWN);
+                    refused.insert(handle, self.roster.why(handle));
                 }
             }
         }
@@ -98,21 +105,25 @@ impl Link {
 
     /// Has the server monitor `items`, and adds those it will not to `refused`.
     pub(super) async fn monitor(
-        &self,
+        &mut self,
         session: &Session,
         subscription: u32,
         items: &[Item],
         refused: &mut Refused,
     ) -> Result<(), Error> {
-        let mut at_once = ITEMS_MAX;
+        let most = self.ingest.config.profile.operations_max();
+        let mut portion = Portion::new(session.limits().await?.items.min(most));
         let mut rest = items;
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(at_once.min(rest.len()));
+            let (now, later) = portion.split(rest);
             match session.monitor(subscription, now).await {
                 Ok(results) => {
                     for (item, result) in now.iter().zip(results) {
                         match result {
-                            Ok(kept) => self.ingest.status.kept(item.handle, kept),
+                            Ok(kept) => {
+                                self.ingest.status.kept(item.handle, kept);
+                                self.roster.kept(item.handle, kept.item);
+                            }
                             Err(code) => {
                                 refused.insert(item.handle, code);
                             }
@@ -120,11 +131,7 @@ impl Link {
                     }
                     rest = later;
                 }
-                Err(error)
-                    if at_once > 1 && error.status() == Some(status::BAD_TOO_MANY_OPERATIONS) =>
-                {
-                    at_once /= 2;
-                }
+                Err(error) if portion.halved(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -142,11 +149,24 @@ impl Link {
                 let (node, id) = self.ingest.config.named(*handle)?;
                 tracing::warn!(
                     endpoint = self.ingest.config.name, node, %id,
-                    reason = status_name(*code),
+                    reason = words(*code),
                     "the server does not monitor this node; asking again every ten seconds"
                 );
                 self.ingest.without_value(*handle, *code)
             })
             .collect()
     }
+}
+
+/// A StatusCode by its name, with what it means for a node where the name alone does not tell.
+pub(super) fn words(code: u32) -> String {
+    let name = status_name(code);
+    let meaning = match code {
+        status::BAD_NO_MATCH => "no node has this path",
+        status::BAD_TOO_MANY_MATCHES => {
+            "more than one node has this path; name the namespace, as in 2:Speed, or use the id"
+        }
+        _ => return name,
+    };
+    format!("{name}: {meaning}")
 }

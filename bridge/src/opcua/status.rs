@@ -1,12 +1,14 @@
 //! What an endpoint is doing, for `skerry status`, the metrics and the readiness probe.
 
 use super::commands::{Command, CommandsSnapshot, Counters, Outcome};
-use super::config::Config;
+use super::config::{Config, Node};
+use super::events::EVENT_HANDLES;
 use super::history::Marks;
-use super::wire::{Granted, Kept, status_name};
+use super::nodes::words;
+use super::wire::{Granted, Kept};
 use serde::Serialize;
 use skerry_store::WallNanos;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +21,6 @@ const BAD_NODES_LISTED_MAX: usize = 100;
 pub struct Status {
     name: String,
     endpoint: String,
-    nodes: Vec<(String, String)>,
     outage_budget: Duration,
     values: AtomicU64,
     publish_responses: AtomicU64,
@@ -44,7 +45,15 @@ struct Inner {
     granted: Option<GrantedSnapshot>,
     /// Of the node with this handle.
     shortest_queue: Option<(u32, Duration)>,
+    /// Name and id, by handle.
+    nodes: Vec<(String, String)>,
+    /// The same of event sources, whose handles start elsewhere.
+    events: Vec<(String, String)>,
+    /// So many of `nodes` are not at the server any more, and not expected to be.
+    gone: usize,
     bad: BTreeMap<u32, u32>,
+    /// By folder, what in it cannot be followed.
+    complaints: BTreeMap<usize, Vec<BadNode>>,
     subscribed: bool,
     clock: Option<Clock>,
     history_nodes: usize,
@@ -114,7 +123,7 @@ pub struct Clock {
     pub stands_still: bool,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct BadNode {
     pub name: String,
     pub id: String,
@@ -141,17 +150,30 @@ pub struct ShortestQueue {
     pub short: bool,
 }
 
+impl Inner {
+    fn named(&self, handle: u32) -> Option<&(String, String)> {
+        match handle.checked_sub(EVENT_HANDLES) {
+            None => self.nodes.get(handle as usize),
+            Some(index) => self.events.get(index as usize),
+        }
+    }
+}
+
+fn named(nodes: &[Node]) -> Vec<(String, String)> {
+    let named = nodes
+        .iter()
+        .map(|node| (node.name.clone(), node.id.to_string()));
+    named.collect()
+}
+
 impl Status {
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        let events = config.events.iter();
+        let events = events.map(|source| (source.name.clone(), source.id.to_string()));
         Self {
             name: config.name.clone(),
             endpoint: config.endpoint.to_string(),
-            nodes: config
-                .handles()
-                .filter_map(|handle| config.named(handle))
-                .map(|(name, id)| (name.to_owned(), id.to_string()))
-                .collect(),
             outage_budget: config.outage_budget,
             values: AtomicU64::new(0),
             publish_responses: AtomicU64::new(0),
@@ -173,7 +195,11 @@ impl Status {
                 log_refusal: None,
                 granted: None,
                 shortest_queue: None,
+                nodes: named(&config.nodes),
+                events: events.collect(),
+                gone: 0,
                 bad: BTreeMap::new(),
+                complaints: BTreeMap::new(),
                 subscribed: false,
                 clock: None,
                 history_nodes: 0,
@@ -187,11 +213,11 @@ impl Status {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let inner = self.inner();
         let name_of = |(handle, code): (&u32, &u32)| {
-            let (name, id) = self.nodes.get(*handle as usize)?;
+            let (name, id) = inner.named(*handle)?;
             Some(BadNode {
                 name: name.clone(),
                 id: id.clone(),
-                error: status_name(*code),
+                error: words(*code),
             })
         };
         let monitored = inner.subscribed && inner.state == State::Connected;
@@ -203,15 +229,18 @@ impl Status {
             error: inner.error.clone(),
             log_refusal: inner.log_refusal.clone(),
             nodes_good: if monitored {
-                self.nodes.len().saturating_sub(inner.bad.len())
+                let all = inner.nodes.len() + inner.events.len();
+                let expected = all.saturating_sub(inner.gone);
+                expected.saturating_sub(inner.bad.len())
             } else {
                 0
             },
-            nodes_bad: inner.bad.len(),
+            nodes_bad: inner.bad.len() + inner.complaints.values().map(Vec::len).sum::<usize>(),
             bad_nodes: inner
                 .bad
                 .iter()
                 .filter_map(name_of)
+                .chain(inner.complaints.values().flatten().cloned())
                 .take(BAD_NODES_LISTED_MAX)
                 .collect(),
             granted: inner.granted,
@@ -242,7 +271,7 @@ impl Status {
 
     fn shortest_queue(&self, inner: &Inner) -> Option<ShortestQueue> {
         let (handle, covers) = inner.shortest_queue?;
-        let (node, _) = self.nodes.get(handle as usize)?;
+        let (node, _) = inner.named(handle)?;
         Some(ShortestQueue {
             node: node.clone(),
             covers_ms: covers.as_millis() as u64,
@@ -313,6 +342,23 @@ impl Status {
     /// The server's clock; returns what was known of it before.
     pub(crate) fn clock(&self, clock: Clock) -> Option<Clock> {
         self.inner().clock.replace(clock)
+    }
+
+    /// The nodes there are now, by handle, `gone` of them for good.
+    pub(crate) fn roster(&self, nodes: &[Node], gone: usize) {
+        let nodes = named(nodes);
+        let mut inner = self.inner();
+        inner.nodes = nodes;
+        inner.gone = gone;
+    }
+
+    /// What in a folder cannot be followed, from now on; of that, what is new.
+    pub(crate) fn complain(&self, folder: usize, complaints: &[BadNode]) -> Vec<BadNode> {
+        let mut inner = self.inner();
+        let before = inner.complaints.insert(folder, complaints.to_vec());
+        let before: BTreeSet<BadNode> = before.into_iter().flatten().collect();
+        let new = complaints.iter().filter(|one| !before.contains(one));
+        new.cloned().collect()
     }
 
     pub(crate) fn publish_response(&self) {

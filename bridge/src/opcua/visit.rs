@@ -4,6 +4,7 @@
 use super::address::{EndpointUrl, NodeAddress};
 use super::config::Security;
 use super::error::{Error, status};
+use super::find::locate;
 use super::pki::Identity;
 use super::user::{User, login};
 use super::value::{Sample, Value};
@@ -140,9 +141,9 @@ pub fn read<'a>(
 }
 
 async fn read_all(session: &Session, nodes: &[NodeAddress]) -> Result<Vec<Reading>, Error> {
-    let namespaces = session.namespaces().await?;
-    let resolved: Vec<Option<String>> = nodes.iter().map(|it| it.resolve(&namespaces)).collect();
-    let known: Vec<String> = resolved.iter().flatten().cloned().collect();
+    let addresses: Vec<&NodeAddress> = nodes.iter().collect();
+    let located = locate(session, &addresses).await?;
+    let known: Vec<String> = located.iter().flatten().cloned().collect();
     let mut samples = match known.is_empty() {
         true => Vec::new(),
         false => read_known(session, &known).await?,
@@ -150,18 +151,16 @@ async fn read_all(session: &Session, nodes: &[NodeAddress]) -> Result<Vec<Readin
     .into_iter();
     Ok(nodes
         .iter()
-        .zip(resolved)
-        .map(|(node, resolved)| {
-            let sample = resolved.and_then(|_| samples.next());
-            sample.map_or_else(
-                || Reading::without_value(node, status::BAD_NODE_ID_UNKNOWN),
-                |sample| {
-                    let about = session.about(sample.handle);
-                    let range = about.and_then(|about| about.range);
-                    let reading = Reading::new(node, sample);
-                    Reading { range, ..reading }
-                },
-            )
+        .zip(located)
+        .map(|(node, located)| match located.map(|_| samples.next()) {
+            Ok(Some(sample)) => {
+                let about = session.about(sample.handle);
+                let range = about.and_then(|about| about.range);
+                let reading = Reading::new(node, sample);
+                Reading { range, ..reading }
+            }
+            Ok(None) => Reading::without_value(node, status::BAD_NODE_ID_UNKNOWN),
+            Err(code) => Reading::without_value(node, code),
         })
         .collect())
 }
@@ -220,32 +219,32 @@ async fn follow(
     interval: Duration,
     each: &mut (dyn FnMut(Reading) -> ControlFlow<()> + Send),
 ) -> Result<(), Error> {
-    let namespaces = session.namespaces().await?;
+    let addresses: Vec<&NodeAddress> = nodes.iter().collect();
+    let located = locate(session, &addresses).await?;
+    let limits = session.limits().await?;
     let granted = session
         .subscribe(interval, KEEP_ALIVE_COUNT, LIFETIME_COUNT)
         .await?;
     let (mut items, mut unknown) = (Vec::new(), Vec::new());
-    for (handle, node) in (0..).zip(nodes) {
-        match node.resolve(&namespaces) {
-            Some(id) => items.push(Item {
+    for ((handle, node), located) in (0..).zip(nodes).zip(located) {
+        match located {
+            Ok(id) => items.push(Item {
                 handle,
                 node: id,
-                sampling: interval,
+                sampling: interval.max(limits.sampling_min),
                 queue_values: QUEUE_VALUES,
                 deadband: None,
             }),
-            None => unknown.push((node, status::BAD_NODE_ID_UNKNOWN)),
+            Err(code) => unknown.push((node, code)),
         }
     }
-    let monitored = match items.is_empty() {
-        true => Vec::new(),
-        false => session.monitor(granted.id, &items).await?,
-    };
-    let refused = items.iter().zip(monitored);
-    unknown.extend(refused.filter_map(|(item, outcome)| {
-        let node = nodes.get(item.handle as usize)?;
-        Some((node, outcome.err()?))
-    }));
+    for items in items.chunks(limits.items) {
+        let monitored = session.monitor(granted.id, items).await?;
+        unknown.extend(items.iter().zip(monitored).filter_map(|(item, outcome)| {
+            let node = nodes.get(item.handle as usize)?;
+            Some((node, outcome.err()?))
+        }));
+    }
     let nothing_left = unknown.len() == nodes.len();
     for (node, code) in unknown {
         if each(Reading::without_value(node, code)).is_break() {

@@ -7,10 +7,13 @@
 
 mod access;
 mod commands;
+mod endless;
 pub mod machine;
 
 pub use access::Access;
+pub use endless::{ENDLESS_NAMESPACE, endless_nodes};
 
+use endless::Endless;
 use opcua_server::address_space::{
     AddressSpace, DataTypeBuilder, Event, MethodBuilder, ObjectBuilder, ReferenceDirection,
     VariableBuilder,
@@ -65,6 +68,15 @@ pub enum ServerError {
     UnknownTag(String),
 }
 
+/// What may be particular about a server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quirks {
+    /// A request may have no more operations, and clients are told so.
+    pub operations_max: Option<usize>,
+    /// It has [`endless_nodes`].
+    pub endless: bool,
+}
+
 /// A running server; stops when dropped.
 pub struct OpcuaServer {
     port: u16,
@@ -99,6 +111,29 @@ impl OpcuaServer {
         tags: Vec<(String, TagValue)>,
         access: &Access,
     ) -> Result<Self, ServerError> {
+        Self::serving(port, directory, tags, access, Quirks::default()).await
+    }
+
+    /// The same, for everybody, but not as well behaved.
+    ///
+    /// # Errors
+    /// When the port is taken or the server cannot be built.
+    pub async fn start_odd(
+        port: u16,
+        directory: &Path,
+        tags: Vec<(String, TagValue)>,
+        quirks: Quirks,
+    ) -> Result<Self, ServerError> {
+        Self::serving(port, directory, tags, &Access::default(), quirks).await
+    }
+
+    async fn serving(
+        port: u16,
+        directory: &Path,
+        tags: Vec<(String, TagValue)>,
+        access: &Access,
+        quirks: Quirks,
+    ) -> Result<Self, ServerError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .map_err(|source| ServerError::Listen { port, source })?;
@@ -106,10 +141,17 @@ impl OpcuaServer {
             .local_addr()
             .map_err(|source| ServerError::Listen { port, source })?
             .port();
-        let (server, handle) = access
-            .apply(builder(port, directory))
-            .build()
-            .map_err(ServerError::Start)?;
+        let mut builder = access.apply(builder(port, directory));
+        if quirks.endless {
+            builder = builder.with_node_manager(Endless::new);
+        }
+        if let Some(most) = quirks.operations_max {
+            let limits = &mut builder.limits_mut().operational;
+            limits.max_nodes_per_read = most;
+            limits.max_nodes_per_browse = most;
+            limits.max_monitored_items_per_call = most;
+        }
+        let (server, handle) = builder.build().map_err(ServerError::Start)?;
         let missing = || ServerError::Start("its address space is not there".to_owned());
         let nodes = handle
             .node_managers()
@@ -178,6 +220,39 @@ impl OpcuaServer {
     pub fn add(&self, name: &str, value: TagValue) {
         let mut space = self.nodes.address_space().write();
         add(&mut space, &mut HashSet::new(), self.namespace, name, value);
+    }
+
+    /// Adds another variable with the browse name and the place of `name`.
+    pub fn add_twin(&self, name: &str, value: TagValue) {
+        let mut space = self.nodes.address_space().write();
+        let (parent, name) = name.rsplit_once('/').unwrap_or(("", name));
+        let parent = match parent {
+            "" => ObjectId::ObjectsFolder.into(),
+            folder => NodeId::new(self.namespace, folder),
+        };
+        let id = NodeId::new(self.namespace, format!("{name} twin"));
+        VariableBuilder::new(&id, name, name)
+            .data_type(DataTypeId::Int64)
+            .value(value)
+            .organized_by(parent)
+            .insert(&mut *space);
+    }
+
+    /// Has `name` stand below `folder`, too; what stands below itself makes a circle.
+    pub fn link(&self, folder: &str, name: &str) {
+        let mut space = self.nodes.address_space().write();
+        let (above, below) = (
+            NodeId::new(self.namespace, folder),
+            NodeId::new(self.namespace, name),
+        );
+        space.insert_reference(&above, &below, ReferenceTypeId::Organizes);
+    }
+
+    /// Removes a variable from the running server, as a new program in a PLC does: subscribers
+    /// are told nothing.
+    pub fn remove(&self, name: &str) {
+        let mut space = self.nodes.address_space().write();
+        space.delete(&NodeId::new(self.namespace, name), true);
     }
 
     /// Tells the clients, closes their connections and the port.

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum OpcuaCommand {
     /// What a server offers: security, logins, certificate
     Discover(OpcuaDiscover),
-    /// List a server's variables as config to paste
+    /// List a server's variables as config to paste, or what it has as a tree
     Browse(Browse),
     /// Print what nodes of a server hold now
     Read(OpcuaRead),
@@ -72,10 +72,16 @@ pub struct OpcuaDiscover {
 pub struct Browse {
     #[command(flatten)]
     pub server: OpcuaServer,
-    /// How many levels below Objects to follow
+    /// Folders and objects too, each with its id, variables with value and type; for people
+    #[arg(long)]
+    pub tree: bool,
+    /// Where to start, in place of Objects: Plant/Pump1 or "ns=2;s=Pump1"
+    #[arg(long, value_name = "NODE|PATH")]
+    pub from: Option<String>,
+    /// How many levels below to follow
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub depth: usize,
-    /// Stop after this many variables
+    /// Stop after this many variables; with --tree, nodes
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub nodes: usize,
 }
@@ -84,7 +90,7 @@ pub struct Browse {
 pub struct OpcuaRead {
     #[command(flatten)]
     pub server: OpcuaServer,
-    /// Such as "ns=2;s=Pump1.Vibration" or "nsu=urn:plant;s=Pump1.Vibration"
+    /// Such as "ns=2;s=Pump1.Vibration", "nsu=urn:plant;s=Pump1.Vibration" or Plant/Pump1/Vibration
     #[arg(required = true)]
     pub nodes: Vec<String>,
     /// One JSON object per line
@@ -96,7 +102,7 @@ pub struct OpcuaRead {
 pub struct OpcuaWatch {
     #[command(flatten)]
     pub server: OpcuaServer,
-    /// Such as "ns=2;s=Pump1.Vibration" or "nsu=urn:plant;s=Pump1.Vibration"
+    /// Such as "ns=2;s=Pump1.Vibration", "nsu=urn:plant;s=Pump1.Vibration" or Plant/Pump1/Vibration
     #[arg(required = true)]
     pub nodes: Vec<String>,
     /// How often the server is to look at them

@@ -115,8 +115,13 @@ impl Config {
             lines.push(format!("  mqtt     listens on {}", listeners.join(", ")));
         }
         for server in &self.opcua {
+            let folders = match server.folders.len() {
+                0 => String::new(),
+                1 => " and a folder".to_owned(),
+                count => format!(" and {count} folders"),
+            };
             lines.push(format!(
-                "  opcua    {}: {} nodes of {}, {}",
+                "  opcua    {}: {} nodes{folders} of {}, {}",
                 server.name,
                 server.nodes.len(),
                 server.endpoint,

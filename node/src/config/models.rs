@@ -176,7 +176,15 @@ fn stream_of_node(name: &str, servers: &[opcua::Config]) -> Result<StreamName, S
     let server = servers
         .iter()
         .find(|server| server.nodes.iter().any(|node| node.name == name));
+    // What is in a folder shows at the server only.
+    let in_folder = || {
+        let mut servers = servers.iter();
+        servers.find(|server| server.folders.iter().any(|folder| folder.may_name(name)))
+    };
     server
+        .or_else(in_folder)
         .map(|server| server.stream.clone())
-        .ok_or_else(|| format!("no [[opcua]] has a node named `{name}`"))
+        .ok_or_else(|| {
+            format!("no [[opcua]] has a node named `{name}`, or a folder that it could be in")
+        })
 }

@@ -2,13 +2,17 @@
 
 pub mod commands;
 mod events;
+mod folders;
 mod history;
+mod profile;
 mod user;
 
 use super::reader::{Table, Value};
 use super::streams::Streams;
 use super::units;
-use skerry_bridge::opcua::{Config, Deadband, Node, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL};
+use skerry_bridge::opcua::{
+    BrowsePath, Config, Deadband, Node, NodeAddress, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL,
+};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +22,9 @@ const INTERVALS: std::ops::RangeInclusive<Duration> =
 /// No server keeps more than a week of anything.
 const OUTAGE_BUDGETS: std::ops::RangeInclusive<Duration> =
     OUTAGE_BUDGET_MIN..=Duration::from_secs(7 * 86_400);
+/// More often, a small PLC would do little else.
+const BROWSE_INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(5)..=Duration::from_secs(86_400);
 /// Of values that a server is asked to keep for one node.
 const QUEUES: std::ops::RangeInclusive<usize> = 1..=100_000;
 
@@ -42,6 +49,7 @@ pub fn read(
             server.map(|server| Config { commands, ..server })
         })
         .collect();
+    folders::keep_apart(&tables, &read);
     read.into_iter().collect()
 }
 
@@ -74,12 +82,19 @@ fn read_server(
         .collect();
     let events = events::sources(table, sources);
     let history = history::history(table);
-    if nodes.is_empty() && events.as_ref().is_none_or(Vec::is_empty) {
-        let message = "lists no node; `skerry opcua browse URL` prints some to paste";
+    ungrouped(table, "groups");
+    let folders = folders::read(table, interval);
+    let no_events = events.as_ref().is_none_or(Vec::is_empty);
+    if nodes.is_empty() && folders.is_empty() && no_events {
+        let message =
+            "lists no node, and there is no folder; `skerry opcua browse URL` prints some to paste";
         table.problem("nodes", message);
     }
+    let profile = profile::read(table);
+    let browse_interval = table.optional("browse_interval", units::duration(BROWSE_INTERVALS));
     table.finish();
     let nodes = nodes.into_iter().collect::<Option<Vec<_>>>()?;
+    let folders = folders.into_iter().collect::<Option<Vec<_>>>()?;
     let stream = stream.unwrap_or_else(|| streams.default_stream());
     let mut config = Config::new(name?, endpoint?, stream, data_dir?.join("pki"));
     config.security = security?;
@@ -89,6 +104,10 @@ fn read_server(
     config.nodes = nodes;
     config.events = events?;
     config.history = history;
+    config.folders = folders;
+    config.profile = profile?;
+    config.browse_interval = browse_interval.unwrap_or(config.browse_interval);
+    profile::check(table, &config);
     Some(config)
 }
 
@@ -98,7 +117,8 @@ fn read_node(
     sources: &mut BTreeSet<String>,
 ) -> Option<Node> {
     let name = table.required("name", source(sources));
-    let id = table.required("id", parsed);
+    let id = place(table);
+    ungrouped(table, "group");
     let sampling = table.optional(
         "sampling",
         units::duration(Duration::ZERO..=*INTERVALS.end()),
@@ -122,6 +142,30 @@ fn source(sources: &mut BTreeSet<String>) -> impl FnOnce(&Value<'_>) -> Result<S
                 "`{name}` is already the name of another node; it is the key in the cluster"
             )),
         }
+    }
+}
+
+/// What other programs have, and what does the same here.
+fn ungrouped(table: &Table<'_>, key: &str) {
+    if table.has(key) {
+        let message = "is not there: all nodes of an [[opcua]] have its publishing_interval; those of another \
+                       pace go into another [[opcua]] with the same endpoint";
+        table.problem(key, message);
+    }
+}
+
+/// Where a node is: by `id` or by `path`.
+fn place(table: &Table<'_>) -> Option<NodeAddress> {
+    match (table.has("id"), table.has("path")) {
+        (true, true) => {
+            table.problem("path", "goes in place of id: give one of them");
+            None
+        }
+        (false, true) => {
+            let path = table.optional("path", parsed::<BrowsePath>);
+            path.map(NodeAddress::from)
+        }
+        _ => table.required("id", parsed),
     }
 }
 

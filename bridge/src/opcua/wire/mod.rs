@@ -18,11 +18,12 @@ mod granted;
 mod handshake;
 mod history;
 mod keys;
+mod limits;
 mod token;
 mod types;
 mod vendor;
 
-pub(crate) use browse::Class;
+pub(crate) use browse::{Class, Reference};
 pub(crate) use certificate::generate;
 pub(crate) use clock::clock_item;
 pub(crate) use command::Argument;
@@ -33,6 +34,7 @@ pub(crate) use encode::{Encoded, Shape};
 pub(crate) use events::{Event, EventItem, field_names};
 pub(crate) use history::{Chapter, Page};
 pub(crate) use keys::KeyPair;
+pub(crate) use limits::Portion;
 pub(crate) use token::Login;
 
 use super::config::Deadband;
@@ -42,17 +44,18 @@ use connect::REQUEST_TIMEOUT;
 use driver::Driver;
 use futures_util::future::BoxFuture;
 use granted::Revised;
+use limits::Limits;
 use skerry_store::WallNanos;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use types::Types;
 use vendor::{
     AsyncSecureChannel, AtomicHandle, AttributeId, CloseSession, CreateMonitoredItems,
     CreateSubscription, DataChangeFilter, DataChangeTrigger, DataValue, DeadbandType,
-    DeleteSubscriptions, ExtensionObject, MonitoredItemCreateRequest, MonitoringMode,
-    MonitoringParameters, NodeId, Publish, Read, ReadValueId, Republish, StatusCode,
-    TimestampsToReturn, TransferSubscriptions, UARequest, VendorError,
+    DeleteMonitoredItems, DeleteSubscriptions, ExtensionObject, MonitoredItemCreateRequest,
+    MonitoringMode, MonitoringParameters, NodeId, Publish, Read, ReadValueId, Republish,
+    StatusCode, TimestampsToReturn, TransferSubscriptions, UARequest, VendorError,
 };
 
 /// Values in one notification, at most: what a server sends after an outage comes in pieces
@@ -80,6 +83,8 @@ pub(crate) struct Session {
     types: Mutex<Types>,
     /// Whether there are types or variables that [`Self::learning`] has not asked about yet.
     wants: watch::Sender<bool>,
+    /// Once asked for.
+    limits: OnceCell<Limits>,
     /// Whether this is an earlier session taken up again.
     pub(crate) revived: bool,
 }
@@ -109,6 +114,8 @@ pub(crate) type Monitored = Result<Kept, u32>;
 /// What the server grants for a node, which may be less than was asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Kept {
+    /// The server's id of what it monitors.
+    pub(crate) item: u32,
     pub(crate) sampling: Duration,
     pub(crate) queue_values: u32,
 }
@@ -179,6 +186,7 @@ impl Session {
             address,
             types: Mutex::default(),
             wants: watch::Sender::new(false),
+            limits: OnceCell::new(),
             revived: false,
         }
     }
@@ -268,21 +276,48 @@ impl Session {
         }))
     }
 
+    /// One request, however many nodes there are.
+    async fn read_once(&self, nodes: &[String]) -> Result<Vec<Sample>, Error> {
+        let results = self.read_portion(nodes, AttributeId::Value).await?;
+        Ok(plain(results))
+    }
+
     async fn read_attribute(
         &self,
         nodes: &[String],
         attribute: AttributeId,
     ) -> Result<Vec<Sample>, Error> {
         let results = self.read_data(nodes, attribute).await?;
-        // These are not the nodes that are subscribed to: their handles say nothing.
-        let mut types = Types::default();
-        Ok((0..)
-            .zip(results)
-            .map(|(index, data)| decode::sample(&mut types, index, data))
-            .collect())
+        Ok(plain(results))
     }
 
     async fn read_data(
+        &self,
+        nodes: &[String],
+        attribute: AttributeId,
+    ) -> Result<Vec<DataValue>, Error> {
+        if nodes.len() <= 1 {
+            return self.read_portion(nodes, attribute).await;
+        }
+        let mut portion = Portion::new(self.limits().await?.reads);
+        let mut read = Vec::with_capacity(nodes.len());
+        let mut rest = nodes;
+        while !rest.is_empty() {
+            let (now, later) = portion.split(rest);
+            match self.read_portion(now, attribute).await {
+                Ok(results) if results.len() == now.len() => {
+                    read.extend(results);
+                    rest = later;
+                }
+                Ok(results) => return Err(miscounted("reading values", now.len(), results.len())),
+                Err(error) if portion.halved(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    async fn read_portion(
         &self,
         nodes: &[String],
         attribute: AttributeId,
@@ -363,12 +398,30 @@ impl Session {
                 }
                 let sampling = created.result.revised_sampling_interval / 1000.0;
                 Ok(Kept {
+                    item: created.result.monitored_item_id,
                     // As the server reports it, which may be by exception: 0, or less by mistake.
                     sampling: Duration::try_from_secs_f64(sampling).unwrap_or_default(),
                     queue_values: created.result.revised_queue_size,
                 })
             })
             .collect())
+    }
+
+    /// Ends the monitoring of `items`, by the server's ids; of what it has forgotten, too.
+    pub(crate) async fn unmonitor(&self, subscription: u32, items: &[u32]) -> Result<(), Error> {
+        let mut portion = Portion::new(self.limits().await?.items);
+        let mut rest = items;
+        while !rest.is_empty() {
+            let (now, later) = portion.split(rest);
+            let request = request!(self, DeleteMonitoredItems, subscription);
+            let request = request.items_to_delete(now.to_vec());
+            match self.call("releasing nodes", request).await {
+                Ok(_) => rest = later,
+                Err(error) if portion.halved(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Asks for the next notification and acknowledges earlier ones. Answers come in the order
@@ -483,6 +536,24 @@ fn filter(deadband: Deadband) -> ExtensionObject {
         deadband_type: kind as u32,
         deadband_value: value,
     })
+}
+
+/// Values of other nodes than those that are subscribed to: their handles say nothing of types.
+fn plain(results: Vec<DataValue>) -> Vec<Sample> {
+    let mut types = Types::default();
+    (0..)
+        .zip(results)
+        .map(|(index, data)| decode::sample(&mut types, index, data))
+        .collect()
+}
+
+/// An answer that cannot be matched with its question.
+fn miscounted(step: &'static str, asked: usize, answered: usize) -> Error {
+    Error::Service {
+        step,
+        status: StatusCode::BadUnknownResponse.bits(),
+        detail: format!("the server answers {asked} questions with {answered} answers"),
+    }
 }
 
 /// The node id in the crate's form. A malformed one becomes the null id, which the server

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 
 pub(super) use opcua_client::services::{
     Browse, BrowseNext, Call, CloseSession, CreateMonitoredItems, CreateSubscription,
-    DeleteSubscriptions, HistoryRead, Publish, Read, Republish, TransferSubscriptions, Write,
+    DeleteMonitoredItems, DeleteSubscriptions, HistoryRead, Publish, Read, Republish,
+    TransferSubscriptions, Write,
 };
 pub(super) use opcua_client::transport::{
     AsyncSecureChannel, Connector, RequestRecv, SecureChannelState, StreamConnection,

@@ -167,3 +167,125 @@ fn a_deprecated_policy_is_told_and_an_unknown_one_refused() {
         "{found:?}"
     );
 }
+
+#[test]
+fn nodes_by_path_and_folders_are_read() {
+    let config = |more: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nendpoint = \"opc.tcp://h:4840\"\n{more}\n"
+        )
+    };
+    let read = |more: &str| parse(&config(more)).unwrap().opcua.remove(0);
+    let by_path = read("nodes = [{ name = \"x\", path = \"Plant/2:Pump1/Speed\" }]");
+    let path = by_path.nodes[0].id.path();
+    assert_eq!(path.unwrap().to_string(), "Plant/2:Pump1/Speed");
+    let folder = read(
+        "browse_interval = \"5m\"\nfolders = [{ path = \"Plant\", name = \"hall-1\", include = [\"*/Speed\"], \
+         exclude = [\"*/Debug*\"], depth = 3, sampling = \"100ms\", queue = 7, deadband = 0.5, nodes_max = 10 }]",
+    );
+    assert_eq!(folder.browse_interval, Duration::from_secs(300));
+    let folder = &folder.folders[0];
+    assert_eq!(
+        (folder.name.as_str(), folder.depth, folder.nodes_max),
+        ("hall-1", 3, 10)
+    );
+    assert_eq!(
+        (folder.include.len(), folder.exclude.len(), folder.queue),
+        (1, 1, Some(7))
+    );
+    assert_eq!(folder.sampling, Duration::from_millis(100));
+    let table = read("[[opcua.folder]]\nid = \"ns=2;s=Plant\"\nname = \"hall-1\"");
+    assert_eq!(
+        (table.folders.len(), table.folders[0].nodes_max),
+        (1, 5_000)
+    );
+    for (more, part) in [
+        ("", "nodes: lists no node, and there is no folder"),
+        (
+            "nodes = [{ name = \"x\", id = \"i=1\", group = \"fast\" }]",
+            "nodes[0].group: is not there: all nodes of an [[opcua]] have its publishing_interval",
+        ),
+        (
+            "nodes = [{ name = \"x\", path = \"a//b\" }]",
+            "nodes[0].path: `a//b` is not a browse path",
+        ),
+        (
+            "nodes = [{ name = \"x\", id = \"i=1\", path = \"a\" }]",
+            "goes in place of id",
+        ),
+        ("nodes = [{ name = \"x\" }]", "nodes[0].id: is missing"),
+        (
+            "folders = [{ name = \"x\", path = \"a\", include = [\"a**\"] }]",
+            "folders[0].include: [0] `a**` is not a pattern",
+        ),
+        (
+            "folders = [{ name = \"x\", path = \"a\", nodes_max = 20000 }]",
+            "folders[0].nodes_max: must be between 1 and",
+        ),
+    ] {
+        let found = problems(&config(more));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
+fn a_folder_keeps_its_names_from_other_endpoints() {
+    let two = |other: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nendpoint = \"opc.tcp://a\"\n\
+             folders = [{{ name = \"hall\", path = \"Plant\" }}]\n\
+             [[opcua]]\nname = \"b\"\nendpoint = \"opc.tcp://b\"\n{other}\n"
+        )
+    };
+    for fine in [
+        "nodes = [{ name = \"hallway/x\", id = \"i=1\" }]",
+        "folders = [{ name = \"hall-2\", path = \"Plant\" }]",
+    ] {
+        assert!(parse(&two(fine)).is_ok(), "{fine}");
+    }
+    for taken in [
+        "nodes = [{ name = \"hall/x\", id = \"i=1\" }]",
+        "folders = [{ name = \"hall/x\", path = \"Plant\" }]",
+    ] {
+        let found = problems(&two(taken));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(
+            found[0].contains(
+                "6: opcua[0].folders: `hall` may name its nodes as [[opcua]] `b` does with `hall/x`"
+            ),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_too_much_for_a_plc_is_a_remark_at_its_key() {
+    let config = |profile: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nendpoint = \"opc.tcp://h:4840\"\n\
+             profile = \"{profile}\"\npublishing_interval = \"50ms\"\nnodes = [\n\
+             {{ name = \"x\", id = \"i=1\", sampling = \"20ms\" }},\n{{ name = \"y\", id = \"i=2\" }},\n]\n\
+             folders = [{{ name = \"hall\", path = \"Plant\" }}]\n"
+        )
+    };
+    let remarks = |profile| {
+        let remarks = parse(&config(profile)).unwrap().remarks;
+        remarks.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(remarks("generic").is_empty());
+    let small = remarks("s7-1200");
+    assert_eq!(small.len(), 3, "{small:#?}");
+    for (remark, part) in small.iter().zip([
+        "warning: site/skerry.toml:7: opcua[0].publishing_interval: an s7-1200 has 200 ms at the shortest",
+        "warning: site/skerry.toml:9: opcua[0].nodes[0].sampling: an s7-1200 has 100 ms at the shortest",
+        "warning: site/skerry.toml:12: opcua[0].folders: up to 5002 nodes with those in folders",
+    ]) {
+        assert!(remark.starts_with(part), "{remark}");
+    }
+    let found = problems(&config("s7-300"));
+    assert!(
+        found[0].contains("6: opcua[0].profile: profile `s7-300` is not known"),
+        "{found:?}"
+    );
+}

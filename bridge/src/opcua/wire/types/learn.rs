@@ -295,7 +295,7 @@ impl Session {
     /// Reads in pieces that the server takes. One that it cannot read is without value.
     async fn values(&self, to_read: Vec<ReadValueId>) -> Result<Vec<DataValue>, Error> {
         let mut values = Vec::with_capacity(to_read.len());
-        let mut at_once = AT_ONCE;
+        let mut at_once = self.limits().await?.reads.min(AT_ONCE);
         while values.len() < to_read.len() {
             let end = to_read.len().min(values.len() + at_once);
             let some = to_read[values.len()..end].to_vec();
@@ -320,7 +320,7 @@ impl Session {
         to_browse: Vec<BrowseDescription>,
     ) -> Result<Vec<Vec<ReferenceDescription>>, Error> {
         let mut found = Vec::with_capacity(to_browse.len());
-        let mut at_once = AT_ONCE;
+        let mut at_once = self.limits().await?.browses.min(AT_ONCE);
         while found.len() < to_browse.len() {
             let end = to_browse.len().min(found.len() + at_once);
             let some = to_browse[found.len()..end].to_vec();
