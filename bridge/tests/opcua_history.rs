@@ -7,7 +7,7 @@ mod plant;
 
 use plant::{Client, TICK, World, counts, gaps, wait};
 use skerry_bridge::opcua::{self, Config, Node, State};
-use skerry_simulation::historian::{Archive, Historian};
+use skerry_simulation::opcua_server::historian::{Archive, Historian};
 use skerry_store::{Record, WallNanos};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

@@ -2,7 +2,6 @@
 //! linked into a running node's data path.
 
 pub mod central;
-pub mod historian;
 pub mod opcua_server;
 pub mod plant;
 pub mod real;

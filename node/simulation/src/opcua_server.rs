@@ -8,6 +8,7 @@
 mod access;
 mod commands;
 mod endless;
+pub mod historian;
 pub mod machine;
 
 pub use access::Access;

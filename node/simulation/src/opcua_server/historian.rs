@@ -1,7 +1,7 @@
 //! An OPC-UA server with history, for tests of what happens to it: counters on 127.0.0.1 whose
 //! every value is kept in an [`Archive`], which outlives the server as a historian's disk does.
 
-use crate::opcua_server::{Access, ServerError, builder, date_time};
+use super::{Access, ServerError, builder, date_time};
 use async_trait::async_trait;
 use opcua_server::address_space::{AddressSpace, VariableBuilder};
 use opcua_server::diagnostics::NamespaceMetadata;
