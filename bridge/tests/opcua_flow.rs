@@ -79,3 +79,43 @@ async fn the_server_s_clock_is_watched_and_leaves_no_trace_in_the_data() {
     assert_eq!(gaps(&records), []);
     assert_eq!(records.len(), 4);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_server_is_read_while_one_is_away() {
+    let world = World::new();
+    let first = world.plant(0).await;
+    let second = world.plant(0).await;
+    let (first_url, first_port) = (first.url(), first.port());
+    let mut config = world.config(&first_url, &["count"]);
+    config.standby = vec![second.url().parse().unwrap()];
+    let client = Client::run(&world, config);
+    client.until("a value", |s| s.values_total >= 1).await;
+    assert_eq!(client.status.snapshot().endpoint, first_url);
+    set(&first, 1).await;
+    client.until("its change", |s| s.values_total >= 2).await;
+    first.stop().await;
+    client
+        .until("the second server", |s| {
+            s.state == State::Connected && s.endpoint == second.url()
+        })
+        .await;
+    tokio::time::sleep(TICK).await;
+    set(&second, 5).await;
+    client.until("its values", |s| s.values_total >= 4).await;
+    // Back at the first: what it had was never looked for at the second, and it knows us anew.
+    let second_url = second.url();
+    second.stop().await;
+    let first = world.plant(first_port).await;
+    client
+        .until("the first server", |s| {
+            s.state == State::Connected && s.endpoint != second_url
+        })
+        .await;
+    tokio::time::sleep(TICK).await;
+    set(&first, 9).await;
+    client.until("its values", |s| s.values_total >= 6).await;
+    client.stop().await;
+    let records = world.records();
+    assert_eq!(counts(&records), [0, 1, 0, 5, 0, 9]);
+    assert_eq!(gaps(&records).len(), 2);
+}

@@ -167,8 +167,9 @@ fn trust(args: &OpcuaTrust) -> Result<(), Ended> {
     match &args.name {
         None => list_rejected(pki),
         Some(name) => {
-            if !config.opcua.iter().any(|server| server.name == *name) {
-                let names: Vec<_> = config.opcua.iter().map(|it| it.name.as_str()).collect();
+            let names = config.opcua.iter().flat_map(opcua::Config::pin_names);
+            let names: Vec<String> = names.collect();
+            if !names.contains(name) {
                 let names = names.join(", ");
                 let why = format!("there is no [[opcua]] named `{name}`; there are {names}");
                 return Err(Ended::usage(why));

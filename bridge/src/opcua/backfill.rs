@@ -470,7 +470,7 @@ impl Link {
                     let (samples, unknown) = node.take(page.samples);
                     let why = "it does not reach back so far";
                     records.extend(unknown.and_then(|hole| self.unfilled(handle, hole, why)));
-                    records.extend(self.from_history(samples, late));
+                    records.extend(self.recorded(samples, late));
                     node.chapter.continuation = page.continuation;
                     let more = node.chapter.continuation.is_some();
                     if more && node.ended {
@@ -519,7 +519,7 @@ impl Link {
     }
 
     /// As records in the log, with what they mean for the marks.
-    fn from_history(&mut self, samples: Vec<Sample>, late: bool) -> Vec<Record> {
+    fn recorded(&mut self, samples: Vec<Sample>, late: bool) -> Vec<Record> {
         let mark = Bytes::from_static(if late { LATE } else { b"true" });
         let mut records = Vec::with_capacity(samples.len());
         self.ingest.status.backfilled(samples.len());

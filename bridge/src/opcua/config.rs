@@ -36,6 +36,8 @@ pub struct Config {
     /// Names the endpoint in status, gap records and the catalog.
     pub name: String,
     pub endpoint: EndpointUrl,
+    /// Other servers for the same plant, tried one after another while this one is away.
+    pub standby: Vec<EndpointUrl>,
     /// Stream of the log that the values go to.
     pub stream: StreamName,
     pub security: Security,
@@ -253,6 +255,7 @@ impl Config {
         Self {
             name: name.into(),
             endpoint,
+            standby: Vec::new(),
             stream,
             security: Security::None,
             user: None,

@@ -59,6 +59,14 @@ impl Link {
             return Ok(Ended::Stopped);
         }
         let mut acknowledgements = Acknowledgements::new();
+        if self.unproven > 0
+            && self
+                .catch_up(session, granted, &mut acknowledgements)
+                .await?
+                == Taken::Stopped
+        {
+            return Ok(Ended::Stopped);
+        }
         let mut publishes = self.ingest.config.profile.publishes();
         // Answers come out in the order in which they came in: each wakes its future as it is
         // decoded, and futures are polled in the order they were woken.
@@ -265,7 +273,7 @@ impl Link {
     }
 
     /// A message that was skipped, if the server still has it.
-    async fn fetch(
+    pub(super) async fn fetch(
         &mut self,
         session: &Session,
         subscription: u32,
@@ -318,7 +326,11 @@ impl Link {
 
     /// Takes a message into the log, in as many appends as its size needs. Each moves the
     /// progress with it, so that a crash in between neither loses nor repeats a value.
-    async fn take(&mut self, session: &Session, message: Message) -> Result<Taken, Error> {
+    pub(super) async fn take(
+        &mut self,
+        session: &Session,
+        message: Message,
+    ) -> Result<Taken, Error> {
         let news = WallNanos::now();
         let already = self.progress.as_ref().map_or(0, |progress| progress.taken) as usize;
         let values = message.samples.len() + message.events.len();
@@ -383,7 +395,7 @@ impl Link {
         Ok(Taken::Durable)
     }
 
-    fn sequence(&self) -> super::sequence::Sequence {
+    pub(super) fn sequence(&self) -> super::sequence::Sequence {
         self.progress.as_ref().map_or(
             super::sequence::Sequence::START,
             super::progress::Progress::sequence,

@@ -11,19 +11,17 @@
 use super::backfill::Reading;
 use super::backoff::Backoff;
 use super::commands;
-use super::config::{Config, Security};
+use super::config::Config;
 use super::error::{Error, status};
 use super::events::Going;
 use super::flow::{Acknowledgements, Ended};
 use super::history::{History, Marks};
 use super::ingest::{Ingest, Taken};
 use super::nodes::Refused;
-use super::pki::Identity;
 use super::progress::Progress;
 use super::roster::Roster;
 use super::status::Status;
-use super::user::login;
-use super::wire::{Granted, Session, Target, status_name};
+use super::wire::{Granted, Session, status_name};
 use crate::Boxed;
 use skerry_store::{Change, Log, Record, WallNanos};
 use std::collections::VecDeque;
@@ -36,9 +34,6 @@ use tokio_util::sync::CancellationToken;
 /// An outage shorter than this is not worth a record per node: what the server queued meanwhile
 /// comes after all, or a gap record tells.
 const SILENCE_ANNOUNCED_AFTER: Duration = Duration::from_secs(5);
-/// Connections that carried an earlier subscription on and broke before its first message,
-/// after which it is given up: something in it may be what breaks them.
-const UNPROVEN_MAX: u32 = 2;
 
 /// Reads an endpoint into the log until `stop`.
 ///
@@ -95,7 +90,12 @@ pub(super) struct Link {
     /// Last sign of life of the server, in this run or an earlier one.
     pub(super) news: Option<WallNanos>,
     /// Token of the last session, where it may be taken up again.
-    session: Option<String>,
+    pub(super) session: Option<String>,
+    /// Number of the endpoint that is in use, and how many were tried in a row without success.
+    pub(super) at: usize,
+    pub(super) tried: usize,
+    /// Whether this connection came to a subscription.
+    served: bool,
     /// Attempts to carry on `progress` that brought nothing; 0 once a message came.
     pub(super) unproven: u32,
     /// A message whose fetching was under way when the connection broke.
@@ -137,7 +137,7 @@ impl Link {
         });
         let (progress, marks) = loaded.await.expect("reading the log does not panic")?;
         Ok(Self {
-            news: progress.as_ref().map(|progress| progress.time),
+            news: progress.as_ref().and_then(Progress::news),
             session: progress
                 .as_ref()
                 .and_then(|progress| progress.session.clone()),
@@ -145,6 +145,9 @@ impl Link {
                 .as_ref()
                 .map(|progress| progress.bad.clone())
                 .unwrap_or_default(),
+            at: Self::endpoint_of(&ingest.config, progress.as_ref()),
+            tried: 0,
+            served: false,
             progress,
             roster,
             ingest,
@@ -167,6 +170,7 @@ impl Link {
         let stop = self.ingest.stop.clone();
         let mut backoff = Backoff::new();
         loop {
+            self.served = false;
             let connected = tokio::select! {
                 () = stop.cancelled() => return Ok(self.ingest.status),
                 connected = self.connect() => connected.map(Arc::new),
@@ -189,14 +193,19 @@ impl Link {
             }
             if self.unproven > 0 && matches!(error, Error::NoData { .. }) {
                 // Carried on, and silent although the server lives (asyncua does this).
-                self.forget_subscription();
+                self.abandon_subscription();
             }
             if !failed && self.unproven == 0 {
                 backoff.reset();
             }
-            let wait = backoff.wait();
+            let url = self.endpoint().to_string();
+            let wait = match !self.served && !self.next_endpoint() {
+                true => Duration::ZERO,
+                false => backoff.wait(),
+            };
             tracing::warn!(
-                endpoint = self.ingest.config.name, %error, retry_ms = wait.as_millis() as u64,
+                endpoint = self.ingest.config.name, url, %error,
+                retry_ms = wait.as_millis() as u64,
                 "no connection to the OPC-UA server"
             );
             self.ingest.status.retrying(error.to_string(), failed);
@@ -230,29 +239,6 @@ impl Link {
         }
     }
 
-    async fn connect(&mut self) -> Result<Session, Error> {
-        let config = Arc::clone(&self.ingest.config);
-        let preparing = Arc::clone(&config);
-        // Reads files, and makes a key at the first time.
-        let prepared = tokio::task::spawn_blocking(move || {
-            let identity = Identity::open(&preparing.pki_directory, preparing.security)?;
-            let login = login(preparing.user.as_ref())?;
-            Ok::<_, Error>((identity, login))
-        });
-        let (identity, login) = prepared.await.expect("reading files does not panic")?;
-        let target = Target {
-            name: &config.name,
-            url: &config.endpoint,
-            security: config.security,
-            login,
-            identity: &identity,
-        };
-        let session = target.connect(&mut self.session).await?;
-        // Only such a session can be taken up again; see `Target::revive`.
-        self.session = (config.security == Security::None).then(|| session.token());
-        Ok(session)
-    }
-
     /// As [`Link::serve`], while commands may use the session too.
     async fn serve_shared(&mut self, session: &Arc<Session>) -> Result<(), Error> {
         self.current.send_replace(Some(Arc::clone(session)));
@@ -263,6 +249,7 @@ impl Link {
 
     /// One connection's life. Returns when the node stops.
     async fn serve(&mut self, session: &Session) -> Result<(), Error> {
+        self.delete_unused(session).await?;
         let mut carried_on = self.carry_on(session).await?;
         loop {
             let granted = match carried_on.take() {
@@ -273,6 +260,8 @@ impl Link {
                 },
             };
             self.silence.announced = false;
+            self.tried = 0;
+            self.served = true;
             self.ingest.status.connected(granted, &self.bad);
             let ended = self.flow(session, granted).await;
             self.silence.since = Instant::now();
@@ -292,91 +281,19 @@ impl Link {
                         "the server's clock runs, but the subscription brings nothing any more; \
                          making a new one"
                     );
-                    session.unsubscribe(granted.id).await?;
-                    self.forget_subscription();
+                    self.abandon_subscription();
                 }
             }
-        }
-    }
-
-    /// The earlier subscription, if it is ours to go on with.
-    async fn carry_on(&mut self, session: &Session) -> Result<Option<Granted>, Error> {
-        let Some(progress) = self
-            .progress
-            .as_mut()
-            .filter(|progress| progress.subscription != 0)
-        else {
-            return Ok(None);
-        };
-        let granted = progress.granted();
-        let same = progress.fingerprint == self.ingest.config.fingerprint();
-        if same && self.unproven >= UNPROVEN_MAX {
-            tracing::warn!(
-                endpoint = self.ingest.config.name,
-                "the earlier subscription brings nothing; making a new one"
-            );
-            self.forget_subscription();
-            return Ok(None);
-        }
-        let owned = if progress.server_start != session.server_start().await? {
-            tracing::info!(
-                endpoint = self.ingest.config.name,
-                "the server was restarted"
-            );
-            self.forget_subscription();
-            return Ok(None);
-        } else if session.revived {
-            // A revived session owns its subscriptions already.
-            Ok(())
-        } else {
-            session.transfer(granted.id).await
-        };
-        match owned {
-            Ok(()) if same => {
-                self.unproven += 1;
-                progress.session.clone_from(&self.session);
-                tracing::info!(
-                    endpoint = self.ingest.config.name,
-                    subscription = granted.id,
-                    "connected; the earlier subscription goes on"
-                );
-                Ok(Some(granted))
-            }
-            Ok(()) => {
-                // Another configuration made it: it would only cost the server.
-                session.unsubscribe(granted.id).await?;
-                self.forget_subscription();
-                Ok(None)
-            }
-            Err(error) if error.is_broken_connection() => {
-                self.unproven += 1;
-                Err(error)
-            }
-            Err(error) => {
-                tracing::info!(
-                    endpoint = self.ingest.config.name, %error,
-                    "the earlier subscription cannot be carried on"
-                );
-                self.forget_subscription();
-                Ok(None)
-            }
-        }
-    }
-
-    pub(super) fn forget_subscription(&mut self) {
-        self.unproven = 0;
-        self.suspect = None;
-        self.untold.clear();
-        if let Some(progress) = &mut self.progress {
-            progress.subscription = 0;
         }
     }
 
     /// A new subscription to every node. What lies between the last sign of life and now is a
     /// gap; the values that come first are the nodes' current ones. `None` if the node stops.
     async fn subscribe(&mut self, session: &Session) -> Result<Option<Granted>, Error> {
+        self.delete_unused(session).await?;
         let gone = self.survey(session).await?;
         let config = Arc::clone(&self.ingest.config);
+        let server_start = session.server_start().await?;
         let granted = session
             .subscribe(
                 config.publishing_interval,
@@ -384,6 +301,10 @@ impl Link {
                 config.lifetime_count(),
             )
             .await?;
+        let noted = self.note_subscription(session, granted.id, server_start.clone());
+        if noted.await? == Taken::Stopped {
+            return Ok(None);
+        }
         self.ingest.status.subscribing();
         let all: Vec<u32> = config.handles().collect();
         let (items, mut refused) = self.items(session, &all).await?;
@@ -403,7 +324,10 @@ impl Link {
         records.extend(self.newly_bad(&before));
         let mut progress = Progress::new(config.fingerprint(), granted, &self.bad);
         progress.session.clone_from(&self.session);
-        progress.server_start = session.server_start().await?;
+        progress.server_start = server_start;
+        let redundant = !config.standby.is_empty();
+        progress.endpoint = redundant.then(|| self.endpoint().to_string());
+        progress.inherit(self.progress.take(), self.endpoint().as_str());
         let nodes = all.iter().take(config.nodes.len());
         let monitored = nodes.filter(|handle| !self.bad.contains_key(handle));
         progress.initial = monitored.copied().collect();

@@ -57,6 +57,8 @@ mod nodes;
 mod pki;
 mod profile;
 mod progress;
+mod redundancy;
+mod resume;
 mod roster;
 mod sequence;
 mod status;

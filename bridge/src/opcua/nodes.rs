@@ -30,7 +30,7 @@ impl Link {
         if let Err(error) = monitored {
             // Which of them the server monitors by now is unknown, and a node that is monitored
             // twice sends every value twice: rather a new subscription, after a gap.
-            self.forget_subscription();
+            self.abandon_subscription();
             return Err(error);
         }
         if refused == self.bad {

@@ -5,6 +5,7 @@
 //! the subscription on from here, with neither hole nor double, on servers that let it.
 
 use super::awaited::Awaited;
+use super::resume::{UNUSED_MAX, Unused};
 use super::sequence::Sequence;
 use super::wire::Granted;
 use bytes::Bytes;
@@ -17,6 +18,9 @@ const BUCKET: &str = "opcua";
 /// The catalog likes small values: with more bad nodes than this, the subscription is made anew
 /// after a restart.
 const BAD_NODES_MAX: usize = 200;
+
+/// [`Progress::time`] of none.
+const NEVER: WallNanos = WallNanos(0);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
@@ -34,6 +38,9 @@ pub(crate) struct Progress {
     pub(crate) taken: u32,
     /// Start time of the server that made it: after a restart the same id may be another's.
     pub(crate) server_start: Option<String>,
+    /// Where it is; none where there is but one endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
     /// Last sign of life of the server: where a gap starts.
     pub(crate) time: WallNanos,
     /// Token of the session that owns the subscription, where it can be taken up again.
@@ -52,6 +59,9 @@ pub(crate) struct Progress {
     pub(crate) clock_sampling_ms: Option<u64>,
     #[serde(default)]
     pub(crate) clock_proven: bool,
+    /// Subscriptions to be deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unused: Vec<Unused>,
 }
 
 impl Progress {
@@ -65,6 +75,7 @@ impl Progress {
             next: Sequence::START.next(),
             taken: 0,
             server_start: None,
+            endpoint: None,
             time: WallNanos::now(),
             session: None,
             bad: BTreeMap::new(),
@@ -72,9 +83,49 @@ impl Progress {
             seams: Awaited::default(),
             clock_sampling_ms: None,
             clock_proven: false,
+            unused: Vec::new(),
         };
         progress.set_bad(bad);
         progress
+    }
+
+    /// Before the first subscription.
+    pub(crate) fn nothing() -> Self {
+        let none = Granted {
+            id: 0,
+            publishing_interval: Duration::ZERO,
+            keep_alive_count: 0,
+            lifetime_count: 0,
+        };
+        Self {
+            time: NEVER,
+            ..Self::new(0, none, &BTreeMap::new())
+        }
+    }
+
+    /// Takes over what outlives a subscription; this one, at `endpoint`, is in use from now on.
+    pub(crate) fn inherit(&mut self, earlier: Option<Self>, endpoint: &str) {
+        self.unused = earlier.map_or_else(Vec::new, |earlier| earlier.unused);
+        self.unused.retain(|unused| {
+            unused.endpoint != endpoint || unused.subscription != self.subscription
+        });
+    }
+
+    pub(crate) fn note_unused(&mut self, unused: Unused) {
+        self.unused.push(unused);
+        let surplus = self.unused.len().saturating_sub(UNUSED_MAX);
+        self.unused.drain(..surplus);
+    }
+
+    /// Those that are at `endpoint`.
+    pub(crate) fn take_unused(&mut self, endpoint: &str) -> Vec<Unused> {
+        let here = |unused: &mut Unused| unused.endpoint == endpoint;
+        self.unused.extract_if(.., here).collect()
+    }
+
+    /// Last sign of life of the server, if there was one.
+    pub(crate) fn news(&self) -> Option<WallNanos> {
+        Some(self.time).filter(|time| *time != NEVER)
     }
 
     /// Reads the catalog; blocks.

@@ -20,7 +20,6 @@ const BAD_NODES_LISTED_MAX: usize = 100;
 #[derive(Debug)]
 pub struct Status {
     name: String,
-    endpoint: String,
     outage_budget: Duration,
     values: AtomicU64,
     publish_responses: AtomicU64,
@@ -38,6 +37,7 @@ pub struct Status {
 
 #[derive(Debug)]
 struct Inner {
+    endpoint: String,
     state: State,
     since: WallNanos,
     error: Option<String>,
@@ -77,6 +77,7 @@ pub enum State {
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {
     pub name: String,
+    /// The one in use, or the one that is tried next.
     pub endpoint: String,
     pub state: State,
     /// Since when it is in this state.
@@ -173,7 +174,6 @@ impl Status {
         let events = events.map(|source| (source.name.clone(), source.id.to_string()));
         Self {
             name: config.name.clone(),
-            endpoint: config.endpoint.to_string(),
             outage_budget: config.outage_budget,
             values: AtomicU64::new(0),
             publish_responses: AtomicU64::new(0),
@@ -189,6 +189,7 @@ impl Status {
                 .as_ref()
                 .map(|commands| Counters::new(commands.list.len())),
             inner: Mutex::new(Inner {
+                endpoint: config.endpoint.to_string(),
                 state: State::Connecting,
                 since: WallNanos::now(),
                 error: None,
@@ -223,7 +224,7 @@ impl Status {
         let monitored = inner.subscribed && inner.state == State::Connected;
         Snapshot {
             name: self.name.clone(),
-            endpoint: self.endpoint.clone(),
+            endpoint: inner.endpoint.clone(),
             state: inner.state,
             since: inner.since,
             error: inner.error.clone(),
@@ -318,6 +319,10 @@ impl Status {
 
     pub(crate) fn stopped(&self) {
         drop(self.enter(State::Stopped));
+    }
+
+    pub(crate) fn endpoint(&self, url: String) {
+        self.inner().endpoint = url;
     }
 
     /// A new subscription: what another one was granted does not count any more.

@@ -120,11 +120,12 @@ impl Config {
                 1 => " and a folder".to_owned(),
                 count => format!(" and {count} folders"),
             };
+            let endpoints: Vec<&str> = server.endpoints().map(|it| it.as_str()).collect();
             lines.push(format!(
                 "  opcua    {}: {} nodes{folders} of {}, {}",
                 server.name,
                 server.nodes.len(),
-                server.endpoint,
+                endpoints.join(", or "),
                 server.security,
             ));
             let commands = server.commands.iter();

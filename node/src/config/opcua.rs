@@ -5,6 +5,7 @@ mod events;
 mod folders;
 mod history;
 mod profile;
+mod redundancy;
 mod user;
 
 use super::reader::{Table, Value};
@@ -68,7 +69,7 @@ fn read_server(
             false => Err(format!("`{name}` is already the name of another [[opcua]]")),
         }
     });
-    let endpoint = table.required("endpoint", parsed);
+    let endpoints = redundancy::endpoints(table);
     let stream = table.optional("stream", |value| streams.named(value.string()?));
     let security = user::security(table);
     let user = user::user(table, base);
@@ -96,7 +97,10 @@ fn read_server(
     let nodes = nodes.into_iter().collect::<Option<Vec<_>>>()?;
     let folders = folders.into_iter().collect::<Option<Vec<_>>>()?;
     let stream = stream.unwrap_or_else(|| streams.default_stream());
-    let mut config = Config::new(name?, endpoint?, stream, data_dir?.join("pki"));
+    let (endpoint, standby) = endpoints?;
+    let mut config = Config::new(name?, endpoint, stream, data_dir?.join("pki"));
+    config.standby = standby;
+    redundancy::check_names(table, &config, servers);
     config.security = security?;
     config.user = user;
     config.publishing_interval = interval;

@@ -482,10 +482,20 @@ impl Session {
     }
 
     pub(crate) async fn unsubscribe(&self, subscription: u32) -> Result<(), Error> {
+        let step = "deleting a subscription";
         let request = request!(self, DeleteSubscriptions).subscription(subscription);
-        self.call("deleting a subscription", request)
-            .await
-            .map(|_| ())
+        let response = self.call(step, request).await?;
+        let code = response
+            .results
+            .and_then(|results| results.first().copied());
+        match code.filter(|code| code.is_bad()) {
+            Some(code) => Err(Error::Service {
+                step,
+                status: code.bits(),
+                detail: code.to_string(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Goes, and leaves the subscription at the server, to be carried on by the next session; the

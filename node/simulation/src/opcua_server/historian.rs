@@ -12,7 +12,7 @@ use opcua_server::node_manager::{HistoryNode, RequestContext, ServerContext};
 use opcua_server::{ContinuationPoint, ServerHandle, SubscriptionCache};
 use opcua_types::{
     DataTypeId, DataValue, DateTime, HistoryData, NodeId, ObjectId, ReadRawModifiedDetails,
-    StatusCode, TimestampsToReturn, VariableTypeId,
+    StatusCode, TimestampsToReturn, VariableId, VariableTypeId, Variant,
 };
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -127,6 +127,7 @@ impl Historian {
         };
         let (server, handle) = Access::default()
             .apply(builder(port, directory))
+            .diagnostics_enabled(true)
             .with_node_manager(InMemoryNodeManagerBuilder::new(manager))
             .build()
             .map_err(ServerError::Start)?;
@@ -176,6 +177,18 @@ impl Historian {
     #[must_use]
     pub fn node_id(name: &str) -> String {
         format!("nsu={NAMESPACE};s={name}")
+    }
+
+    /// Subscriptions that it keeps at the moment, as it counts them itself.
+    #[must_use]
+    pub fn subscriptions(&self) -> u32 {
+        let count =
+            VariableId::Server_ServerDiagnostics_ServerDiagnosticsSummary_CurrentSubscriptionCount;
+        let shown = self.handle.info().diagnostics.get(count);
+        match shown.and_then(|data| data.value) {
+            Some(Variant::UInt32(count)) => count,
+            _ => 0,
+        }
     }
 
     /// Sets and records a counter; subscribers hear of it.

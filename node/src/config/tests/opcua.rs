@@ -47,6 +47,40 @@ fn a_plc_is_asked_for_what_the_config_says() {
 }
 
 #[test]
+fn one_endpoint_is_named_or_several() {
+    let server = |endpoints: &str, more: &str| {
+        let nodes = "nodes = [{ name = \"x\", id = \"i=1\" }]";
+        format!("[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\n{endpoints}\n{nodes}\n{more}")
+    };
+    let two = "endpoints = [\"opc.tcp://h:1\", \"opc.tcp://h:2\"]";
+    let read = parse(&server(two, "")).unwrap().opcua.remove(0);
+    let urls: Vec<_> = read.endpoints().map(|it| it.as_str()).collect();
+    assert_eq!(urls, ["opc.tcp://h:1", "opc.tcp://h:2"]);
+    assert_eq!(read.pin_names().collect::<Vec<_>>(), ["a", "a_2"]);
+    let other = "[[opcua]]\nname = \"a_2\"\nendpoint = \"opc.tcp://h:3\"\n\
+                 nodes = [{ name = \"y\", id = \"i=1\" }]\n";
+    for (endpoints, more, part) in [
+        ("", "", "endpoint: is missing"),
+        ("endpoints = []", "", "endpoints: lists no endpoint"),
+        (
+            "endpoints = [\"opc.tcp://h:1\", \"opc.tcp://h:1\"]",
+            "",
+            "endpoints: lists one of them twice",
+        ),
+        (
+            "endpoint = \"opc.tcp://h:1\"\nendpoints = [\"opc.tcp://h:1\"]",
+            "",
+            "endpoint: is in the way of endpoints",
+        ),
+        (two, other, "`a_2` is already the name of another"),
+    ] {
+        let found = problems(&server(endpoints, more));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
 fn events_are_read_with_their_severity_and_fields() {
     let server = |events: &str| {
         format!(
