@@ -34,7 +34,7 @@
 //! acknowledgements are done for MQTT clients where they are listed, at most once each and with
 //! audit records ([`commands`]).
 //!
-//! Not here: history, structures of type dictionaries (before OPC-UA 1.04), reverse connect.
+//! Not here: structures of type dictionaries (before OPC-UA 1.04), reverse connect.
 
 mod address;
 mod awaited;
