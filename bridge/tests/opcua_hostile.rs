@@ -138,7 +138,7 @@ async fn a_message_that_never_ends_is_cut_off() {
     client.until("a value", |s| s.values_total > 0).await;
     liar.lie(1, liar::PUBLISH, |answer| {
         Published::of(answer)?;
-        Some(vec![answer.part(PART); PARTS])
+        Some(std::iter::repeat_n(answer.part(PART), PARTS))
     });
     for count in 1..=3 {
         set(&plant, count).await;

@@ -88,8 +88,10 @@ impl Answer {
     }
 }
 
+/// Made one by one: what a liar sends without end it need not hold.
+type Instead = Box<dyn Iterator<Item = Answer> + Send>;
 /// What is sent instead of an answer; `None` where this one is left as it is.
-type Twist = dyn FnMut(&Answer) -> Option<Vec<Answer>> + Send;
+type Twist = dyn FnMut(&Answer) -> Option<Instead> + Send;
 
 struct Lie {
     about: u16,
@@ -133,12 +135,18 @@ impl Liar {
     }
 
     /// Lies so often about answers of this type.
-    pub(crate) fn lie(
+    pub(crate) fn lie<I>(
         &self,
         times: u32,
         about: u16,
-        twist: impl FnMut(&Answer) -> Option<Vec<Answer>> + Send + 'static,
-    ) {
+        mut twist: impl FnMut(&Answer) -> Option<I> + Send + 'static,
+    ) where
+        I: IntoIterator<Item = Answer, IntoIter: Send + 'static>,
+    {
+        let twist = move |answer: &Answer| -> Option<Instead> {
+            let instead = twist(answer)?;
+            Some(Box::new(instead.into_iter()))
+        };
         *self.lie.lock().unwrap() = Some(Lie {
             about,
             times,
@@ -182,16 +190,17 @@ async fn back(
         }
         let answer = Answer { chunk };
         let mut number = answer.number().wrapping_add(ahead);
-        let instead = instead(&answer, lie).unwrap_or_else(|| vec![answer]);
-        ahead = ahead.wrapping_add(instead.len() as u32).wrapping_sub(1);
+        let instead = instead(&answer, lie).unwrap_or_else(|| Box::new([answer].into_iter()));
+        ahead = ahead.wrapping_sub(1);
         for answer in instead {
             to.write_all(&answer.numbered(number)).await?;
             number = number.wrapping_add(1);
+            ahead = ahead.wrapping_add(1);
         }
     }
 }
 
-fn instead(answer: &Answer, lie: &Mutex<Option<Lie>>) -> Option<Vec<Answer>> {
+fn instead(answer: &Answer, lie: &Mutex<Option<Lie>>) -> Option<Instead> {
     let mut told = lie.lock().unwrap();
     let lie = told.as_mut().filter(|lie| answer.id() == Some(lie.about))?;
     let instead = (lie.twist)(answer)?;
