@@ -324,7 +324,7 @@ mod tests {
         let mut head = b"OPNF\0\0\0\0\x07\0\0\0".to_vec();
         head.extend(sized(policy.to_uri()));
         head.extend(sized(chain));
-        head.extend(sized(&client.certificate.thumbprint().as_byte_string()));
+        head.extend(sized(client.certificate.thumbprint().as_byte_string()));
         let size = policy.calculate_cipher_text_size(body.len() + server.key.size(), &theirs);
         let size = head.len() + size;
         head[4..8].copy_from_slice(&(size as u32).to_le_bytes());
