@@ -7,7 +7,7 @@ mod plant;
 
 use plant::World;
 use serde_json::json;
-use skerry_bridge::opcua::{self, NodeAddress, Visit};
+use skerry_bridge::opcua::{self, BrowsePath, NodeAddress, Visit};
 use skerry_simulation::opcua_server::OpcuaServer;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -60,6 +60,13 @@ async fn a_write_tells_what_was_and_what_is() {
         opcua::call(&visit, &objects, &address("reset"), &arguments).await
     };
     assert_eq!(call(&["2"]).await.unwrap().outputs, [json!(3.0)]);
+    let by_path = |path: &str| NodeAddress::from(path.parse::<BrowsePath>().unwrap());
+    let called = opcua::call(&visit, &objects, &by_path("reset"), &["3".to_owned()]).await;
+    assert_eq!(called.unwrap().outputs, [json!(4.0)]);
+    let written = opcua::write(&visit, &by_path("setpoint"), "56", None).await;
+    assert_eq!(written.unwrap().after, json!(56.0));
+    let error = opcua::write(&visit, &by_path("gone"), "1", None).await;
+    assert!(error.unwrap_err().to_string().contains("BadNoMatch"));
     let error = call(&[]).await.unwrap_err().to_string();
     assert!(error.contains("takes 1 arguments (level)"), "{error}");
 }

@@ -459,12 +459,14 @@ async fn a_small_server_is_asked_in_small_portions() {
 async fn a_server_is_shown_as_a_tree() {
     let world = World::new();
     let plant = world.plant(0).await;
+    plant.add_method("reset", |level| Ok(level + 1.0));
     let mut look = opcua::Browse::new(Visit::new(plant.url().parse().unwrap()));
     let tree = opcua::tree(&look).await.unwrap();
     let expected = "count = 0  Int64  [nsu=urn:skerry:demo;s=count]\n\
                     pump1/  [nsu=urn:skerry:demo;s=pump1]\n  \
                     spectrum = [1.0,2.5]  Double  [nsu=urn:skerry:demo;s=pump1/spectrum]\n  \
-                    vibration = 1.5  Double  [nsu=urn:skerry:demo;s=pump1/vibration]\n";
+                    vibration = 1.5  Double  [nsu=urn:skerry:demo;s=pump1/vibration]\n\
+                    reset()  [nsu=urn:skerry:demo;s=reset]\n";
     assert_eq!((tree.text.as_str(), tree.cut), (expected, None));
 
     look.from = Some(path("pump1"));

@@ -86,7 +86,8 @@ pub fn browse(look: &Browse) -> Boxed<'_, Result<Listing, Error>> {
     })
 }
 
-/// What there is, as a tree with a line for each node: variables with type and value.
+/// What there is, as a tree with a line for each node: variables with type and value, methods
+/// with parentheses.
 #[derive(Debug, Clone)]
 pub struct Tree {
     pub text: String,
@@ -177,13 +178,15 @@ async fn draw(session: &Session, look: &Browse) -> Result<Tree, Error> {
         let indent = "  ".repeat(node.depth);
         let id = stable(&node.node, &namespaces);
         let about = match by_path.get(&(node.path.as_str(), node.node.as_str())) {
+            None if node.class == Class::Method => format!("{name}()"),
             None => format!("{name}/"),
             Some(variable) => {
                 let value = match variable.status {
                     0 => shown(&variable.value),
                     code => status_name(code),
                 };
-                format!("{name} = {value}  {}", variable.data_type)
+                let value = [&*value, &variable.measured_in].join(" ");
+                format!("{name} = {}  {}", value.trim_end(), variable.data_type)
             }
         };
         let line = format!("{indent}{}  [{id}]", printable(&about));

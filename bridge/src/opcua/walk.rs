@@ -150,7 +150,10 @@ pub(super) async fn walk(
                             depth,
                         }),
                     }
-                    below.push((path, child.node));
+                    // Below a method there are only its arguments.
+                    if child.class != Class::Method {
+                        below.push((path, child.node));
+                    }
                 }
             }
         }

@@ -6,6 +6,7 @@ use super::wish::{ANSWER_TIMEOUT, encode_arguments, wrong};
 use crate::Boxed;
 use crate::opcua::address::NodeAddress;
 use crate::opcua::error::{Error, status};
+use crate::opcua::find::locate;
 use crate::opcua::value::Value;
 use crate::opcua::visit::Visit;
 use crate::opcua::wire::{Argument, Encoded, Session, Shape};
@@ -126,8 +127,9 @@ async fn call_on(
 }
 
 async fn resolve(session: &Session, address: &NodeAddress) -> Result<String, Error> {
-    let id = address.resolve(&session.namespaces().await?);
-    id.ok_or_else(|| Error::command(status::BAD_NODE_ID_UNKNOWN, &address.to_string()))
+    let located = locate(session, &[address]).await?.pop();
+    let located = located.unwrap_or(Err(status::BAD_NODE_ID_UNKNOWN));
+    located.map_err(|code| Error::command(code, &address.to_string()))
 }
 
 /// Whoever waits at a machine must not take silence for "no".

@@ -16,6 +16,10 @@ const REFERENCES_MAX: u32 = 1_000;
 const PAGES_MAX: usize = 2_000;
 const EMPTY_PAGES_MAX: usize = 20;
 
+/// What there is to be read, called or looked into.
+const CLASSES: u32 =
+    NodeClass::Object as u32 | NodeClass::Variable as u32 | NodeClass::Method as u32;
+
 /// What stands below a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reference {
@@ -32,6 +36,7 @@ pub(crate) struct Reference {
 pub(crate) enum Class {
     Object,
     Variable,
+    Method,
     Other,
 }
 
@@ -78,7 +83,7 @@ impl Session {
                 browse_direction: BrowseDirection::Forward,
                 reference_type_id: ReferenceTypeId::HierarchicalReferences.into(),
                 include_subtypes: true,
-                node_class_mask: NodeClass::Object as u32 | NodeClass::Variable as u32,
+                node_class_mask: CLASSES,
                 result_mask: BrowseResultMask::All as u32,
             })
             .collect();
@@ -142,6 +147,7 @@ impl Session {
                         class: match reference.node_class {
                             NodeClass::Object => Class::Object,
                             NodeClass::Variable => Class::Variable,
+                            NodeClass::Method => Class::Method,
                             _ => Class::Other,
                         },
                     })
