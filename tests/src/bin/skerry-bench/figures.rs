@@ -1,10 +1,10 @@
 //! Figures: how they are printed, and the statistics behind them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use skerry_tests::{Result, workspace};
+use skerry_tests::{Result, ensure, workspace};
 
 /// Prints a figure; what it does not say is null.
 pub(crate) fn print(bench: &str, figure: &Value) {
@@ -55,6 +55,34 @@ pub(crate) fn folder(name: &str) -> Result<PathBuf> {
     }
     fs::create_dir_all(&folder)?;
     Ok(folder)
+}
+
+/// Measures a figure, in a folder of its own, at a bench's scale.
+pub(crate) type Measure<S> = fn(&Path, S) -> Result<()>;
+
+/// Measures them all, or `only` one of them. What cannot be measured is printed with its reason
+/// and does not keep the others from it.
+pub(crate) fn measure<S: Copy>(
+    bench: &str,
+    figures: &[(&str, Measure<S>)],
+    scale: S,
+    only: Option<&str>,
+) -> Result<()> {
+    let mut failed = Vec::new();
+    for (name, measure) in figures {
+        if only.is_some_and(|only| only != *name) {
+            continue;
+        }
+        let folder = folder(bench)?;
+        if let Err(error) = measure(&folder, scale) {
+            let why = format!("{error:#}");
+            print(bench, &json!({"figure": name, "why": why}));
+            failed.push(*name);
+        }
+        fs::remove_dir_all(folder)?;
+    }
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
+    Ok(())
 }
 
 /// What an aim asks of a figure.

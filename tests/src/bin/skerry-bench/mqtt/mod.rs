@@ -4,12 +4,11 @@ mod crowds;
 mod latencies;
 mod rates;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
-use skerry_tests::{Result, bail};
+use skerry_tests::Result;
 
 use crate::brokers::Peer;
 use crate::figures::{self, Aim};
@@ -38,7 +37,7 @@ const QUICK: Scale = Scale {
     samples: 1_000,
 };
 
-type Measure = fn(&Path, Scale) -> Result<()>;
+type Measure = figures::Measure<Scale>;
 
 const FIGURES: [(&str, Measure); 7] = [
     ("qos1", rates::qos1),
@@ -62,22 +61,7 @@ pub(crate) fn is_figure(name: &str) -> bool {
 pub(crate) fn run(quick: bool, only: Option<&str>) -> Result<()> {
     raise_open_files()?;
     let scale = if quick { QUICK } else { FULL };
-    let mut failed = Vec::new();
-    for (name, measure) in FIGURES {
-        if only.is_some_and(|only| only != name) {
-            continue;
-        }
-        let folder: PathBuf = figures::folder("mqtt")?;
-        if let Err(error) = measure(&folder, scale) {
-            print(&json!({"figure": name, "why": format!("{error:#}")}));
-            failed.push(name);
-        }
-        std::fs::remove_dir_all(folder)?;
-    }
-    if !failed.is_empty() {
-        bail!("not measured: {}", failed.join(", "));
-    }
-    Ok(())
+    figures::measure("mqtt", &FIGURES, scale, only)
 }
 
 /// This process and the brokers it starts hold ten thousand sockets each.

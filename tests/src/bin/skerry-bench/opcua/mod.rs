@@ -16,11 +16,10 @@ mod latency;
 mod plant;
 mod rates;
 
-use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use skerry_tests::{Result, bail};
+use serde_json::Value;
+use skerry_tests::Result;
 
 use crate::figures;
 
@@ -53,7 +52,7 @@ const QUICK: Scale = Scale {
     hertz: &[HERTZ, 20, 40],
 };
 
-type Measure = fn(&Path, Scale) -> Result<()>;
+type Measure = figures::Measure<Scale>;
 
 const FIGURES: [(&str, Measure); 2] = [("changes", rates::run), ("latency", latency::run)];
 
@@ -67,22 +66,7 @@ pub(crate) fn is_figure(name: &str) -> bool {
 
 pub(crate) fn run(quick: bool, only: Option<&str>) -> Result<()> {
     let scale = if quick { QUICK } else { FULL };
-    let mut failed = Vec::new();
-    for (name, measure) in FIGURES {
-        if only.is_some_and(|only| only != name) {
-            continue;
-        }
-        let folder = figures::folder("opcua")?;
-        if let Err(error) = measure(&folder, scale) {
-            print(&json!({"figure": name, "why": format!("{error:#}")}));
-            failed.push(name);
-        }
-        std::fs::remove_dir_all(folder)?;
-    }
-    if !failed.is_empty() {
-        bail!("not measured: {}", failed.join(", "));
-    }
-    Ok(())
+    figures::measure("opcua", &FIGURES, scale, only)
 }
 
 fn print(figure: &Value) {

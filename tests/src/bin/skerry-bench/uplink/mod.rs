@@ -23,11 +23,10 @@ mod narrow;
 mod peers;
 mod site;
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use skerry_tests::{Result, bail};
+use skerry_tests::Result;
 
 use crate::figures::{self, Aim, Rounds};
 
@@ -65,7 +64,7 @@ const QUICK: Scale = Scale {
     alerts: 30,
 };
 
-type Measure = fn(&Path, Scale) -> Result<()>;
+type Measure = figures::Measure<Scale>;
 
 const FIGURES: [(&str, Measure); 4] = [
     ("drain", drain::run),
@@ -84,22 +83,7 @@ pub(crate) fn is_figure(name: &str) -> bool {
 
 pub(crate) fn run(quick: bool, only: Option<&str>) -> Result<()> {
     let scale = if quick { QUICK } else { FULL };
-    let mut failed = Vec::new();
-    for (name, measure) in FIGURES {
-        if only.is_some_and(|only| only != name) {
-            continue;
-        }
-        let folder = figures::folder("uplink")?;
-        if let Err(error) = measure(&folder, scale) {
-            print(&json!({"figure": name, "why": format!("{error:#}")}));
-            failed.push(name);
-        }
-        std::fs::remove_dir_all(folder)?;
-    }
-    if !failed.is_empty() {
-        bail!("not measured: {}", failed.join(", "));
-    }
-    Ok(())
+    figures::measure("uplink", &FIGURES, scale, only)
 }
 
 fn print(figure: &Value) {
