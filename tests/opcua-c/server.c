@@ -36,6 +36,7 @@ static struct {
     bool as_double;
     bool terse;
     unsigned history;
+    unsigned call;
     FILE *out;
 } options = {.counters = 3, .interval_s = 0.1};
 
@@ -58,7 +59,8 @@ static void read_options(int count, char **words) {
         {"counters", required_argument, NULL, 'c'}, {"first", required_argument, NULL, 'f'},
         {"interval", required_argument, NULL, 'i'}, {"namespaces", required_argument, NULL, 'n'},
         {"history", required_argument, NULL, 'h'},  {"double", no_argument, NULL, 'd'},
-        {"terse", no_argument, NULL, 't'},          {NULL, 0, NULL, 0},
+        {"terse", no_argument, NULL, 't'},          {"call", required_argument, NULL, 'r'},
+        {NULL, 0, NULL, 0},
     };
     for(int name; (name = getopt_long(count, words, "", known, NULL)) != -1;) {
         switch(name) {
@@ -71,6 +73,7 @@ static void read_options(int count, char **words) {
         case 'h': options.history = (unsigned)atoi(optarg); break;
         case 'd': options.as_double = true; break;
         case 't': options.terse = true; break;
+        case 'r': options.call = (unsigned)atoi(optarg); break;
         default: die("unknown option");
         }
     }
@@ -215,9 +218,22 @@ static UA_Server *make_server(void) {
     config->queueSizeLimits.max = 100000;
     /* More in one answer than most clients' limits foresee. */
     config->maxNotificationsPerPublish = 100000;
+    config->reverseReconnectInterval = 500;
     activate_default = config->accessControl.activateSession;
     config->accessControl.activateSession = activate;
     return server;
+}
+
+static void on_call(UA_Server *server, UA_UInt64 handle, UA_SecureChannelState state, void *context) {
+    (void)server, (void)handle, (void)state, (void)context;
+}
+
+/* Has the server connect to its client (Part 6, 7.1.3). */
+static void call(UA_Server *server) {
+    char url[64];
+    snprintf(url, sizeof url, "opc.tcp://127.0.0.1:%u", options.call);
+    if(UA_Server_addReverseConnect(server, UA_STRING(url), on_call, NULL, NULL) != UA_STATUSCODE_GOOD)
+        die("cannot call");
 }
 
 int main(int count, char **words) {
@@ -233,6 +249,8 @@ int main(int count, char **words) {
     add_counters(server, index, &gathering);
     if(UA_Server_run_startup(server) != UA_STATUSCODE_GOOD)
         die("cannot start; is the port taken?");
+    if(options.call != 0)
+        call(server);
     UA_Server_addRepeatedCallback(server, tick, NULL, options.interval_s * 1000.0, NULL);
     fprintf(options.out, "{\"event\":\"serving\",\"namespace\":%u}\n", index);
     while(!input_closed()) {

@@ -47,6 +47,7 @@ const WAITING: &[&str] = &[
     "uplink_of_a_node_frozen_in_a_drain",
     "backlog_older_than_its_topics_retention",
     "opcua_server_restarted",
+    "opcua_server_calls_the_node",
     "opcua_servers_killed_and_rebuilt",
     "opcua_servers_frozen",
     "opcua_cable_pulled",
@@ -244,6 +245,11 @@ fn main() -> std::process::ExitCode {
             name: "opcua_server_restarted",
             needs: KAFKA,
             run: opcua::restarted,
+        },
+        Scenario {
+            name: "opcua_server_calls_the_node",
+            needs: &[Need::Open62541],
+            run: opcua::calls,
         },
         Scenario {
             name: "opcua_servers_killed_and_rebuilt",

@@ -1,11 +1,11 @@
-//! OPC-UA from asyncua, which is not ours and not well behaved.
+//! OPC-UA from servers that are not ours, and not all well behaved.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 use skerry_tests::audit::{self, Arrived};
 use skerry_tests::node;
-use skerry_tests::opcua::{Make, OpcuaServer};
+use skerry_tests::opcua::{Make, NAMESPACE, OpcuaServer, judge};
 use skerry_tests::python::Helper;
 use skerry_tests::world::World;
 use skerry_tests::{Context as _, Result, ensure, wait};
@@ -133,6 +133,55 @@ fn check_counter(name: &str, machines: &[Arrived], set: &BTreeMap<u64, u64>) -> 
     }
     ensure!(bad > 0, "{name}: no bad value came through");
     Ok(())
+}
+
+/// A server that nobody can reach connects to the node, also after it was killed.
+pub(crate) fn calls(world: &World) -> Result<()> {
+    const NAME: &str = "open62541";
+    const URI: &str = "urn:open62541.server.application";
+    let (port, listen) = (world.port()?, world.port()?);
+    // Where it says it is, there is nobody: the node cannot have dialled.
+    let nobody = world.port()?;
+    let nodes = (0..COUNTERS).map(|n| {
+        format!(
+            "  {{ name = \"{NAME}/Counter{n}\", id = \"nsu={NAMESPACE};s=Counter{n}\", \
+             sampling = \"0ms\" }},\n"
+        )
+    });
+    let nodes: String = nodes.collect();
+    let mut settings = world.settings()?;
+    settings.more = format!(
+        "\n[[stream]]\nname = \"machines\"\ntopics = []\n\n[[opcua]]\nname = \"{NAME}\"\n\
+         endpoint = \"opc.tcp://127.0.0.1:{nobody}\"\nlisten = \"127.0.0.1:{listen}\"\n\
+         server_uri = \"{URI}\"\nstream = \"machines\"\npublishing_interval = \"100ms\"\n\
+         nodes = [\n{nodes}]\n"
+    );
+    let mut node = world.started(settings)?;
+    let is = |state: &'static str| move |status: &Value| status["opcua"][0]["state"] == state;
+    let mut produced = Vec::new();
+    for (name, first) in [("first", 0), ("second", SECOND_FROM)] {
+        let server = OpcuaServer::new(Make::Open62541, name, port)
+            .with(format!("--first={first}"))
+            .with(format!("--call={listen}"))
+            .start(world)?;
+        node.wait_for_status("it has called", wait::START, is("connected"))?;
+        wait::until_true("its values", wait::START, || {
+            let logged = node::log_cat(&node.settings().data, "machines")?;
+            let from = |record: &&Value| record["payload"]["value"].as_u64() >= Some(first);
+            let count = logged.iter().filter(from).count();
+            ensure!(count >= 60, "{count} so far");
+            Ok(true)
+        })?;
+        produced.extend(server.lines()?);
+        server.kill()?;
+        node.wait_for_status("it is gone", wait::START, is("retrying"))?;
+    }
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    let logged = node::log_cat(&node.settings().data, "machines")?;
+    let sets = produced.iter().filter_map(|line| line["time"].as_i64());
+    // What was set last may not have been collected when the second was killed.
+    let until = sets.max().context("nothing was set")? - 1_000_000_000;
+    judge::judge(NAME, &produced, &logged, until).map(drop)
 }
 
 /// What `browse` prints is config that `check` accepts, and has the counters in it.

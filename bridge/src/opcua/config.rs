@@ -7,6 +7,7 @@ use super::folder::{BROWSE_INTERVAL, Folder};
 use super::history::History;
 use super::profile::Profile;
 use super::user::User;
+use super::wire::ReverseConnect;
 use skerry_store::StreamName;
 use std::fmt;
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ pub struct Config {
     pub endpoint: EndpointUrl,
     /// Other servers for the same plant, tried one after another while this one is away.
     pub standby: Vec<EndpointUrl>,
+    /// Where the server connects to us, in place of us to it. Not together with `standby`.
+    pub reverse: Option<ReverseConnect>,
     /// Stream of the log that the values go to.
     pub stream: StreamName,
     pub security: Security,
@@ -256,6 +259,7 @@ impl Config {
             name: name.into(),
             endpoint,
             standby: Vec::new(),
+            reverse: None,
             stream,
             security: Security::None,
             user: None,

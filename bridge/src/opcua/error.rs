@@ -1,6 +1,7 @@
 //! What can go wrong with an endpoint. Everything but the log's end is retried for ever.
 
 use super::config::Security;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,24 @@ pub enum Error {
     Unreachable {
         address: String,
         source: std::io::Error,
+    },
+    #[error(
+        "cannot listen on {address} for the server to connect: {source}; is the port free, and the \
+         address one of this machine?"
+    )]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(
+        "no server connected to {listen} within {} s: is reverse connect set up there, to this \
+         machine and port, and let through on the way?{stranger}", after.as_secs()
+    )]
+    NotCalled {
+        listen: SocketAddr,
+        after: Duration,
+        /// Who connected instead, and why that was not it; or nothing.
+        stranger: String,
     },
     #[error("{address} stays silent: {step} took more than {} s", after.as_secs())]
     Silent {

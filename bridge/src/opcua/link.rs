@@ -21,7 +21,7 @@ use super::nodes::Refused;
 use super::progress::Progress;
 use super::roster::Roster;
 use super::status::Status;
-use super::wire::{Granted, Session, status_name};
+use super::wire::{Calls, Granted, Session, status_name};
 use crate::Boxed;
 use skerry_store::{Change, Log, Record, WallNanos};
 use std::collections::VecDeque;
@@ -94,6 +94,8 @@ pub(super) struct Link {
     /// Number of the endpoint that is in use, and how many were tried in a row without success.
     pub(super) at: usize,
     pub(super) tried: usize,
+    /// Where the server connects to us.
+    pub(super) calls: Option<Arc<Calls>>,
     /// Whether this connection came to a subscription.
     served: bool,
     /// Attempts to carry on `progress` that brought nothing; 0 once a message came.
@@ -147,6 +149,7 @@ impl Link {
                 .unwrap_or_default(),
             at: Self::endpoint_of(&ingest.config, progress.as_ref()),
             tried: 0,
+            calls: None,
             served: false,
             progress,
             roster,

@@ -34,7 +34,8 @@
 //! acknowledgements are done for MQTT clients where they are listed, at most once each and with
 //! audit records ([`commands`]).
 //!
-//! Not here: structures of type dictionaries (before OPC-UA 1.04), reverse connect.
+//! Not here: structures of type dictionaries (before OPC-UA 1.04), several publishing intervals of
+//! one endpoint.
 
 mod address;
 mod awaited;
@@ -94,6 +95,7 @@ pub use trust::{Rejected, rejected, trust};
 pub use user::User;
 pub use visit::{Offer, Reading, Visit, discover, read, watch};
 pub use wire::Misfit;
+pub use wire::ReverseConnect;
 
 /// Targets of the OPC-UA crates' own log lines. They report as errors what is retried here and
 /// costs nothing; a program's log filter does well to silence them.

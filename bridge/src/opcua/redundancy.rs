@@ -11,7 +11,7 @@ use super::link::Link;
 use super::pki::Identity;
 use super::progress::Progress;
 use super::user::login;
-use super::wire::{Session, Target};
+use super::wire::{Calls, Session, Target};
 use std::sync::Arc;
 
 impl Config {
@@ -66,6 +66,10 @@ impl Link {
             Ok::<_, Error>((identity, login))
         });
         let (identity, login) = prepared.await.expect("reading files does not panic")?;
+        if let (None, Some(reverse)) = (&self.calls, &config.reverse) {
+            self.calls = Some(Arc::new(Calls::listen(reverse).await?));
+        }
+        let calls = self.calls.clone();
         let pin = config.pin_names().nth(self.at);
         let url = self.endpoint().clone();
         let target = Target {
@@ -74,6 +78,7 @@ impl Link {
             security: config.security,
             login,
             identity: &identity,
+            calls: calls.as_deref(),
         };
         let session = target.connect(&mut self.session).await?;
         // Only such a session can be taken up again; see `Target::revive`.

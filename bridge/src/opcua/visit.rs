@@ -106,6 +106,7 @@ impl Visit {
             security: self.security,
             login,
             identity,
+            calls: None,
         }
     }
 }

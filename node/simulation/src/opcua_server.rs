@@ -21,7 +21,9 @@ use opcua_server::address_space::{
 };
 use opcua_server::diagnostics::NamespaceMetadata;
 use opcua_server::node_manager::memory::{SimpleNodeManager, simple_node_manager};
-use opcua_server::{EventField, Server, ServerBuilder, ServerHandle, SubscriptionCache};
+use opcua_server::{
+    EventField, ReverseConnectTargetConfig, Server, ServerBuilder, ServerHandle, SubscriptionCache,
+};
 use opcua_types::type_loader::ByteStringBody;
 use opcua_types::{
     Argument, AttributeId, ByteString, DataEncoding, DataTypeDefinition, DataTypeId, DataValue,
@@ -30,7 +32,7 @@ use opcua_types::{
     StructureDefinition, StructureField, StructureType, TimestampsToReturn, Variant, VariantTypeId,
 };
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,12 +42,14 @@ use tokio::task::JoinHandle;
 /// URI of the namespace that holds the variables.
 pub const NAMESPACE: &str = "urn:skerry:demo";
 /// URI of the server itself, which must differ: its namespace is the server's own.
-const APPLICATION: &str = "urn:skerry:demo:server";
+pub const APPLICATION: &str = "urn:skerry:demo:server";
 /// Ticks of 100 ns between OPC-UA's epoch, 1601-01-01, and Unix's.
 const TICKS_TO_UNIX: i64 = 116_444_736_000_000_000;
 /// What the server keeps for a client that is away; the crate's default is ten values.
 const QUEUE_VALUES_MAX: usize = 10_000;
 const VARIABLES_MAX: usize = 20_000;
+/// How long [`OpcuaServer::call`] leaves a client alone that did not answer.
+const CALL_AGAIN_MS: u64 = 500;
 /// How long [`OpcuaServer::stop`] waits for clients to be told before it closes on them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -183,6 +187,16 @@ impl OpcuaServer {
         format!("opc.tcp://127.0.0.1:{}/", self.port)
     }
 
+    /// Has the server connect to its client at `client`, again and again (Part 6, 7.1.3).
+    pub fn call(&self, client: SocketAddr) {
+        let target = ReverseConnectTargetConfig {
+            address: client,
+            endpoint_url: self.url(),
+            id: client.to_string(),
+        };
+        self.handle.add_reverse_connect_target(target);
+    }
+
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
@@ -298,6 +312,7 @@ pub(crate) fn builder(port: u16, directory: &Path) -> ServerBuilder {
         .port(port)
         .discovery_urls(vec!["/".to_owned()])
         .with_node_manager(simple_node_manager(namespace, "plant"));
+    builder.config_mut().reverse_connect_failure_delay_ms = CALL_AGAIN_MS;
     let limits = &mut builder.limits_mut().subscriptions;
     limits.max_monitored_item_queue_size = QUEUE_VALUES_MAX;
     limits.max_monitored_items_per_sub = VARIABLES_MAX;

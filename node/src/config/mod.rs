@@ -121,12 +121,15 @@ impl Config {
                 count => format!(" and {count} folders"),
             };
             let endpoints: Vec<&str> = server.endpoints().map(|it| it.as_str()).collect();
+            let calls = server.reverse.as_ref();
+            let calls = calls.map(|reverse| format!(", which connects to {}", reverse.listen));
             lines.push(format!(
-                "  opcua    {}: {} nodes{folders} of {}, {}",
+                "  opcua    {}: {} nodes{folders} of {}, {}{}",
                 server.name,
                 server.nodes.len(),
                 endpoints.join(", or "),
                 server.security,
+                calls.unwrap_or_default(),
             ));
             let commands = server.commands.iter();
             lines.extend(commands.flat_map(|it| opcua::commands::summary(it, self.mqtt.as_ref())));

@@ -6,6 +6,7 @@ mod folders;
 mod history;
 mod profile;
 mod redundancy;
+mod reverse;
 mod user;
 
 use super::reader::{Table, Value};
@@ -70,6 +71,7 @@ fn read_server(
         }
     });
     let endpoints = redundancy::endpoints(table);
+    let reverse = reverse::read(table);
     let stream = table.optional("stream", |value| streams.named(value.string()?));
     let security = user::security(table);
     let user = user::user(table, base);
@@ -100,6 +102,7 @@ fn read_server(
     let (endpoint, standby) = endpoints?;
     let mut config = Config::new(name?, endpoint, stream, data_dir?.join("pki"));
     config.standby = standby;
+    config.reverse = reverse;
     redundancy::check_names(table, &config, servers);
     config.security = security?;
     config.user = user;

@@ -4,6 +4,7 @@ use super::chain::leaf;
 use super::dial::Dialer;
 use super::driver::Driver;
 use super::handshake::header;
+use super::reverse::Calls;
 use super::token::{Login, Token, channel, token_words};
 use super::vendor::{
     ApplicationDescription, ApplicationType, AsyncSecureChannel, ByteString, CertificateStore,
@@ -56,6 +57,8 @@ pub(crate) struct Target<'a> {
     pub(crate) security: Security,
     pub(crate) login: Login,
     pub(crate) identity: &'a Identity,
+    /// Where the server connects to us; absent, we connect to it.
+    pub(crate) calls: Option<&'a Calls>,
 }
 
 /// One that was chosen, with the way to log in there.
@@ -157,7 +160,10 @@ impl Target<'_> {
             .map_err(|error| self.refused("the endpoint", &error))?;
         changes::read_on(&channel);
         let keys = self.identity.keys().filter(|_| self.is_secured());
-        let dialer = Dialer::dial(self.url, keys.cloned()).await?;
+        let dialer = match self.calls {
+            None => Dialer::dial(self.url, keys.cloned()).await?,
+            Some(calls) => Dialer::on(calls.next().await?, self.url, keys.cloned()),
+        };
         let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, channel.connect_no_retry(&dialer));
         match opened.await {
             Ok(Ok(mut event_loop)) => {

@@ -48,17 +48,22 @@ impl Dialer {
                 after: CONNECT_TIMEOUT,
             })?
             .map_err(|source| Error::Unreachable { address, source })?;
+        Ok(Self::on(stream, url, keys))
+    }
+
+    /// On a connection that the server made.
+    pub(super) fn on(stream: TcpStream, url: &EndpointUrl, keys: Option<Arc<KeyPair>>) -> Self {
         // Requests are small and answered at once: waiting to fill a segment only adds delay.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        Ok(Self {
+        Self {
             url: url.as_str().to_owned(),
             stream: Mutex::new(Some(stream)),
             keys,
             complaint: Arc::default(),
             greeted: OnceLock::new(),
-        })
+        }
     }
 
     /// Why the other side is not an OPC-UA server, if it did not answer the hello as one.

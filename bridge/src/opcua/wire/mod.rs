@@ -19,6 +19,7 @@ mod handshake;
 mod history;
 mod keys;
 mod limits;
+mod reverse;
 mod token;
 mod types;
 mod vendor;
@@ -35,6 +36,8 @@ pub(crate) use events::{Event, EventItem, field_names};
 pub(crate) use history::{Chapter, Page};
 pub(crate) use keys::KeyPair;
 pub(crate) use limits::Portion;
+pub(crate) use reverse::Calls;
+pub use reverse::ReverseConnect;
 pub(crate) use token::Login;
 
 use super::config::Deadband;

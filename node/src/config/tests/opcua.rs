@@ -1,5 +1,6 @@
 use super::*;
 use skerry_bridge::opcua::{Deadband, History, Policy, Security, User};
+use std::path::Path;
 
 #[test]
 fn a_plc_is_asked_for_what_the_config_says() {
@@ -75,6 +76,41 @@ fn one_endpoint_is_named_or_several() {
         (two, other, "`a_2` is already the name of another"),
     ] {
         let found = problems(&server(endpoints, more));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains(part), "{found:?}");
+    }
+}
+
+#[test]
+fn a_server_may_be_the_one_that_connects() {
+    let server = |more: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"a\"\nnodes = [{{ name = \"x\", id = \"i=1\" }}]\n{more}\n"
+        )
+    };
+    let endpoint = "endpoint = \"opc.tcp://h:4840\"";
+    let calls = format!("{endpoint}\nlisten = \"0.0.0.0:4841\"\nserver_uri = \"urn:plc\"");
+    let config = parse(&server(&calls)).unwrap();
+    let reverse = config.opcua[0].reverse.as_ref().unwrap();
+    assert_eq!(reverse.listen.to_string(), "0.0.0.0:4841");
+    assert_eq!(reverse.server_uri.as_deref(), Some("urn:plc"));
+    let told = config.summary(Path::new("skerry.toml"));
+    assert!(told.contains("which connects to 0.0.0.0:4841"), "{told}");
+    for (more, part) in [
+        (
+            format!("{endpoint}\nserver_uri = \"urn:plc\""),
+            "7: opcua[0].server_uri: goes together with listen",
+        ),
+        (
+            format!("{endpoint}\nlisten = \"0.0.0.0:0\""),
+            "7: opcua[0].listen: needs a port",
+        ),
+        (
+            "endpoints = [\"opc.tcp://h:1\"]\nlisten = \"0.0.0.0:4841\"".to_owned(),
+            "7: opcua[0].listen: waits for one server",
+        ),
+    ] {
+        let found = problems(&server(&more));
         assert_eq!(found.len(), 1, "{found:#?}");
         assert!(found[0].contains(part), "{found:?}");
     }
