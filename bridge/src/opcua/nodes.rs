@@ -53,16 +53,7 @@ impl Link {
             );
         }
         let records = self.newly_bad(&before);
-        let Some(progress) = &mut self.progress else {
-            return Ok(Taken::Durable);
-        };
-        progress.set_bad(&self.bad);
-        let progress = progress.change(&self.ingest.config.name);
-        let nodes = self.roster.change(&self.ingest.config.nodes);
-        let changes = std::iter::once(progress).chain(nodes).collect();
-        self.ingest
-            .append_many(records, changes, Some(session))
-            .await
+        self.resume(records, session).await
     }
 
     /// The nodes with these handles as the server names them today, and those whose namespace

@@ -435,7 +435,11 @@ impl Link {
     }
 
     /// Takes `records`, and says which nodes the subscription has now.
-    async fn resume(&mut self, records: Vec<Record>, session: &Session) -> Result<Taken, Error> {
+    pub(super) async fn resume(
+        &mut self,
+        records: Vec<Record>,
+        session: &Session,
+    ) -> Result<Taken, Error> {
         let Some(progress) = &mut self.progress else {
             return Ok(Taken::Durable);
         };
