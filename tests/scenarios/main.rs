@@ -56,7 +56,6 @@ const WAITING: &[&str] = &[
     "opcua_node_killed_while_subscribed",
     "peers_that_are_not_there",
     "figures_of_an_outage",
-    "kafka_certificate_ends_and_is_renewed",
 ];
 
 fn main() -> std::process::ExitCode {
