@@ -109,6 +109,9 @@ pub struct Outlook {
     /// Time on a link with a backlog since something was confirmed last: it counts with what is
     /// confirmed next, and not at all if the link turns out to be gone.
     waited: Duration,
+    /// What was confirmed last, and the wait for it. It counts once the link proves to be there
+    /// after it: a confirmation from before a cut is often heard of only when the cut is.
+    unproven: Option<(u64, Duration)>,
     growing: Rate,
     growing_each: BTreeMap<String, Rate>,
     sent: Sent,
@@ -123,6 +126,7 @@ impl Outlook {
             arriving: records(),
             draining: records(),
             waited: Duration::ZERO,
+            unproven: None,
             growing: Rate::new(BYTES_HALF_LIFE, BYTES_KNOWN_AFTER),
             growing_each: BTreeMap::new(),
             sent,
@@ -179,17 +183,30 @@ impl Outlook {
         }
         self.growing.add(grown, took);
         self.arriving.add(arrived, took);
-        // Only a link that has more to do than it can is measured.
-        if before.linked && now.linked && is_behind(before) && is_behind(now) {
+        self.measure_link(before, now, drained, took);
+        self.count(now.wall, sent);
+    }
+
+    /// Only a link that has more to do than it can is measured.
+    fn measure_link(&mut self, before: &Sample, now: &Sample, drained: u64, took: Duration) {
+        if !(before.linked && now.linked) {
+            (self.unproven, self.waited) = (None, Duration::ZERO);
+        } else if !(is_behind(before) && is_behind(now)) {
+            self.waited = Duration::ZERO;
+            self.prove();
+        } else {
             self.waited += took;
             if drained > 0 {
-                let waited = std::mem::take(&mut self.waited);
-                self.draining.add(drained, waited);
+                self.prove();
+                self.unproven = Some((drained, std::mem::take(&mut self.waited)));
             }
-        } else {
-            self.waited = Duration::ZERO;
         }
-        self.count(now.wall, sent);
+    }
+
+    fn prove(&mut self) {
+        if let Some((drained, waited)) = self.unproven.take() {
+            self.draining.add(drained, waited);
+        }
     }
 
     fn count(&mut self, wall: WallNanos, bytes: u64) {

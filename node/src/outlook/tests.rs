@@ -211,6 +211,14 @@ fn a_link_that_is_gone_before_it_is_noticed_says_nothing_of_what_it_carried() {
     site.live(10, 100, 0);
     assert_eq!(site.figures().drain_records_per_second, stalled);
     assert!(close(stalled, 600.0), "{stalled:?}");
+    // Nor does what was confirmed before the cut and is heard of with it.
+    site.linked = true;
+    site.live(30, 100, 600);
+    site.live(40, 100, 0);
+    site.live(1, 100, 600);
+    site.linked = false;
+    site.live(10, 100, 0);
+    assert!(close(site.figures().drain_records_per_second, 600.0));
     // Long transactions are no stalls: what they carry took as long as they did.
     let mut slow = Site::new();
     slow.linked = false;
