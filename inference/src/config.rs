@@ -1,6 +1,7 @@
 //! What a model is bound to, checked once so that the rest of the crate need not doubt it.
 
 use crate::asset::Asset;
+use crate::output::Output;
 use skerry_store::StreamName;
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -97,6 +98,8 @@ pub struct ModelOptions {
     pub inputs: Vec<Input>,
     /// See [`STALE_AFTER_DEFAULT`].
     pub stale_after: Duration,
+    /// Which number of the answer is the score.
+    pub output: Output,
     pub thresholds: Thresholds,
     pub severity: Severity,
     /// The streams that scores and alerts are written to.

@@ -2,6 +2,7 @@
 
 use crate::alert::Transition;
 use crate::config::{Model, Severity};
+use crate::runner::Score;
 use crate::window::Mark;
 use serde::Serialize;
 use skerry_store::{Kind, Record, WallNanos};
@@ -22,6 +23,9 @@ struct ScorePayload<'a> {
     model: &'a str,
     asset: &'a str,
     score: f32,
+    /// The label that a classifier gives beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
     sequence: u64,
     #[serde(flatten)]
     basis: Basis<'a>,
@@ -71,13 +75,14 @@ pub(crate) fn score_record(
     model: &Model,
     sha256: &str,
     due: &Due,
-    score: f32,
+    score: &Score,
     now: WallNanos,
 ) -> Record {
     let payload = ScorePayload {
         model: &model.name,
         asset: &model.assets[due.asset],
-        score,
+        score: score.value,
+        class: score.class.as_deref(),
         sequence: due.sequence,
         basis: Basis::of(model, sha256, due),
     };

@@ -228,8 +228,8 @@ impl Session<'_> {
         for mut due in engine.take_due() {
             let answer = self.worker.run(std::mem::take(&mut due.window)).await?;
             self.entry.took(answer.took);
-            engine.judge(&due, answer.score, WallNanos::now());
-            scored.push((due, answer.score));
+            engine.judge(&due, &answer.score, WallNanos::now());
+            scored.push((due, answer.score.value));
         }
         if let Some(outcome) = engine.finish_round(stopping) {
             let Outcome {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::ModelOptions;
 use crate::fixture;
-use crate::runner::Runner;
+use crate::runner::{Runner, Score};
 use crate::status::ModelSnapshot;
 use skerry_store::{Kind, Options, StreamOptions};
 use std::path::Path;
@@ -78,15 +78,16 @@ async fn begin_at_the_first(log: &Log) {
 struct Mean;
 
 impl Runner for Mean {
-    fn run(&mut self, window: &[f32]) -> Result<f32, String> {
-        Ok(window.iter().sum::<f32>() / window.len() as f32)
+    fn run(&mut self, window: &[f32]) -> Result<Score, String> {
+        let mean = window.iter().sum::<f32>() / window.len() as f32;
+        Ok(Score::from(mean))
     }
 }
 
 struct Panics;
 
 impl Runner for Panics {
-    fn run(&mut self, _: &[f32]) -> Result<f32, String> {
+    fn run(&mut self, _: &[f32]) -> Result<Score, String> {
         panic!("operator not implemented")
     }
 }

@@ -16,6 +16,7 @@ use crate::asset::{Asset, Hole, Skip, Taken};
 use crate::binding::{Bindings, Payload};
 use crate::config::{ASSETS_MAX, Model};
 use crate::derived::{Due, alert_record, score_record};
+use crate::runner::Score;
 use crate::state::{self, Posted, STATE_BYTES_MAX};
 use crate::window::{CHUNK_BYTES_MAX, Mark};
 use bytes::Bytes;
@@ -150,7 +151,7 @@ impl Engine {
     }
 
     /// Takes the score of a window.
-    pub(crate) fn judge(&mut self, due: &Due, score: f32, now: WallNanos) {
+    pub(crate) fn judge(&mut self, due: &Due, score: &Score, now: WallNanos) {
         let Self {
             model,
             sha256,
@@ -161,8 +162,8 @@ impl Engine {
             .scores
             .push(score_record(model, sha256, due, score, now));
         let alert = &mut self.assets[due.asset].alert;
-        if let Some(transition) = alert.observe(score, &model.thresholds) {
-            let record = alert_record(model, sha256, due, score, transition, now);
+        if let Some(transition) = alert.observe(score.value, &model.thresholds) {
+            let record = alert_record(model, sha256, due, score.value, transition, now);
             let posted = Posted::new(model, due.asset, due.sequence, transition, record);
             outcome.changes.push(posted.post());
             outcome.alerts.push(posted);

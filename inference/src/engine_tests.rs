@@ -140,7 +140,7 @@ fn run(crash_odds: u64, seed: u64) -> Disk {
                 at += 1;
             }
             for due in engine.take_due() {
-                engine.judge(&due, score(&due), WallNanos(7));
+                engine.judge(&due, &score(&due).into(), WallNanos(7));
             }
             if crashes(&disk).is_some() {
                 continue 'life;
@@ -215,6 +215,31 @@ fn scores_say_what_they_rest_on() {
             "{states:?}"
         );
     }
+}
+
+#[test]
+fn a_class_is_told_beside_its_score_and_only_where_there_is_one() {
+    let mark = Mark {
+        offset: Offset(1),
+        time: WallNanos(1),
+    };
+    let due = Due {
+        asset: 0,
+        sequence: 0,
+        window: Vec::new(),
+        oldest: mark,
+        newest: mark,
+    };
+    let class_of = |score: Score| {
+        let record = score_record(&model(), "5ha", &due, &score, WallNanos(7));
+        Disk::payloads(&[record])[0].get("class").cloned()
+    };
+    assert_eq!(class_of(Score::from(0.5)), None);
+    let worn = Score {
+        value: 0.5,
+        class: Some("worn".into()),
+    };
+    assert_eq!(class_of(worn), Some("worn".into()));
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub enum Error {
     },
     #[error("{} is not a model that can run here: {reason}; export it to ONNX again", path.display())]
     NotAModel { path: PathBuf, reason: String },
+    #[error("{} cannot run here: {reason}", path.display())]
+    Unsupported { path: PathBuf, reason: String },
     #[error(
         "{} takes {wants}, the configuration gives {gives}: change `window` or `inputs`, or \
          export the model for that shape", path.display()
@@ -29,7 +31,7 @@ pub enum Error {
         wants: String,
         gives: String,
     },
-    #[error("{} answers with {got}, expected one number: export it with a single score", path.display())]
+    #[error("{} answers with {got}: say with `output` which number is the score, or export it with one alone", path.display())]
     Output { path: PathBuf, got: String },
     #[error("{} did not load within {limit:?}: export a smaller or simpler model", path.display())]
     LoadStalled { path: PathBuf, limit: Duration },

@@ -1,6 +1,7 @@
 //! Options that the tests of this crate start from.
 
 use crate::config::{Input, ModelOptions, STALE_AFTER_DEFAULT, Severity, Source, Thresholds};
+use crate::output::Output;
 use skerry_store::StreamName;
 use std::path::Path;
 
@@ -46,6 +47,7 @@ pub(crate) fn options() -> ModelOptions {
             mqtt("plant/{asset}/temperature", "telemetry"),
         ],
         stale_after: STALE_AFTER_DEFAULT,
+        output: Output::default(),
         thresholds: Thresholds {
             raise: 0.8,
             clear: 0.6,

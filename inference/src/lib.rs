@@ -38,7 +38,9 @@ mod derived;
 mod driver;
 mod engine;
 mod error;
+mod graph;
 mod merge;
+mod output;
 mod package;
 mod runner;
 mod state;
@@ -55,5 +57,6 @@ pub use config::{
 };
 pub use driver::run;
 pub use error::{Error, RunFault};
+pub use output::{Output, Pick};
 pub use package::ModelInfo;
 pub use status::{AssetSnapshot, ModelSnapshot, RowsSkipped, Snapshot, State, Status};

@@ -2,8 +2,8 @@
 
 use crate::config::Model;
 use crate::error::{Error, RunFault};
+use crate::graph::{self, Refusal};
 use crate::runner::{Runner, Worker, run_caught};
-use crate::tract::{self, Refusal};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::io::Read;
@@ -63,10 +63,11 @@ fn load(model: &Model) -> Result<(Box<dyn Runner>, ModelInfo), Error> {
     let (rows, columns) = (model.rows, model.inputs.len());
     let bytes = read(path)?;
     let sha256 = hex(&Sha256::digest(&bytes));
-    let mut runner = tract::load(&bytes, rows, columns).map_err(|refusal| {
+    let mut runner = graph::load(&bytes, rows, columns, &model.output).map_err(|refusal| {
         let path = path.clone();
         match refusal {
             Refusal::NotAModel(reason) => Error::NotAModel { path, reason },
+            Refusal::Unsupported(reason) => Error::Unsupported { path, reason },
             Refusal::Shape { wants } => {
                 let gives =
                     format!("window = {rows} and {columns} inputs, [1, {rows}, {columns}] of F32");
@@ -183,7 +184,7 @@ impl Golden {
         {
             let answer = run_caught(runner, &input.concat());
             let got = match answer {
-                Ok(answer) => answer.score,
+                Ok(answer) => answer.score.value,
                 Err(RunFault::NotFinite(got)) => got,
                 Err(fault) => {
                     return Err(Error::Run {

@@ -29,7 +29,21 @@ pub(crate) const RUN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Something that turns a window, row by row, into a score.
 pub(crate) trait Runner {
-    fn run(&mut self, window: &[f32]) -> Result<f32, String>;
+    fn run(&mut self, window: &[f32]) -> Result<Score, String>;
+}
+
+/// What a model says of a window.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Score {
+    pub(crate) value: f32,
+    /// The label that a classifier gives beside it.
+    pub(crate) class: Option<Arc<str>>,
+}
+
+impl From<f32> for Score {
+    fn from(value: f32) -> Self {
+        Self { value, class: None }
+    }
 }
 
 struct Job {
@@ -38,9 +52,9 @@ struct Job {
 }
 
 /// A score and what it took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Answer {
-    pub(crate) score: f32,
+    pub(crate) score: Score,
     pub(crate) took: Duration,
 }
 
@@ -140,8 +154,8 @@ pub(crate) fn run_caught(runner: &mut dyn Runner, window: &[f32]) -> Result<Answ
     let score = catch_unwind(AssertUnwindSafe(|| runner.run(window)))
         .map_err(|panic| RunFault::Panicked(words(&*panic)))?
         .map_err(RunFault::Failed)?;
-    if !score.is_finite() {
-        return Err(RunFault::NotFinite(score));
+    if !score.value.is_finite() {
+        return Err(RunFault::NotFinite(score.value));
     }
     Ok(Answer {
         score,
@@ -162,8 +176,8 @@ mod tests {
     struct Scripted<F>(F);
 
     impl<F: FnMut(&[f32]) -> Result<f32, String>> Runner for Scripted<F> {
-        fn run(&mut self, window: &[f32]) -> Result<f32, String> {
-            (self.0)(window)
+        fn run(&mut self, window: &[f32]) -> Result<Score, String> {
+            (self.0)(window).map(Score::from)
         }
     }
 
@@ -186,7 +200,8 @@ mod tests {
     #[tokio::test]
     async fn a_score_comes_back() {
         let worker = worker(|window| Ok(window.iter().sum())).await;
-        assert_eq!(worker.run(vec![0.25, 0.5]).await.unwrap().score, 0.75);
+        let answer = worker.run(vec![0.25, 0.5]).await.unwrap();
+        assert_eq!(answer.score, Score::from(0.75));
     }
 
     #[tokio::test]

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 use skerry_inference::{
-    Config, Input, Model, ModelOptions, STALE_AFTER_DEFAULT, Severity, Source, State, Status,
-    Thresholds, run,
+    Config, Input, Model, ModelOptions, Output, STALE_AFTER_DEFAULT, Severity, Source, State,
+    Status, Thresholds, run,
 };
 use skerry_simulation::plant::{PUMPS, Plant, Route, SAMPLING};
 use skerry_store::{
@@ -64,6 +64,7 @@ fn model() -> Model {
             opcua("{asset}/speed"),
         ],
         stale_after: STALE_AFTER_DEFAULT,
+        output: Output::default(),
         thresholds: Thresholds {
             raise: 0.8,
             clear: 0.6,

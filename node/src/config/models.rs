@@ -5,8 +5,8 @@ use super::streams::Streams;
 use super::units;
 use skerry_bridge::opcua;
 use skerry_inference::{
-    ASSET, Config, Input, Model, ModelOptions, ROWS_MAX, STALE_AFTER_DEFAULT, Severity, Source,
-    Thresholds,
+    ASSET, Config, Input, Model, ModelOptions, Output, Pick, ROWS_MAX, STALE_AFTER_DEFAULT,
+    Severity, Source, Thresholds,
 };
 use skerry_store::StreamName;
 use std::collections::BTreeSet;
@@ -70,6 +70,7 @@ fn read_model(
         .iter()
         .map(|input| read_input(input, assets.as_deref().unwrap_or(&[]), streams, servers))
         .collect();
+    let answer = table.table("output").map(|table| read_output(&table));
     table.finish();
     let raise = narrow(threshold?);
     let options = ModelOptions {
@@ -80,6 +81,7 @@ fn read_model(
         step: step.unwrap_or(1),
         inputs: inputs.into_iter().collect::<Option<Vec<_>>>()?,
         stale_after: stale_after.unwrap_or(STALE_AFTER_DEFAULT),
+        output: answer.unwrap_or_default(),
         thresholds: Thresholds {
             raise,
             clear: clear.map_or(raise, narrow),
@@ -107,6 +109,25 @@ const STALE_RANGE: std::ops::RangeInclusive<Duration> =
 fn narrow(number: f64) -> f32 {
     number as f32
 }
+
+/// `output = { name = "…", index = 1 }`, or with `class = "…"` instead of `index`.
+fn read_output(table: &Table<'_>) -> Output {
+    let name = table.optional("name", units::text);
+    let index = table.optional("index", units::count(0..=OUTPUT_INDEX_MAX));
+    let class = table.optional("class", units::text);
+    if index.is_some() && class.is_some() {
+        table.problem("class", "says what `index` says too; leave one of them out");
+    }
+    table.finish();
+    let of_class = class.map_or(Pick::Default, Pick::Class);
+    Output {
+        name,
+        pick: index.map_or(of_class, Pick::Index),
+    }
+}
+
+/// More than any window has values.
+const OUTPUT_INDEX_MAX: usize = 65_535;
 
 fn read_input(
     table: &Table<'_>,

@@ -4,6 +4,7 @@ mod uplink;
 
 use super::*;
 use skerry_bridge::uplink::{Key, Late};
+use skerry_inference::{Output, Pick};
 use skerry_store::{Codec, Durability, WhenFull};
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -269,6 +270,24 @@ fn a_model_without_its_source_is_a_problem_of_that_input() {
     );
     let found = problems(&MODEL.replace("threshold = 0.5", "threshold = 0.5\nclear = 0.9"));
     assert!(found[0].starts_with("17: model[0].clear: "), "{found:#?}");
+}
+
+#[test]
+fn the_score_is_chosen_among_a_models_numbers() {
+    let with =
+        |output: &str| MODEL.replace("threshold = 0.5", &format!("threshold = 0.5\n{output}"));
+    let output = |text: &str| parse(&with(text)).unwrap().models.models[0].output.clone();
+    assert_eq!(output(""), Output::default());
+    let chosen = output(r#"output = { name = "probabilities", index = 1 }"#);
+    assert_eq!(chosen.name.as_deref(), Some("probabilities"));
+    assert_eq!(chosen.pick, Pick::Index(1));
+    let chosen = output(r#"output = { class = "fault" }"#);
+    assert_eq!(chosen.pick, Pick::Class("fault".to_owned()));
+    let found = problems(&with(r#"output = { class = "fault", index = 1 }"#));
+    assert!(
+        found[0].starts_with("18: model[0].output.class: "),
+        "{found:#?}"
+    );
 }
 
 #[test]
