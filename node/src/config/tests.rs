@@ -285,7 +285,7 @@ fn the_score_is_chosen_among_a_models_numbers() {
     assert_eq!(chosen.pick, Pick::Class("fault".to_owned()));
     let found = problems(&with(r#"output = { class = "fault", index = 1 }"#));
     assert!(
-        found[0].starts_with("18: model[0].output.class: "),
+        found[0].starts_with("17: model[0].output.class: "),
         "{found:#?}"
     );
 }
