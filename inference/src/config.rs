@@ -1,6 +1,7 @@
 //! What a model is bound to, checked once so that the rest of the crate need not doubt it.
 
 use crate::asset::Asset;
+use crate::isolation::HostCommand;
 use crate::output::Output;
 use skerry_store::StreamName;
 use std::collections::HashSet;
@@ -28,6 +29,8 @@ pub const STALE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     pub models: Vec<Model>,
+    /// What the processes are started with that models are loaded and run in.
+    pub host: HostCommand,
 }
 
 /// Where a tensor column's values come from. Both may contain [`ASSET`].
@@ -83,6 +86,25 @@ pub struct Thresholds {
     pub hold: u32,
 }
 
+/// What a model may take; beyond that it is disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// For one window.
+    pub time_max: Duration,
+    /// For the loaded model and the window it works on.
+    pub memory_max_bytes: u64,
+}
+
+impl Default for Budget {
+    /// A thousand times what a model for a box this size takes.
+    fn default() -> Self {
+        Self {
+            time_max: Duration::from_secs(5),
+            memory_max_bytes: 256 * 1024 * 1024,
+        }
+    }
+}
+
 /// A model as configured. [`Model::new`] turns it into one that can be run.
 #[derive(Debug, Clone)]
 pub struct ModelOptions {
@@ -102,6 +124,7 @@ pub struct ModelOptions {
     pub output: Output,
     pub thresholds: Thresholds,
     pub severity: Severity,
+    pub budget: Budget,
     /// The streams that scores and alerts are written to.
     pub scores: StreamName,
     pub alerts: StreamName,

@@ -1,8 +1,8 @@
 //! One task per model: follows the log, has windows scored, writes what comes of them.
 //!
 //! ```text
-//!   log ──► merge ──► engine ──► worker ──► engine ──► append scores + state + cursors
-//!                     (rows)     (thread)   (alerts)   append alerts, emptying the outbox
+//!   log ──► merge ──► engine ──► host  ───► engine ──► append scores + state + cursors
+//!                     (rows)     (child)    (alerts)   append alerts, emptying the outbox
 //! ```
 
 use crate::alert::Transition;
@@ -10,9 +10,9 @@ use crate::config::{Config, Model};
 use crate::derived::Due;
 use crate::engine::{Engine, Outcome};
 use crate::error::Error;
+use crate::isolation::{Host, Worker};
 use crate::merge::{Heads, Merge};
-use crate::package;
-use crate::runner::Worker;
+use crate::package::ModelInfo;
 use crate::state::{self, OUTBOX_BUCKET, Posted, WINDOW_BUCKET};
 use crate::status::{Entry, State, Status};
 use skerry_store::{Append, Change, Class, Log, Offset, Record, StreamName, WallNanos};
@@ -46,10 +46,13 @@ async fn run_all(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
+    let host = Host::new(config.host);
     for model in config.models {
         let entry = status.entry(&model);
-        tasks.spawn(load_and_follow(model, log.clone(), entry, stop.clone()));
+        let (host, log, stop) = (host.clone(), log.clone(), stop.clone());
+        tasks.spawn(load_and_follow(model, host, log, entry, stop));
     }
+    drop(host);
     while let Some(ended) = tasks.join_next().await {
         match ended {
             Ok(result) => result?,
@@ -65,21 +68,33 @@ async fn run_all(
 
 async fn load_and_follow(
     model: Model,
+    host: Host,
     log: Log,
     entry: Arc<Entry>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    match package::start(&model).await {
-        Ok((worker, info)) => {
-            entry.loaded(&info);
-            tracing::info!(model = model.name, sha256 = info.sha256, "model loaded");
-            follow(model, log, entry, worker, info.sha256, stop).await
-        }
-        Err(error) => {
+    let mut delay = RETRY_DELAY_MIN;
+    let (worker, loaded) = loop {
+        let error = match host.load(model.order()).await {
+            Ok(loaded) => break loaded,
+            Err(error) => error,
+        };
+        if !matches!(cure(&error), Cure::Time) {
             disable(&model, &entry, &error);
-            Ok(())
+            return Ok(());
         }
-    }
+        retry_after(&model, &entry, &error, delay);
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(jittered(delay)) => {}
+        }
+        delay = (delay * 2).min(RETRY_DELAY_MAX);
+    };
+    drop(host);
+    let info = ModelInfo::of(&model, loaded);
+    entry.loaded(&info);
+    tracing::info!(model = model.name, sha256 = info.sha256, "model loaded");
+    follow(model, log, entry, worker, info.sha256, stop).await
 }
 
 /// One loaded model until `stop`, or until it is disabled. An error is the log's, and final.
@@ -109,8 +124,7 @@ async fn follow(
                 return Ok(());
             }
             Cure::Time => {
-                tracing::warn!(model = model.name, "{error}; trying again in {delay:?}");
-                entry.set(State::Retrying, Some(error.to_string()));
+                retry_after(&model, &entry, &error, delay);
             }
         }
         tokio::select! {
@@ -138,8 +152,15 @@ fn cure(error: &Error) -> Cure {
             Class::Reject => Cure::Restart,
             Class::Fatal => Cure::None,
         },
+        // The box is short of memory or processes, which the models do not outlast alone.
+        Error::Host { .. } => Cure::Time,
         _ => Cure::Restart,
     }
+}
+
+fn retry_after(model: &Model, entry: &Entry, error: &Error, delay: Duration) {
+    tracing::warn!(model = model.name, "{error}; trying again in {delay:?}");
+    entry.set(State::Retrying, Some(error.to_string()));
 }
 
 /// The model's cursors stay where they are: the next start goes on from there.

@@ -92,14 +92,6 @@ impl Runner for Panics {
     }
 }
 
-async fn worker(runner: impl Runner + Send + 'static) -> Worker {
-    let load = move || Ok((Box::new(runner) as Box<dyn Runner>, ()));
-    Worker::start("test", Path::new("test.onnx"), load)
-        .await
-        .unwrap()
-        .0
-}
-
 struct Node {
     status: Arc<Status>,
     stop: CancellationToken,
@@ -133,7 +125,7 @@ async fn start(log: &Log, runner: impl Runner + Send + 'static) -> Node {
     let (status, stop) = (Arc::new(Status::default()), CancellationToken::new());
     let model = Model::new(small()).unwrap();
     let entry = status.entry(&model);
-    let worker = worker(runner).await;
+    let worker = Worker::scripted(runner);
     let follow = follow(
         model,
         log.clone(),
@@ -255,6 +247,7 @@ async fn one_bad_model_does_not_touch_the_other() {
     let (status, stop) = (Arc::new(Status::default()), CancellationToken::new());
     let config = Config {
         models: models.to_vec(),
+        host: fixture::host(),
     };
     let task = tokio::spawn(run(config, log.clone(), Arc::clone(&status), stop.clone()));
 

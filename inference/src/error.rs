@@ -1,16 +1,19 @@
 //! The one error type of this crate.
 
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What is wrong with a model or with the log under it, and what to do about it.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {
-    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
-    File {
+    #[error("cannot read {}: {reason}; check the path and its permissions", path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("{} has SHA-256 {sha256}, expected {expected}: the file was changed", path.display())]
+    Sha256 {
         path: PathBuf,
-        source: Arc<std::io::Error>,
+        sha256: String,
+        expected: String,
     },
     #[error("{} has {bytes} bytes, a model may have {bytes_max}: export a smaller one", path.display())]
     TooLarge {
@@ -47,19 +50,19 @@ pub enum Error {
         got: f32,
         expected: f32,
     },
-    #[error("cannot start a thread for model {model}: {source}")]
-    Thread {
-        model: String,
-        source: Arc<std::io::Error>,
-    },
+    #[error("{} ended the process that read it: {how}; do not use it", path.display())]
+    LoadDied { path: PathBuf, how: String },
+    #[error("no process for models can be started from {}: {reason}", program.display())]
+    Host { program: PathBuf, reason: String },
     #[error("{}: {}", path.display(), fault)]
     Run { path: PathBuf, fault: RunFault },
     #[error(transparent)]
+    #[serde(skip)]
     Log(#[from] skerry_store::Error),
 }
 
 /// Why a model gave no score.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum RunFault {
     #[error("the model panicked: {0}")]
     Panicked(String),
@@ -69,4 +72,13 @@ pub enum RunFault {
     NotFinite(f32),
     #[error("the model gave no answer within {0:?}")]
     Stalled(Duration),
+    #[error("the model takes {took:?} a window again and again, its time_max is {time_max:?}")]
+    Slow { took: Duration, time_max: Duration },
+    #[error("the model holds {held_bytes} bytes of memory, its memory_max is {memory_max_bytes}")]
+    Memory {
+        held_bytes: u64,
+        memory_max_bytes: u64,
+    },
+    #[error("the model ended its process: {0}")]
+    Died(String),
 }

@@ -1,6 +1,9 @@
 //! Options that the tests of this crate start from.
 
-use crate::config::{Input, ModelOptions, STALE_AFTER_DEFAULT, Severity, Source, Thresholds};
+use crate::config::{
+    Budget, Input, ModelOptions, STALE_AFTER_DEFAULT, Severity, Source, Thresholds,
+};
+use crate::isolation::HostCommand;
 use crate::output::Output;
 use skerry_store::StreamName;
 use std::path::Path;
@@ -54,6 +57,7 @@ pub(crate) fn options() -> ModelOptions {
             hold: 2,
         },
         severity: Severity::Warning,
+        budget: Budget::default(),
         scores: stream("scores"),
         alerts: stream("alerts"),
     }
@@ -70,4 +74,16 @@ pub(crate) fn pumps() -> ModelOptions {
         opcua("{asset}/speed", "machines"),
     ];
     options
+}
+
+/// This test program as the child that models run in.
+pub(crate) fn host() -> HostCommand {
+    HostCommand::this_program(["--exact", "fixture::child", "--ignored", "--nocapture"])
+}
+
+/// What [`host`] starts.
+#[test]
+#[ignore = "other tests start it"]
+fn child() {
+    crate::serve_host().unwrap();
 }

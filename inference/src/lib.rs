@@ -1,7 +1,7 @@
 //! ONNX models over the log: what the machines say in, scores and alerts out.
 //!
 //! ```text
-//!   records of     ┌ per asset ─────────────────────────┐   window    ┌ thread ┐
+//!   records of     ┌ per asset ─────────────────────────┐   window    ┌ child ─┐
 //!   the input ───► │ hold ─► gate ─► row ─► window      │ ──────────► │ tract  │
 //!   streams        │ last    bad,    per    32 rows,    │             └───┬────┘
 //!   (cursors)      │ value   stale   clock  step 8      │                 │ score
@@ -20,10 +20,10 @@
 //! **Exactly once.** State, cursors and scores change in one append. Through kill -9 each window
 //! is scored once, and each alert is raised and cleared once; see `engine`.
 //!
-//! **Isolation.** A model is read, optimised and run on a thread of its own, its golden cases
-//! first. If it is not a model, panics, stalls or answers NaN it is disabled with its reason in
-//! the [`Status`]; its cursors stay, so after the next start it goes on where it was. Not
-//! contained here: a model that allocates without bound takes the process with it.
+//! **Isolation.** Models are read and run in processes of their own, within time and memory, their
+//! golden cases first; see `isolation`. A model that is none, panics, stalls, grows, ends its
+//! process or answers NaN is disabled with its reason in the [`Status`]; its cursors stay, so after
+//! the next start it goes on where it was.
 //!
 //! **Memory.** Windows are set aside from the configuration: [`Model::memory_bytes`].
 //!
@@ -36,9 +36,11 @@ mod binding;
 mod config;
 mod derived;
 mod driver;
+mod encoding;
 mod engine;
 mod error;
 mod graph;
+mod isolation;
 mod merge;
 mod output;
 mod package;
@@ -52,11 +54,12 @@ mod window;
 mod fixture;
 
 pub use config::{
-    ASSET, ASSETS_MAX, COLUMNS_MAX, Config, Input, Model, ModelOptions, Problem, ROWS_MAX,
+    ASSET, ASSETS_MAX, Budget, COLUMNS_MAX, Config, Input, Model, ModelOptions, Problem, ROWS_MAX,
     STALE_AFTER_DEFAULT, Severity, Source, Thresholds, WINDOW_VALUES_MAX,
 };
 pub use driver::run;
 pub use error::{Error, RunFault};
+pub use isolation::{HostCommand, serve as serve_host};
 pub use output::{Output, Pick};
 pub use package::ModelInfo;
 pub use status::{AssetSnapshot, ModelSnapshot, RowsSkipped, Snapshot, State, Status};

@@ -3,12 +3,13 @@
 use crate::config::Model;
 use crate::error::{Error, RunFault};
 use crate::graph::{self, Refusal};
-use crate::runner::{Runner, Worker, run_caught};
+use crate::isolation::{self, HostCommand, Loaded, Order};
+use crate::runner::{Runner, run_caught};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
 /// A model for a box this size has kilobytes; the limit is against a wrong path.
 const MODEL_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -26,6 +27,12 @@ pub struct ModelInfo {
     pub columns: usize,
     /// Golden cases that were run and agreed; `None` without a golden file.
     pub golden_cases: Option<usize>,
+    /// The slowest of the golden cases, but for the first.
+    pub golden_time_max: Option<Duration>,
+    /// Reading, optimising and the golden cases.
+    pub load_time: Duration,
+    /// What the process grew by that loaded it.
+    pub held_bytes: u64,
     /// What the windows of all its assets take, see [`Model::memory_bytes`].
     pub memory_bytes: usize,
 }
@@ -35,35 +42,66 @@ impl Model {
     /// window, and runs its golden cases.
     ///
     /// Blocks until it is loaded. Works inside and outside of an async runtime.
-    pub fn check(&self) -> Result<ModelInfo, Error> {
-        let failed = |source| Error::Thread {
-            model: self.name.clone(),
-            source: Arc::new(source),
+    pub fn check(&self, host: &HostCommand) -> Result<ModelInfo, Error> {
+        let failed = |source: std::io::Error| Error::Host {
+            program: host.program.clone(),
+            reason: source.to_string(),
         };
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_time().build().map_err(failed)?;
-        let load = || runtime.block_on(start(self)).map(|(_worker, info)| info);
-        std::thread::scope(|scope| {
+        let runtime = runtime.enable_all().build().map_err(failed)?;
+        let load = || runtime.block_on(isolation::probe(host, self.order()));
+        let loaded = std::thread::scope(|scope| {
             // A runtime must not be entered from within another one's thread.
             let thread = std::thread::Builder::new().name("model-check".to_owned());
             let loading = thread.spawn_scoped(scope, load).map_err(failed)?;
-            loading.join().expect("loading catches its panics")
-        })
+            loading.join().expect("probing does not panic")
+        })?;
+        Ok(ModelInfo::of(self, loaded))
+    }
+
+    /// What a child needs to know to load it.
+    pub(crate) fn order(&self) -> Order {
+        Order {
+            file: self.file.clone(),
+            rows: self.rows,
+            columns: self.inputs.len(),
+            output: self.output.clone(),
+            sha256: None,
+            time_max: self.budget.time_max,
+            memory_max_bytes: self.budget.memory_max_bytes,
+        }
     }
 }
 
-/// Loads the model on a thread of its own.
-pub(crate) async fn start(model: &Model) -> Result<(Worker, ModelInfo), Error> {
-    let loading = model.clone();
-    Worker::start(&model.name, &model.file, move || load(&loading)).await
+impl ModelInfo {
+    pub(crate) fn of(model: &Model, loaded: Loaded) -> Self {
+        Self {
+            rows: model.rows,
+            columns: model.inputs.len(),
+            memory_bytes: model.memory_bytes(),
+            sha256: loaded.sha256,
+            file_bytes: loaded.file_bytes,
+            golden_cases: loaded.golden_cases,
+            golden_time_max: loaded.golden_time_max,
+            load_time: loaded.load_time,
+            held_bytes: loaded.held_bytes,
+        }
+    }
 }
 
-fn load(model: &Model) -> Result<(Box<dyn Runner>, ModelInfo), Error> {
-    let path = &model.file;
-    let (rows, columns) = (model.rows, model.inputs.len());
+/// Reads the file, holds it against the window and runs its golden cases. Happens in a child.
+pub(crate) fn load(order: &Order) -> Result<(Box<dyn Runner>, Loaded), Error> {
+    let (path, rows, columns) = (&order.file, order.rows, order.columns);
     let bytes = read(path)?;
     let sha256 = hex(&Sha256::digest(&bytes));
-    let mut runner = graph::load(&bytes, rows, columns, &model.output).map_err(|refusal| {
+    if let Some(expected) = order.sha256.as_ref().filter(|it| **it != sha256) {
+        return Err(Error::Sha256 {
+            path: path.clone(),
+            expected: expected.clone(),
+            sha256,
+        });
+    }
+    let mut runner = graph::load(&bytes, rows, columns, &order.output).map_err(|refusal| {
         let path = path.clone();
         match refusal {
             Refusal::NotAModel(reason) => Error::NotAModel { path, reason },
@@ -76,29 +114,36 @@ fn load(model: &Model) -> Result<(Box<dyn Runner>, ModelInfo), Error> {
             Refusal::Output { got } => Error::Output { path, got },
         }
     })?;
-    let golden = golden_path(path);
-    let golden = match golden {
-        Some(file) => Golden::read(&file, model, &sha256)?,
+    let golden = match golden_path(path) {
+        Some(file) => Golden::read(&file, order, &sha256)?,
         None => None,
     };
-    if let Some(golden) = &golden {
-        golden.run(path, &mut *runner)?;
+    let golden_time_max = match &golden {
+        Some(golden) => golden.run(path, &mut *runner)?,
+        None => None,
+    };
+    let slow = golden_time_max.filter(|took| *took > order.time_max);
+    if let Some(took) = slow {
+        let (path, time_max) = (path.clone(), order.time_max);
+        let fault = RunFault::Slow { took, time_max };
+        return Err(Error::Run { path, fault });
     }
-    let info = ModelInfo {
+    let loaded = Loaded {
         sha256,
         file_bytes: bytes.len() as u64,
-        rows,
-        columns,
         golden_cases: golden.map(|golden| golden.cases.len()),
-        memory_bytes: model.memory_bytes(),
+        golden_time_max,
+        // Only its caller knows.
+        load_time: Duration::ZERO,
+        held_bytes: 0,
     };
-    Ok((runner, info))
+    Ok((runner, loaded))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::File {
+    let failed = |error: std::io::Error| Error::File {
         path: path.to_owned(),
-        source: Arc::new(source),
+        reason: error.to_string(),
     };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
@@ -145,8 +190,8 @@ struct Case {
 
 impl Golden {
     /// `None` if the file is about another model in the same directory.
-    fn read(path: &Path, of: &Model, sha256: &str) -> Result<Option<Self>, Error> {
-        let (rows, columns) = (of.rows, of.inputs.len());
+    fn read(path: &Path, of: &Order, sha256: &str) -> Result<Option<Self>, Error> {
+        let (rows, columns) = (of.rows, of.columns);
         let broken = |reason: String| Error::GoldenFile {
             path: path.to_owned(),
             reason,
@@ -173,38 +218,32 @@ impl Golden {
         Ok(Some(golden))
     }
 
-    fn run(&self, path: &Path, runner: &mut dyn Runner) -> Result<(), Error> {
-        for (
-            case,
-            Case {
-                input,
-                output: expected,
-            },
-        ) in self.cases.iter().enumerate()
-        {
-            let answer = run_caught(runner, &input.concat());
-            let got = match answer {
-                Ok(answer) => answer.score.value,
+    /// The slowest case, but for the first: that one warms up what all others use.
+    fn run(&self, path: &Path, runner: &mut dyn Runner) -> Result<Option<Duration>, Error> {
+        let mut slowest = None;
+        for (case, Case { input, output }) in self.cases.iter().enumerate() {
+            let got = match run_caught(runner, &input.concat()) {
+                Ok(answer) => {
+                    slowest = slowest.max((case > 0).then_some(answer.took));
+                    answer.score.value
+                }
                 Err(RunFault::NotFinite(got)) => got,
                 Err(fault) => {
-                    return Err(Error::Run {
-                        path: path.to_owned(),
-                        fault,
-                    });
+                    let path = path.to_owned();
+                    return Err(Error::Run { path, fault });
                 }
             };
-            let agrees = (got - expected).abs() <= self.tolerance;
+            let agrees = (got - output).abs() <= self.tolerance;
             if !agrees {
-                let (path, expected) = (path.to_owned(), *expected);
                 return Err(Error::GoldenAnswer {
-                    path,
+                    path: path.to_owned(),
                     case,
                     got,
-                    expected,
+                    expected: *output,
                 });
             }
         }
-        Ok(())
+        Ok(slowest)
     }
 }
 

@@ -24,14 +24,14 @@ fn with_file(bytes: &[u8]) -> (tempfile::TempDir, ModelOptions) {
 }
 
 fn check(options: ModelOptions) -> Result<ModelInfo, Error> {
-    Model::new(options).unwrap().check()
+    Model::new(options).unwrap().check(&fixture::host())
 }
 
 #[test]
 fn the_shipped_model_agrees_with_onnxruntime() {
     let mut options = fixture::pumps();
     options.file = shipped("bearing.onnx");
-    let (mut runner, _) = load(&Model::new(options.clone()).unwrap()).unwrap();
+    let (mut runner, _) = load(&Model::new(options.clone()).unwrap().order()).unwrap();
     let golden: Golden = serde_json::from_value(shipped_json("golden.json")).unwrap();
     assert!(golden.cases.len() >= 8 && golden.tolerance <= 1e-4);
     for case in &golden.cases {

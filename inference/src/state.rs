@@ -11,6 +11,7 @@
 use crate::alert::Transition;
 use crate::asset::{Asset, Saved};
 use crate::config::{COLUMNS_MAX, Model, Source};
+use crate::encoding;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -76,16 +77,11 @@ fn key(model: &Model, asset: usize, rest: &[&[u8]]) -> Bytes {
 }
 
 fn put(bucket: &str, key: Bytes, value: &impl Serialize) -> Change {
-    let value = postcard::to_stdvec(value).expect("states, rows and records have a plain form");
     Change::Put {
         bucket: bucket.to_owned(),
         key,
-        value: value.into(),
+        value: encoding::write(value).into(),
     }
-}
-
-fn read<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Option<T> {
-    postcard::from_bytes(value).ok()
 }
 
 /// What keeps this asset as it is now.
@@ -160,14 +156,17 @@ fn restore_one(model: &Model, fingerprint: u64, asset: &mut Asset, entries: &[En
         return true;
     }
     let state = entries.iter().find(|entry| entry.rest == STATE);
-    let stored = state.and_then(|entry| read::<Stored>(entry.value));
+    let stored = state.and_then(|entry| encoding::read::<Stored>(entry.value));
     let Some(Stored { saved, .. }) = stored.as_ref().filter(|stored| stored.version == VERSION)
     else {
         return false;
     };
     let rows = entries.iter().filter(|entry| entry.rest != STATE);
     let rows = rows.map(|entry| match *entry.rest {
-        [CHUNK, high, low] => Some((u16::from_be_bytes([high, low]), read(entry.value)?)),
+        [CHUNK, high, low] => Some((
+            u16::from_be_bytes([high, low]),
+            encoding::read(entry.value)?,
+        )),
         _ => None,
     });
     let same_binding = stored
@@ -209,7 +208,7 @@ impl Posted {
 
     /// `None` if the entry cannot be read.
     pub(crate) fn read(key: Bytes, value: &[u8]) -> Option<Self> {
-        let (transition, record) = read(value)?;
+        let (transition, record) = encoding::read(value)?;
         Some(Self {
             transition,
             record,

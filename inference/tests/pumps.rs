@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 use skerry_inference::{
-    Config, Input, Model, ModelOptions, Output, STALE_AFTER_DEFAULT, Severity, Source, State,
-    Status, Thresholds, run,
+    Budget, Config, HostCommand, Input, Model, ModelOptions, Output, STALE_AFTER_DEFAULT, Severity,
+    Source, State, Status, Thresholds, run,
 };
 use skerry_simulation::plant::{PUMPS, Plant, Route, SAMPLING};
 use skerry_store::{
@@ -21,6 +21,18 @@ const DEMO: Duration = Duration::from_secs(60);
 const SEEDS: u64 = 12;
 /// MQTT sensors publish once a second, the OPC-UA server is sampled four times.
 const STEPS_PER_PUBLISH: u32 = 4;
+
+/// What [`host`] starts.
+#[test]
+#[ignore = "other tests start it"]
+fn child() {
+    skerry_inference::serve_host().unwrap();
+}
+
+/// This test program as the child that models run in.
+fn host() -> HostCommand {
+    HostCommand::this_program(["--exact", "child", "--ignored", "--nocapture"])
+}
 
 fn stream(name: &str) -> StreamName {
     StreamName::new(name).unwrap()
@@ -71,6 +83,7 @@ fn model() -> Model {
             hold: 2,
         },
         severity: Severity::Warning,
+        budget: Budget::default(),
         scores: stream("scores"),
         alerts: stream("alerts"),
     })
@@ -164,6 +177,7 @@ async fn the_worn_pump_is_reported_before_it_fails_and_no_other() {
         let (status, stop) = (Arc::new(Status::default()), CancellationToken::new());
         let config = Config {
             models: vec![model()],
+            host: host(),
         };
         let task = tokio::spawn(run(config, log.clone(), Arc::clone(&status), stop.clone()));
         let deadline = Instant::now() + Duration::from_secs(60);

@@ -65,6 +65,9 @@ pub enum Command {
     /// Who may log in to the MQTT broker
     #[command(subcommand)]
     User(UserCommand),
+    /// What the node runs its models in; started by the node
+    #[command(hide = true)]
+    ModelHost,
     /// Print the version and what this binary was built with
     Version,
 }

@@ -13,6 +13,7 @@ mod http;
 mod logging;
 mod logs;
 mod metrics;
+mod model;
 mod observer;
 mod opcua;
 mod outlook;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Uplink(command) => uplink::run(&command),
         Command::Unpack(args) => unpack::run(&args),
         Command::User(command) => user::run(&command),
+        Command::ModelHost => model::host(),
         Command::Version => {
             println!("skerry {}", env!("CARGO_PKG_VERSION"));
             Exit::Clean
@@ -86,7 +88,7 @@ fn check(path: &Path) -> Exit {
         }
     }
     for model in &config.models.models {
-        if let Err(error) = model.check() {
+        if let Err(error) = model.check(&config.models.host) {
             eprintln!("{}: model `{}`: {error}", path.display(), model.name);
             exit = Exit::Usage;
         }

@@ -5,8 +5,8 @@ use super::streams::Streams;
 use super::units;
 use skerry_bridge::opcua;
 use skerry_inference::{
-    ASSET, Config, Input, Model, ModelOptions, Output, Pick, ROWS_MAX, STALE_AFTER_DEFAULT,
-    Severity, Source, Thresholds,
+    ASSET, Budget, Config, HostCommand, Input, Model, ModelOptions, Output, Pick, ROWS_MAX,
+    STALE_AFTER_DEFAULT, Severity, Source, Thresholds,
 };
 use skerry_store::StreamName;
 use std::collections::BTreeSet;
@@ -27,7 +27,10 @@ pub fn read(
         .map(|table| read_model(table, base, streams, servers, &mut names))
         .collect();
     let models = models.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(Config { models })
+    Some(Config {
+        models,
+        host: HostCommand::default(),
+    })
 }
 
 fn read_model(
@@ -60,6 +63,8 @@ fn read_model(
             ("critical", Severity::Critical),
         ]),
     );
+    let time_max = table.optional("time_max", units::duration(TIME_MAX_RANGE));
+    let memory_max = table.optional("memory_max", units::bytes(MEMORY_MAX_RANGE));
     let output = |key: &str| {
         let named = table.optional(key, |value| streams.named(value.string()?));
         named.or_else(|| streams.named(key).ok())
@@ -88,6 +93,10 @@ fn read_model(
             hold: hold.map_or(1, |hold| u32::try_from(hold).unwrap_or(u32::MAX)),
         },
         severity: severity.unwrap_or(Severity::Warning),
+        budget: Budget {
+            time_max: time_max.unwrap_or(Budget::default().time_max),
+            memory_max_bytes: memory_max.unwrap_or(Budget::default().memory_max_bytes),
+        },
         scores: scores?,
         alerts: alerts?,
     };
@@ -102,6 +111,9 @@ fn read_model(
     }
 }
 
+const TIME_MAX_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(60);
+const MEMORY_MAX_RANGE: std::ops::RangeInclusive<u64> = 1024 * 1024..=16 * 1024 * 1024 * 1024;
 const STALE_RANGE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 3_600);
 
