@@ -32,6 +32,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// sled writes, when it likes, segments of this size.
+const SEGMENT_BYTES: usize = 512 * 1024;
+/// What it may put into its file of a sudden: the segment it fills, and one that it moves pages to.
+pub(crate) const UNWRITTEN_BYTES: u64 = 2 * SEGMENT_BYTES as u64;
 /// sled keeps up to 16 entries on a page; larger ones spill to files of their own.
 const VALUE_BYTES_MAX: usize = 4 * 1024;
 
@@ -68,11 +72,18 @@ pub(crate) struct Reached<'a> {
 }
 
 #[derive(Debug)]
+enum Database {
+    OutOfOrder,
+    /// It is being rebuilt: what it lacks so far is not missing.
+    Unfinished(sled::Db),
+    InOrder(sled::Db),
+}
+
+#[derive(Debug)]
 pub(crate) struct Catalog {
     directory: PathBuf,
     form: Form,
-    /// `None` while the database is out of order.
-    database: RwLock<Option<sled::Db>>,
+    database: RwLock<Database>,
     /// Small, read at every retention decision, and needed even without the database.
     cursors: RwLock<Cursors>,
 }
@@ -83,23 +94,27 @@ impl Catalog {
         let catalog = Self {
             directory: directory.to_owned(),
             form: Form(cipher),
-            database: RwLock::new(None),
+            database: RwLock::new(Database::OutOfOrder),
             cursors: RwLock::default(),
         };
-        if let Err(error) = catalog.start().and_then(|()| catalog.load_cursors()) {
+        let opened = catalog.start().and_then(|database| {
+            *catalog.slot() = Database::InOrder(database);
+            catalog.load_cursors()
+        });
+        if let Err(error) = opened {
             tracing::warn!(%error, "the catalog does not open");
             catalog.abandon();
         }
         catalog
     }
 
-    fn start(&self) -> Result<(), Error> {
-        let database = self.fence(|| {
+    fn start(&self) -> Result<sled::Db, Error> {
+        self.fence(|| {
             let config = sled::Config::new()
                 .path(&self.directory)
                 .cache_capacity(CACHE_BYTES)
                 .mode(sled::Mode::LowSpace)
-                .segment_size(512 * 1024)
+                .segment_size(SEGMENT_BYTES)
                 .flush_every_ms(None)
                 .use_compression(false)
                 .compression_factor(1)
@@ -117,9 +132,7 @@ impl Catalog {
                     opened => return opened,
                 }
             }
-        })?;
-        *self.slot() = Some(database);
-        Ok(())
+        })
     }
 
     fn load_cursors(&self) -> Result<(), Error> {
@@ -147,24 +160,38 @@ impl Catalog {
         cursors.unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Starts with an empty database. The cursors stay, for whoever reads them meanwhile.
+    /// Starts with an empty database, out of which nothing is read before it is [finished]. The
+    /// cursors stay, for whoever reads them meanwhile.
+    ///
+    /// [finished]: Self::finish
     pub(crate) fn wipe(&self) -> Result<(), Error> {
-        *self.slot() = None;
+        self.abandon();
         if self.directory.exists() {
             std::fs::remove_dir_all(&self.directory)
                 .map_err(Error::storage("remove", &self.directory))?;
         }
-        self.start()
+        *self.slot() = Database::Unfinished(self.start()?);
+        Ok(())
+    }
+
+    /// Everything that the log has to tell is in.
+    pub(crate) fn finish(&self) {
+        let mut slot = self.slot();
+        *slot = match std::mem::replace(&mut *slot, Database::OutOfOrder) {
+            Database::Unfinished(database) => Database::InOrder(database),
+            other => other,
+        };
     }
 
     /// Takes the database out of order, until it is rebuilt.
     pub(crate) fn abandon(&self) {
-        *self.slot() = None;
+        *self.slot() = Database::OutOfOrder;
     }
 
     pub(crate) fn in_order(&self) -> bool {
         let slot = self.database.read();
-        slot.unwrap_or_else(PoisonError::into_inner).is_some()
+        let slot = slot.unwrap_or_else(PoisonError::into_inner);
+        matches!(*slot, Database::InOrder(_))
     }
 
     /// Whether it is sealed with the key there is, or clear where there is none.
@@ -287,7 +314,7 @@ impl Catalog {
     /// Key and value of the entry at a place.
     fn read(&self, place: &[u8]) -> Result<Option<(Bytes, Bytes)>, Error> {
         for _ in 0..READS_MAX {
-            let stored = self.with(|db| match db.get(place)? {
+            let stored = self.with_whole(|db| match db.get(place)? {
                 Some(stored) => load(db, place, &stored),
                 None => Ok(None),
             })?;
@@ -306,7 +333,7 @@ impl Catalog {
     pub(crate) fn scan(&self, bucket: &str, prefix: &[u8]) -> Result<Entries, Error> {
         let full = entry_key(b'e', bucket, prefix);
         let name_bytes = full.len() - prefix.len();
-        let found = self.with(|db| {
+        let found = self.with_whole(|db| {
             let mut found = Vec::new();
             for entry in db.scan_prefix(self.form.shelf(&full)) {
                 let (place, stored) = entry?;
@@ -343,7 +370,7 @@ impl Catalog {
         }
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let found = self.with(|db| {
+            let found = self.with_whole(|db| {
                 let start = after.clone().map_or(vec![b'e'], |mut key| {
                     key.push(0);
                     key
@@ -365,7 +392,7 @@ impl Catalog {
         }
     }
 
-    fn slot(&self) -> std::sync::RwLockWriteGuard<'_, Option<sled::Db>> {
+    fn slot(&self) -> std::sync::RwLockWriteGuard<'_, Database> {
         self.database
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -373,10 +400,25 @@ impl Catalog {
 
     fn with<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        match slot.as_ref() {
-            Some(database) => self.fence(|| call(database)),
-            None => Err(self.failed("it is out of order until the next commit succeeds")),
+        match &*slot {
+            Database::Unfinished(database) | Database::InOrder(database) => {
+                self.fence(|| call(database))
+            }
+            Database::OutOfOrder => Err(self.out_of_order()),
         }
+    }
+
+    /// For whoever takes what is not there for missing.
+    fn with_whole<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            Database::InOrder(database) => self.fence(|| call(database)),
+            Database::Unfinished(_) | Database::OutOfOrder => Err(self.out_of_order()),
+        }
+    }
+
+    fn out_of_order(&self) -> Error {
+        self.failed("it is out of order until the next commit succeeds")
     }
 
     fn fence<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, Error> {
@@ -529,6 +571,23 @@ mod tests {
                 Some(&b"value"[..])
             );
         }
+    }
+
+    /// While it is rebuilt, nobody takes for missing what is yet to come.
+    #[test]
+    fn nothing_is_read_of_a_catalog_that_is_half_rebuilt() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let catalog = Catalog::open(directory.path(), None);
+        catalog.apply(&[put("value")], REACHED).expect("applied");
+        catalog.wipe().expect("wiped");
+        assert!(catalog.get("b", b"k").is_err() && catalog.scan("b", b"").is_err());
+        assert!(!catalog.in_order());
+        catalog.apply(&[put("value")], REACHED).expect("applied");
+        assert!(catalog.get("b", b"k").is_err());
+        catalog.finish();
+        assert!(catalog.in_order());
+        let value = catalog.get("b", b"k").expect("in order");
+        assert_eq!(value.as_deref(), Some(&b"value"[..]));
     }
 
     #[test]

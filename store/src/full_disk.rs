@@ -7,6 +7,7 @@
 //! ```
 
 use crate::append;
+use crate::catalog;
 use crate::directory;
 use crate::frame;
 use crate::give_up::Reason;
@@ -76,7 +77,8 @@ impl Writer {
         self.figures().reserve = self.reserve.held();
     }
 
-    /// On a full disk: gives back as much of the reserve as `write` takes, for as long as it does.
+    /// On a full disk: gives back as much of the reserve as `write` takes, for as long as it does,
+    /// which includes to take back what failed and to remove what is no longer needed.
     pub(crate) fn with_reserve<T>(&mut self, bytes: u64, write: impl FnOnce(&mut Self) -> T) -> T {
         if self.disk_full.is_some() {
             self.draw(bytes);
@@ -89,22 +91,27 @@ impl Writer {
     /// What the reserve should hold: what streams may still write of theirs, and a snapshot,
     /// without which nothing that is confirmed could go.
     fn reserve_target(&self) -> u64 {
-        let snapshot = self.snapshots.next_bytes();
+        let snapshot = self.snapshot_bytes();
         // In steps, as the file is not to change with every change of the catalog.
         self.shared.reserve_unused() + (snapshot + 1).next_multiple_of(reserve::STEP_BYTES)
     }
 
+    /// What the next snapshot takes of the disk, and the catalog while it is read for it.
+    pub(crate) const fn snapshot_bytes(&self) -> u64 {
+        self.snapshots.next_bytes() + catalog::UNWRITTEN_BYTES
+    }
+
     /// On a full disk: whether the journal has used up half of its reserve since its last snapshot,
-    /// which gives back what came before.
+    /// which gives back what came before, or something confirmed could go if there was one.
     pub(crate) fn reserve_wants_snapshot(&self) -> bool {
         let journal = &self.shared.streams[self.shared.journal];
         let half = journal.options.reserve_bytes / 2;
-        self.disk_full.is_some() && self.snapshots.journal_bytes_since > half
+        self.disk_full.is_some()
+            && (self.snapshots.journal_bytes_since > half || self.confirmed_needs_snapshot())
     }
 
     fn draw(&mut self, bytes: u64) {
-        // Where this is not the first try, what the others were given is to come back too.
-        self.drawn.get_or_insert(self.reserve.held());
+        self.drawn = true;
         let bytes = bytes.saturating_add(OVERHEAD_BYTES);
         self.reserve.give_back(&self.disk, bytes);
         self.figures().reserve = self.reserve.held();
@@ -117,13 +124,14 @@ impl Writer {
         all || bytes <= self.shared.streams[stream].reserve_left()
     }
 
-    /// On a full disk, after a commit: takes back what it was given and left.
+    /// On a full disk, after a commit: takes back what it left, and what else there is to be had. A
+    /// reserve that only got back what it had before would stay too small once it was.
     pub(crate) fn regain_reserve(&mut self) {
-        let Some(before) = self.drawn.take() else {
+        if !std::mem::take(&mut self.drawn) {
             return;
-        };
+        }
         let target = self.reserve_target();
-        self.reserve.regain(&self.disk, before.min(target));
+        self.reserve.regain(&self.disk, target);
         self.figures().reserve = self.reserve.held();
     }
 
@@ -141,9 +149,10 @@ impl Writer {
         // Its gap record, and a snapshot if the segment has changes, need some space first.
         self.reserve.give_back(&self.disk, u64::MAX);
         let segments = self.kept(index);
-        if self.needs_snapshot(segments[1].name.sequence) && !self.snapshot()? {
+        if self.needs_snapshot(&segments, 1) && !self.snapshot()? {
             return Ok(false);
         }
+        self.reserve.give_back(&self.disk, u64::MAX);
         let note = self.give_up(index, &segments[..1], Reason::DiskFull);
         let notes: Vec<Note> = note.into_iter().collect();
         if let Err(error) = self.put(&notes, &[]) {

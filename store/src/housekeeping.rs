@@ -88,7 +88,7 @@ impl Writer {
         }
         track.stream.raise_floor(track.remove_below);
         // Frames that go may hold the only copy of changes made since the last snapshot.
-        if self.needs_snapshot(segments[count].name.sequence) && !self.snapshot()? {
+        if self.needs_snapshot(&segments, count) && !self.snapshot()? {
             return Ok(());
         }
         self.unlink(index, count);
@@ -131,9 +131,13 @@ impl Writer {
         self.figures().removed += count as u64;
     }
 
-    /// Whether changes in frames before `kept` are in no snapshot yet.
-    pub(crate) const fn needs_snapshot(&self, kept: u64) -> bool {
-        kept > self.snapshots.last + 1 && self.snapshots.last_change > self.snapshots.last
+    /// Whether changes in the oldest segments of a stream, `going` of them, are in no snapshot yet.
+    pub(crate) fn needs_snapshot(&self, segments: &[Arc<Segment>], going: usize) -> bool {
+        let last = self.snapshots.last;
+        let newer = |segment: &Arc<Segment>| segment.has_changes_after(last);
+        self.snapshots.last_change > last
+            && segments[going].name.sequence > last + 1
+            && segments[..going].iter().any(newer)
     }
 
     /// The disk is full: gives back what is confirmed and needs no snapshot first. False if
@@ -147,13 +151,10 @@ impl Writer {
             if index == self.shared.journal {
                 continue;
             }
-            let stream = &self.tracks[index].stream;
-            let confirmed = self.shared.confirmed(stream);
-            let segments = stream.segments();
-            let safe = |pair: &&[Arc<Segment>]| {
-                pair[0].next() <= confirmed && !self.needs_snapshot(pair[1].name.sequence)
-            };
-            let count = segments.windows(2).take_while(safe).count();
+            let segments = self.tracks[index].stream.segments();
+            let confirmed = self.confirmed_in(index, &segments);
+            let safe = |going: &usize| !self.needs_snapshot(&segments, *going);
+            let count = (1..=confirmed).take_while(safe).count();
             // On a full disk no new tail can be journalled. One after the other, what is left of
             // them after a power cut has no holes, that would look like losses.
             for _ in 0..count {
@@ -164,20 +165,40 @@ impl Writer {
         Ok(reclaimed)
     }
 
+    /// How many of a stream's segments are confirmed, the newest aside, which always stays.
+    fn confirmed_in(&self, index: usize, segments: &[Arc<Segment>]) -> usize {
+        let confirmed = self.shared.confirmed(&self.tracks[index].stream);
+        let older = segments.split_last().map_or(segments, |(_, older)| older);
+        let done = |segment: &&Arc<Segment>| segment.next() <= confirmed;
+        older.iter().take_while(done).count()
+    }
+
+    /// Whether something that is confirmed waits for nothing but a snapshot.
+    pub(crate) fn confirmed_needs_snapshot(&self) -> bool {
+        let mut records = (0..self.tracks.len()).filter(|&index| index != self.shared.journal);
+        records.any(|index| {
+            let segments = self.tracks[index].stream.segments();
+            let confirmed = self.confirmed_in(index, &segments);
+            confirmed > 0 && self.needs_snapshot(&segments, confirmed)
+        })
+    }
+
     /// Writes the whole catalog into `_catalog` and trims what came before. `Ok(false)` if the
     /// disk or the catalog did not allow it; an error poisons.
     pub(crate) fn snapshot(&mut self) -> Result<bool, Error> {
         if !self.shared.catalog.in_order() {
             return Ok(false);
         }
+        self.with_reserve(self.snapshot_bytes(), Self::try_snapshot)
+    }
+
+    fn try_snapshot(&mut self) -> Result<bool, Error> {
         // Changes must not be there for good before the records that came with them are.
         self.sync_waiting()?;
         self.tracks[self.shared.journal].rotate = true;
-        let outcome = self.with_reserve(self.snapshots.next_bytes(), |writer| {
-            let bytes = writer.write_snapshot()?;
-            writer.sync(writer.shared.journal).map(|()| bytes)
-        });
-        let bytes = match outcome {
+        let written = self.write_snapshot();
+        let synced = written.and_then(|bytes| self.sync(self.shared.journal).map(|()| bytes));
+        let bytes = match synced {
             Ok(bytes) => bytes,
             Err(error) => {
                 return match (self.roll_back(), error) {
@@ -202,8 +223,9 @@ impl Writer {
         if let Err(error) = self.note_reached(&[(journal, self.snapshots.last)]) {
             self.abandon_catalog(&error);
         }
-        self.flush_catalog();
+        // Room for what sled has not written yet, where the disk has no other.
         self.unlink(self.shared.journal, before);
+        self.flush_catalog();
         self.shared.streams[self.shared.journal].renew_reserve();
         Ok(true)
     }
@@ -276,9 +298,10 @@ impl Writer {
     pub(crate) fn abandon_catalog(&mut self, error: &Error) {
         if self.shared.catalog.in_order() {
             tracing::warn!(%error, "the catalog is out of order; it will be rebuilt from the log");
-            self.shared.catalog.abandon();
             self.rebuild_after = Some(Instant::now() + REBUILD_PAUSE);
         }
+        // One that is half rebuilt as well.
+        self.shared.catalog.abandon();
     }
 
     /// Takes from the catalog what was given up and is still on disk: a log that was opened
@@ -308,10 +331,12 @@ impl Writer {
                 mark: writer.mark(writer.next_sequence - 1),
                 heads: &writer.heads(),
             };
+            // What sled has not written yet would find no room beside a whole reserve.
             replay::rebuild(&writer.shared.catalog, truth)
+                .and_then(|_| writer.shared.catalog.flush())
         });
         match rebuilt {
-            Ok(_) => {
+            Ok(()) => {
                 tracing::info!("the catalog was rebuilt from the log");
                 self.adopt_tails();
             }

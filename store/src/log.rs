@@ -451,7 +451,7 @@ fn open(options: Options, disk: Disk) -> Result<(Writer, Recovery), Error> {
         ages,
         reserve,
         reserve_warned: false,
-        drawn: None,
+        drawn: false,
         disk_full,
         untold: notes,
         unflushed_bytes: 0,

@@ -156,6 +156,7 @@ pub(crate) fn rebuild(catalog: &Catalog, truth: Truth<'_>) -> Result<Synchronise
         catalog.apply(&changes, so_far)?;
     }
     let last_change = replay(catalog, truth, snapshot.last)?;
+    catalog.finish();
     Ok(Synchronised {
         rebuilt: true,
         ahead: false,

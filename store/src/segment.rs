@@ -164,6 +164,8 @@ pub(crate) struct Segment {
     pub(crate) seed: Seed,
     durable_bytes: AtomicU64,
     next: AtomicU64,
+    /// Sequence number of its newest frame with changes.
+    newest_change: AtomicU64,
     pub(crate) marks: Marks,
     /// Event times, as far as somebody asked for them.
     pub(crate) latest: Mutex<Latest>,
@@ -179,6 +181,8 @@ impl Segment {
             seed: Seed::new(epoch, name.base, name.sequence),
             durable_bytes: AtomicU64::new(bytes),
             next: AtomicU64::new(next.0),
+            // Any of the frames that are there may have some.
+            newest_change: AtomicU64::new(u64::MAX),
             marks: Marks::default(),
             latest: Mutex::default(),
             reported: AtomicBool::new(false),
@@ -189,6 +193,21 @@ impl Segment {
     pub(crate) fn with_cipher(mut self, cipher: Option<&Arc<Cipher>>) -> Self {
         self.seed.cipher = cipher.cloned();
         self
+    }
+
+    /// The same, and just begun: it has no frame yet.
+    pub(crate) fn without_changes(self) -> Self {
+        self.newest_change.store(0, Ordering::Release);
+        self
+    }
+
+    pub(crate) fn changes_in(&self, sequence: u64) {
+        self.newest_change.store(sequence, Ordering::Release);
+    }
+
+    /// Whether it may hold changes of frames after that one.
+    pub(crate) fn has_changes_after(&self, sequence: u64) -> bool {
+        self.newest_change.load(Ordering::Acquire) > sequence
     }
 
     /// How much of the file is on the device.

@@ -189,7 +189,8 @@ impl Track {
         };
         let end = HEADER_BYTES as u64;
         let segment = Segment::new(&self.stream.directory, origin.epoch, name, end, name.base)
-            .with_cipher(self.cipher.as_ref());
+            .with_cipher(self.cipher.as_ref())
+            .without_changes();
         let path = &segment.path;
         // Should this fail, the file may still turn up after a power cut. What is written from
         // now on belongs behind it, so no frame goes to the segment before it any more.

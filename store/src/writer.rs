@@ -44,8 +44,8 @@ pub(crate) struct Writer {
     pub(crate) ages: Ages,
     pub(crate) reserve: Reserve,
     pub(crate) reserve_warned: bool,
-    /// What the reserve held before the commit under way, which draws on it.
-    pub(crate) drawn: Option<u64>,
+    /// The commit under way was given some of the reserve.
+    pub(crate) drawn: bool,
     /// Why only streams with a reserve are written: the disk is full.
     pub(crate) disk_full: Option<Error>,
     /// Gap records for losses that were found, until a commit carries them.
@@ -266,6 +266,7 @@ impl Writer {
                 written.next_of(stream, frame.builder.next());
                 if frame.builder.has_changes() {
                     written.changed.insert(stream, frame.sequence());
+                    segment.changes_in(frame.sequence());
                 }
             }
         }
