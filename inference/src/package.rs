@@ -14,6 +14,10 @@ use std::time::Duration;
 /// A model for a box this size has kilobytes; the limit is against a wrong path.
 const MODEL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Long enough for a large model on a slow board; a file that takes longer is most likely one
+/// that never finishes (one changed byte is enough for that).
+const LOAD_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// Looked for beside the model, in this order: `bearing.golden.json`, `golden.json`.
 const GOLDEN_NAMES: [&str; 2] = ["{stem}.golden.json", "golden.json"];
 
@@ -67,6 +71,7 @@ impl Model {
             columns: self.inputs.len(),
             output: self.output.clone(),
             sha256: None,
+            load_time_max: LOAD_TIME_MAX,
             time_max: self.budget.time_max,
             memory_max_bytes: self.budget.memory_max_bytes,
         }

@@ -25,6 +25,13 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 /// # Errors
 /// When the pipes fail, or this process cannot be confined.
 pub fn serve() -> io::Result<()> {
+    serve_with(package::load)
+}
+
+/// What makes of an order something that runs.
+type Load = fn(&Order) -> Result<(Box<dyn Runner>, Loaded), Error>;
+
+pub(super) fn serve_with(load: Load) -> io::Result<()> {
     confine::end_with_the_parent()?;
     let memory = Memory::open()?;
     // Past the buffers of the standard library, of which one looks for ends of lines.
@@ -33,8 +40,12 @@ pub fn serve() -> io::Result<()> {
     let thread = std::thread::Builder::new().name("model-host".to_owned());
     let thread = thread.stack_size(STACK_BYTES);
     let serving = thread.spawn(move || {
-        let seats = BTreeMap::new();
-        Child { memory, seats }.serve(BufReader::new(input), output)
+        let child = Child {
+            load,
+            memory,
+            seats: BTreeMap::new(),
+        };
+        child.serve(BufReader::new(input), output)
     })?;
     serving
         .join()
@@ -42,6 +53,7 @@ pub fn serve() -> io::Result<()> {
 }
 
 struct Child {
+    load: Load,
     memory: Memory,
     seats: BTreeMap<Slot, Seat>,
 }
@@ -103,7 +115,7 @@ impl Child {
         let before = self.memory.used()?;
         self.memory
             .limit(before.saturating_add(order.memory_max_bytes))?;
-        let caught = catch_unwind(AssertUnwindSafe(|| package::load(order)));
+        let caught = catch_unwind(AssertUnwindSafe(|| (self.load)(order)));
         self.memory.unlimit()?;
         let loaded = caught.unwrap_or_else(|panic| {
             Err(Error::NotAModel {

@@ -11,13 +11,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Long enough for a large model on a slow board; a file that takes longer is most likely one
-/// that never finishes (one changed byte is enough for that).
-pub(crate) const LOAD_TIME_MAX: Duration = Duration::from_secs(30);
-
 /// What a window may take beyond its model's `time_max` before the host is killed: on a busy box
 /// the child waits for the processor too. Answers that come after `time_max` count as late.
 const STALL_GRACE: Duration = Duration::from_secs(1);
+/// Freeing memory, on a busy box.
+const UNLOAD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Late answers in a row that disable a model: one may be the box's fault.
 const LATE_MAX: u32 = 3;
 
@@ -86,14 +84,14 @@ impl Host {
 /// Reads a model as the host would, in a child that lives for nothing else.
 pub(crate) async fn probe(command: &HostCommand, order: Order) -> Result<Loaded, Error> {
     let mut process = start(command).await?;
-    let file = order.file.clone();
-    match process.ask(&Request::Probe { order }, LOAD_TIME_MAX).await {
+    let (file, limit) = (order.file.clone(), order.load_time_max);
+    match process.ask(&Request::Probe { order }, limit).await {
         Ok(Reply::Loaded(loaded)) => {
             process.kill();
             loaded
         }
         Ok(other) => unreachable!("a load is answered with {other:?}"),
-        Err(trouble) => Err(load_trouble(file, trouble, process).await),
+        Err(trouble) => Err(load_trouble(file, limit, trouble, process).await),
     }
 }
 
@@ -104,11 +102,10 @@ async fn start(command: &HostCommand) -> Result<Process, Error> {
     })
 }
 
-async fn load_trouble(path: PathBuf, trouble: Trouble, process: Process) -> Error {
+async fn load_trouble(path: PathBuf, limit: Duration, trouble: Trouble, process: Process) -> Error {
     match trouble {
         Trouble::Late => {
             process.kill();
-            let limit = LOAD_TIME_MAX;
             Error::LoadStalled { path, limit }
         }
         Trouble::Lost => {
@@ -213,25 +210,21 @@ impl Keeper {
 
     async fn load(&mut self, slot: Slot, order: Order) -> Result<Loaded, Error> {
         let mut process = self.host().await?;
-        let (file, request) = (order.file.clone(), order.clone());
-        let request = Request::Load {
-            slot,
-            order: request,
+        let (file, limit) = (order.file.clone(), order.load_time_max);
+        let seat = Seat {
+            order: order.clone(),
+            late_in_a_row: 0,
+            fault: None,
         };
-        match process.ask(&request, LOAD_TIME_MAX).await {
+        match process.ask(&Request::Load { slot, order }, limit).await {
             Ok(Reply::Loaded(loaded)) => {
                 self.process = Some(process);
                 let loaded = loaded?;
-                let seat = Seat {
-                    order,
-                    late_in_a_row: 0,
-                    fault: None,
-                };
                 self.seats.insert(slot, seat);
                 Ok(loaded)
             }
             Ok(other) => unreachable!("a load is answered with {other:?}"),
-            Err(trouble) => Err(load_trouble(file, trouble, process).await),
+            Err(trouble) => Err(load_trouble(file, limit, trouble, process).await),
         }
     }
 
@@ -285,7 +278,10 @@ impl Keeper {
     async fn unload(&mut self, slot: Slot) {
         self.seats.remove(&slot);
         if let Some(mut process) = self.process.take() {
-            match process.ask(&Request::Unload { slot }, LOAD_TIME_MAX).await {
+            match process
+                .ask(&Request::Unload { slot }, UNLOAD_TIME_MAX)
+                .await
+            {
                 Ok(_) if !self.seats.is_empty() => self.process = Some(process),
                 // Nothing is left to run in it, or it is no use.
                 _ => process.kill(),
@@ -307,15 +303,16 @@ impl Keeper {
                 .filter(|(_, seat)| seat.fault.is_none())
             {
                 let (slot, order) = (*slot, seat.order.clone());
+                let (file, limit) = (order.file.clone(), order.load_time_max);
                 let request = Request::Load { slot, order };
-                let error = match process.ask(&request, LOAD_TIME_MAX).await {
+                let error = match process.ask(&request, limit).await {
                     Ok(Reply::Loaded(Ok(_))) => continue,
                     Ok(Reply::Loaded(Err(error))) => {
                         seat.fault = Some(RunFault::Failed(error.to_string()));
                         continue;
                     }
                     Ok(other) => unreachable!("a load is answered with {other:?}"),
-                    Err(trouble) => load_trouble(seat.order.file.clone(), trouble, process).await,
+                    Err(trouble) => load_trouble(file, limit, trouble, process).await,
                 };
                 seat.fault = Some(RunFault::Failed(error.to_string()));
                 continue 'start;

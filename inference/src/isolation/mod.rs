@@ -35,3 +35,6 @@ pub use child::serve;
 pub(crate) use host::{Host, Worker, probe};
 pub use process::HostCommand;
 pub(crate) use protocol::{Loaded, Order};
+
+#[cfg(test)]
+mod tests;

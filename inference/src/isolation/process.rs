@@ -79,6 +79,8 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // To name its functions a panic reads more than a model may take; its words do.
+            .env("RUST_BACKTRACE", "0")
             // Ctrl-C in a terminal is for the node, which ends its children when it has drained.
             .process_group(0)
             .kill_on_drop(true)

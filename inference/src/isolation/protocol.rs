@@ -30,6 +30,7 @@ pub(crate) struct Order {
     pub(crate) output: Output,
     /// The file must be this one.
     pub(crate) sha256: Option<String>,
+    pub(crate) load_time_max: Duration,
     /// For one window.
     pub(crate) time_max: Duration,
     /// For the loaded model and the window it works on.
