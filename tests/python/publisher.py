@@ -49,7 +49,7 @@ class Publisher:
         self.client = self.make_client()
 
     def read_script(self):
-        """The messages to send instead of numbered ones, each `{"topic":…,"payload":…}`."""
+        """The messages to send instead of numbered ones, each `{"topic":…,"payload":…}`, or with `"text":…` as it is."""
         if not self.options.script:
             return []
         with open(self.options.script, encoding="utf-8") as lines:
@@ -121,7 +121,8 @@ class Publisher:
     def message(self, number):
         if self.script:
             message = self.script[number]
-            return message["topic"], json.dumps(message["payload"])
+            text = message.get("text")
+            return message["topic"], json.dumps(message["payload"]) if text is None else text
         topic = self.options.topic[number % len(self.options.topic)]
         message = {"by": self.options.name, "id": number, "value": number / 10}
         if self.options.pad:

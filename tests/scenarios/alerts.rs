@@ -10,7 +10,7 @@ use skerry_tests::{Context as _, Result, ensure, wait, workspace};
 
 use crate::common::{drained, log_agrees};
 
-const COLUMNS: [&str; 4] = ["vibration", "temperature", "current", "speed"];
+pub(crate) const COLUMNS: [&str; 4] = ["vibration", "temperature", "current", "speed"];
 const THRESHOLD: f64 = 0.8;
 const CLEAR: f64 = 0.6;
 
@@ -40,7 +40,7 @@ hold = 1
 }
 
 /// The golden windows beside the model: rows, and the score they must get.
-fn golden(file: &std::path::Path) -> Result<Vec<(Vec<Value>, f64)>> {
+pub(crate) fn golden(file: &std::path::Path) -> Result<Vec<(Vec<Value>, f64)>> {
     let text = fs::read_to_string(file.with_file_name("golden.json"))?;
     let golden: Value = serde_json::from_str(&text)?;
     let cases = golden["cases"].as_array().context("no golden cases")?;

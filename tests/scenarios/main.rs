@@ -5,6 +5,7 @@ mod alerts;
 mod bad_config;
 mod bad_disk;
 mod bad_peers;
+mod bad_readings;
 mod common;
 mod copied;
 mod crashes;
@@ -27,6 +28,7 @@ mod outages;
 mod packed;
 mod planning;
 mod quarantine;
+mod recipes;
 mod renewed;
 mod secured;
 mod stalled;
@@ -35,6 +37,7 @@ mod uplink;
 use skerry_tests::runner::{self, Need, Scenario};
 
 const PYTHON: &[Need] = &[Need::Python];
+const REAL_SERIES: &[Need] = &[Need::Python, Need::SharedData];
 const KAFKA: &[Need] = &[Need::Python, Need::Kafka];
 const TWO_PLANTS: &[Need] = &[Need::Python, Need::NodeOpcua];
 const THREE_PLANTS: &[Need] = &[Need::Python, Need::NodeOpcua, Need::Open62541];
@@ -320,6 +323,21 @@ fn main() -> std::process::ExitCode {
             name: "model_raises_and_clears_an_alert",
             needs: KAFKA,
             run: alerts::replayed,
+        },
+        Scenario {
+            name: "model_fed_nonsense",
+            needs: PYTHON,
+            run: bad_readings::counted,
+        },
+        Scenario {
+            name: "models_on_real_turbofans",
+            needs: REAL_SERIES,
+            run: recipes::turbofan,
+        },
+        Scenario {
+            name: "models_killed_among_turbofans",
+            needs: REAL_SERIES,
+            run: recipes::killed,
         },
         Scenario {
             name: "peers_that_are_not_there",

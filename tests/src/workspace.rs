@@ -26,6 +26,12 @@ pub fn skerry() -> PathBuf {
     profile().join("skerry")
 }
 
+/// Real series for predictive maintenance, which are not part of the repository.
+#[must_use]
+pub fn shared_data() -> PathBuf {
+    root().join("../shared/data")
+}
+
 /// An example of a crate of ours, which `--all-targets` builds.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {

@@ -1,0 +1,254 @@
+//! The shipped recipes over whole test sets of real machines: records in over MQTT, scores out of
+//! the log, held row by row against onnxruntime, and against what papers report.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use skerry_tests::node::{self, Node};
+use skerry_tests::python::{self, Helper};
+use skerry_tests::world::World;
+use skerry_tests::{Context as _, Result, ensure, wait, workspace};
+
+use crate::common::{acked_more, heads, logged_no_complaint};
+
+/// Of FD001's 100 test engines with life capped at 125 cycles.
+const PUBLISHED_RMSE: [(&str, f64); 2] =
+    [("LSTM, Zheng 2017", 16.14), ("deep CNN, Li 2018", 12.61)];
+/// What the best of the shipped recipes must keep to.
+const RMSE_AIM: f64 = 13.0;
+
+/// A test set, and the models that score it.
+struct Recipe {
+    /// As in `tests/python/recipes.py` and `inference/models`.
+    name: &'static str,
+    assets: usize,
+    asset_prefix: &'static str,
+    rows: usize,
+    columns: &'static [&'static str],
+    models: &'static [Shipped],
+}
+
+/// `inference/models/RECIPE/NAME.onnx`, and where its score is for onnxruntime.
+struct Shipped {
+    name: &'static str,
+    output: usize,
+    column: usize,
+}
+
+const fn shipped(name: &'static str, output: usize, column: usize) -> Shipped {
+    Shipped {
+        name,
+        output,
+        column,
+    }
+}
+
+const TURBOFAN: Recipe = Recipe {
+    name: "turbofan",
+    assets: 100,
+    asset_prefix: "engine",
+    rows: 30,
+    columns: &[
+        "s2", "s3", "s4", "s7", "s8", "s9", "s11", "s12", "s13", "s14", "s15", "s17", "s20", "s21",
+    ],
+    models: &[shipped("lstm", 0, 0), shipped("cnn", 0, 0)],
+};
+
+impl Recipe {
+    /// Every model over every asset; a score for each record once a window is full.
+    fn settings(&self) -> String {
+        let folder = workspace::root().join("inference/models").join(self.name);
+        let assets: Vec<_> = (1..=self.assets)
+            .map(|number| format!("\"{}{number}\"", self.asset_prefix))
+            .collect();
+        let inputs: Vec<_> = self
+            .columns
+            .iter()
+            .map(|column| {
+                format!(r#"{{ mqtt = "plant/{{asset}}/record", pointer = "/{column}" }}"#)
+            })
+            .collect();
+        let (assets, inputs) = (assets.join(", "), inputs.join(",\n    "));
+        let model = |Shipped { name, .. }: &Shipped| {
+            let file = folder.join(format!("{name}.onnx"));
+            // Scores are what is judged here: a threshold that none of them reaches.
+            format!(
+                "\n[[model]]\nname = \"{name}\"\nfile = \"{}\"\nassets = [ {assets} ]\n\
+                 window = {}\nstep = 1\nthreshold = 1e9\ninputs = [\n    {inputs}\n]\n",
+                file.display(),
+                self.rows
+            )
+        };
+        self.models.iter().map(model).collect()
+    }
+
+    fn arguments(&self, command: &str) -> Vec<String> {
+        vec![
+            command.to_owned(),
+            format!("--recipe={}", self.name),
+            format!("--data={}", workspace::shared_data().display()),
+            format!("--assets={}", self.assets),
+        ]
+    }
+
+    /// The test set as messages to publish.
+    fn script(&self, world: &World) -> Result<PathBuf> {
+        let arguments = self.arguments("script");
+        world
+            .helper("recipes.py", "script", "--out", &arguments)?
+            .join(wait::START)?;
+        Ok(world.folder().join("script.jsonl"))
+    }
+
+    /// Publishes them once each: QoS 2, so that no window is shifted by a record that came twice.
+    fn publisher(&self, world: &World, port: u16, script: &Path) -> Result<Helper> {
+        let arguments = [
+            format!("--port={port}"),
+            format!("--name={}", self.name),
+            format!("--script={}", script.display()),
+            "--qos=2".to_owned(),
+            "--window=100".to_owned(),
+        ];
+        world.helper("publisher.py", "publisher", "--journal", &arguments)
+    }
+
+    /// Full windows that a script's records make, by asset and step by step.
+    fn windows(&self, script: &Path) -> Result<usize> {
+        let mut records: BTreeMap<String, usize> = BTreeMap::new();
+        for line in fs::read_to_string(script)?.lines() {
+            let message: Value = serde_json::from_str(line)?;
+            let topic = message["topic"].as_str().context("no topic")?;
+            *records.entry(topic.to_owned()).or_default() += 1;
+        }
+        let of_asset = |records: &usize| (records + 1).saturating_sub(self.rows);
+        Ok(records.values().map(of_asset).sum())
+    }
+
+    /// Waits until as many scores are durable as there are windows.
+    fn scored(&self, node: &Node, windows: usize) -> Result<()> {
+        let expected = (windows * self.models.len()) as u64;
+        wait::until("a score for each window", wait::DRAIN, || {
+            let there = heads(&node.status()?)?.get("scores").copied();
+            let there = there.unwrap_or_default();
+            ensure!(there >= expected, "{there} of {expected} scores");
+            Ok(Some(()))
+        })
+    }
+
+    /// onnxruntime's verdict on the log of a node that has stopped, a line for each model.
+    fn judged(&self, world: &World, node: &Node) -> Result<Vec<Value>> {
+        let mut arguments = self.arguments("judge");
+        for (flag, stream) in [("scores", "scores"), ("sent", "telemetry")] {
+            let path = world.folder().join(format!("{stream}.jsonl"));
+            let mut file = std::io::BufWriter::new(fs::File::create(&path)?);
+            node::each_logged(&node.settings().data, stream, |record| {
+                Ok(writeln!(file, "{record}")?)
+            })?;
+            file.flush()?;
+            arguments.push(format!("--{flag}={}", path.display()));
+        }
+        for Shipped {
+            name,
+            output,
+            column,
+        } in self.models
+        {
+            let file = format!("{}/{name}.onnx", self.name);
+            let model = json!({"name": name, "file": file, "output": output, "column": column});
+            arguments.push(format!("--model={model}"));
+        }
+        let judge = world.helper("recipes.py", "verdict", "--out", &arguments)?;
+        let verdicts = judge.join(wait::DRAIN)?;
+        let models = self.models.len();
+        ensure!(
+            python::count(&verdicts, "judged") == models,
+            "{models} models, and these verdicts: {verdicts:?}"
+        );
+        Ok(verdicts)
+    }
+}
+
+/// Each window scored once, about the records it names, as onnxruntime scores it.
+fn hold(verdict: &Value, windows: usize) -> Result<()> {
+    let count = |field: &str| {
+        let value = verdict[field].as_u64();
+        value.with_context(|| format!("no {field} in {verdict}"))
+    };
+    ensure!(
+        count("windows")? == windows as u64,
+        "{windows} windows, and {verdict}"
+    );
+    for flaw in ["missing", "twice", "unexpected", "misplaced", "apart"] {
+        ensure!(count(flaw)? == 0, "{flaw}: {verdict}");
+    }
+    Ok(())
+}
+
+fn figure(verdict: &Value, name: &str) -> Result<f64> {
+    let value = verdict[name].as_f64();
+    value.with_context(|| format!("no {name} in {verdict}"))
+}
+
+/// NASA's turbofan engines: how many cycles each has left.
+pub(crate) fn turbofan(world: &World) -> Result<()> {
+    let script = TURBOFAN.script(world)?;
+    let windows = TURBOFAN.windows(&script)?;
+    let mut settings = world.settings()?;
+    settings.more = TURBOFAN.settings();
+    let mut node = world.started(settings)?;
+    let publisher = TURBOFAN.publisher(world, node.mqtt_port(), &script)?;
+    publisher.join(wait::DRAIN)?;
+    TURBOFAN.scored(&node, windows)?;
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    logged_no_complaint(&node)?;
+
+    let mut best = f64::INFINITY;
+    for verdict in TURBOFAN.judged(world, &node)? {
+        hold(&verdict, windows)?;
+        let rmse = figure(&verdict, "rmse")?;
+        println!(
+            "  FD001, {}: RMSE {rmse:.2}, {windows} windows as in onnxruntime",
+            verdict["model"]
+        );
+        best = best.min(rmse);
+    }
+    for (what, rmse) in PUBLISHED_RMSE {
+        println!("  FD001, published, {what}: RMSE {rmse:.2}");
+    }
+    ensure!(
+        best <= RMSE_AIM,
+        "the best recipe's RMSE is {best:.2}, the aim {RMSE_AIM}"
+    );
+    Ok(())
+}
+
+/// kill -9 in the middle, twice: no window is scored twice and none is left out, and the answers
+/// are those of a run that nothing befell.
+pub(crate) fn killed(world: &World) -> Result<()> {
+    let recipe = Recipe {
+        assets: 40,
+        ..TURBOFAN
+    };
+    let script = recipe.script(world)?;
+    let windows = recipe.windows(&script)?;
+    let messages = fs::read_to_string(&script)?.lines().count();
+    let mut settings = world.settings()?;
+    settings.more = recipe.settings();
+    let mut node = world.started(settings)?;
+    let mut publisher = recipe.publisher(world, node.mqtt_port(), &script)?;
+    for share in [3, 2] {
+        acked_more(&mut publisher, messages / 3 / share)?;
+        node.kill()?;
+        node.start()?;
+    }
+    publisher.join(wait::DRAIN)?;
+    recipe.scored(&node, windows)?;
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    for verdict in recipe.judged(world, &node)? {
+        hold(&verdict, windows)?;
+    }
+    Ok(())
+}
