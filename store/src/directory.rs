@@ -156,7 +156,12 @@ pub(crate) fn epoch(directory: &Path) -> Result<Option<u64>, Error> {
 /// That of the newest segment in a stream's directory that has an intact one.
 fn newest_preface(stream: &Path) -> Result<Option<Preface>, Error> {
     for name in Name::list(stream).unwrap_or_default().into_iter().rev() {
-        let preface = Preface::read(&stream.join(name.file()))?;
+        let path = stream.join(name.file());
+        let preface = match Preface::read(&path) {
+            // Retired by a live node since we listed it.
+            Err(_) if !path.exists() => continue,
+            read => read?,
+        };
         if preface.is_some() {
             return Ok(preface);
         }
