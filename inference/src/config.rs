@@ -31,6 +31,10 @@ pub struct Config {
     pub models: Vec<Model>,
     /// What the processes are started with that models are loaded and run in.
     pub host: HostCommand,
+    /// Where versions of models lie that can be activated: `<folder>/<model>/<version>/`.
+    pub versions: Option<PathBuf>,
+    /// The stream in which changes of versions are recorded.
+    pub events: Option<StreamName>,
 }
 
 /// Where a tensor column's values come from. Both may contain [`ASSET`].
@@ -280,7 +284,8 @@ impl Model {
     }
 
     /// The streams its inputs live in, each once, in the order of the inputs.
-    pub(crate) fn streams(&self) -> Vec<StreamName> {
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamName> {
         let mut streams: Vec<StreamName> = Vec::new();
         for input in &self.inputs {
             if !streams.contains(&input.stream) {

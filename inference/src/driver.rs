@@ -11,8 +11,9 @@ use crate::derived::Due;
 use crate::engine::{Engine, Outcome};
 use crate::error::Error;
 use crate::isolation::{Host, Worker};
+use crate::lifecycle::{Life, Surroundings};
 use crate::merge::{Heads, Merge};
-use crate::package::ModelInfo;
+use crate::shadow::Scored;
 use crate::state::{self, OUTBOX_BUCKET, Posted, WINDOW_BUCKET};
 use crate::status::{Entry, State, Status};
 use skerry_store::{Append, Change, Class, Log, Offset, Record, StreamName, WallNanos};
@@ -22,8 +23,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+pub(crate) const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 /// Deletions in one append: their keys take at most 150 bytes each.
 const CHANGES_MAX: usize = 1_000;
 
@@ -46,13 +47,23 @@ async fn run_all(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
-    let host = Host::new(config.host);
+    let around = Surroundings {
+        log,
+        host: Host::new(config.host.clone()),
+        command: config.host,
+        versions: config.versions,
+        events: config.events,
+    };
     for model in config.models {
-        let entry = status.entry(&model);
-        let (host, log, stop) = (host.clone(), log.clone(), stop.clone());
-        tasks.spawn(load_and_follow(model, host, log, entry, stop));
+        let life = Life {
+            entry: status.entry(&model),
+            model,
+            around: around.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(life.run());
     }
-    drop(host);
+    drop(around);
     while let Some(ended) = tasks.join_next().await {
         match ended {
             Ok(result) => result?,
@@ -66,69 +77,34 @@ async fn run_all(
     Ok(())
 }
 
-async fn load_and_follow(
-    model: Model,
-    host: Host,
-    log: Log,
-    entry: Arc<Entry>,
-    stop: CancellationToken,
-) -> Result<(), Error> {
-    let mut delay = RETRY_DELAY_MIN;
-    let (worker, loaded) = loop {
-        let error = match host.load(model.order()).await {
-            Ok(loaded) => break loaded,
-            Err(error) => error,
-        };
-        if !matches!(cure(&error), Cure::Time) {
-            disable(&model, &entry, &error);
-            return Ok(());
-        }
-        retry_after(&model, &entry, &error, delay);
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(jittered(delay)) => {}
-        }
-        delay = (delay * 2).min(RETRY_DELAY_MAX);
-    };
-    drop(host);
-    let info = ModelInfo::of(&model, loaded);
-    entry.loaded(&info);
-    tracing::info!(model = model.name, sha256 = info.sha256, "model loaded");
-    follow(model, log, entry, worker, info.sha256, stop).await
-}
-
-/// One loaded model until `stop`, or until it is disabled. An error is the log's, and final.
-async fn follow(
-    model: Model,
-    log: Log,
-    entry: Arc<Entry>,
-    worker: Worker,
-    sha256: String,
-    stop: CancellationToken,
-) -> Result<(), Error> {
+/// One loaded model until `stop`, or with what it cannot go on after. An error is the log's, and
+/// final.
+pub(crate) async fn follow(
+    model: &Model,
+    log: &Log,
+    entry: &Entry,
+    worker: &Worker,
+    sha256: &str,
+    stop: &CancellationToken,
+) -> Result<Option<Error>, Error> {
     let session = Session {
-        model: &model,
-        log: &log,
-        entry: &entry,
-        worker: &worker,
+        model,
+        log,
+        entry,
+        worker,
     };
     let mut delay = RETRY_DELAY_MIN;
     loop {
-        let Err(error) = session.run(&sha256, &stop, &mut delay).await else {
-            return Ok(());
+        let Err(error) = session.run(sha256, stop, &mut delay).await else {
+            return Ok(None);
         };
         match cure(&error) {
             Cure::None => return Err(error),
-            Cure::Restart => {
-                disable(&model, &entry, &error);
-                return Ok(());
-            }
-            Cure::Time => {
-                retry_after(&model, &entry, &error, delay);
-            }
+            Cure::Restart => return Ok(Some(error)),
+            Cure::Time => retry_after(model, entry, &error, delay),
         }
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(None),
             () = tokio::time::sleep(jittered(delay)) => {}
         }
         delay = (delay * 2).min(RETRY_DELAY_MAX);
@@ -136,7 +112,7 @@ async fn follow(
 }
 
 /// What helps against an error.
-enum Cure {
+pub(crate) enum Cure {
     /// It passes by itself.
     Time,
     /// Something has to be changed first.
@@ -145,7 +121,7 @@ enum Cure {
     None,
 }
 
-fn cure(error: &Error) -> Cure {
+pub(crate) fn cure(error: &Error) -> Cure {
     match error {
         Error::Log(cause) => match cause.class() {
             Class::Retry | Class::Full => Cure::Time,
@@ -158,22 +134,22 @@ fn cure(error: &Error) -> Cure {
     }
 }
 
-fn retry_after(model: &Model, entry: &Entry, error: &Error, delay: Duration) {
+pub(crate) fn retry_after(model: &Model, entry: &Entry, error: &Error, delay: Duration) {
     tracing::warn!(model = model.name, "{error}; trying again in {delay:?}");
     entry.set(State::Retrying, Some(error.to_string()));
 }
 
 /// The model's cursors stay where they are: the next start goes on from there.
-fn disable(model: &Model, entry: &Entry, error: &Error) {
+pub(crate) fn disable(model: &Model, entry: &Entry, error: &Error) {
     tracing::error!(
         model = model.name,
-        "{error}; the model is disabled until the next start"
+        "{error}; the model is disabled until another version is activated, or the next start"
     );
     entry.set(State::Disabled, Some(error.to_string()));
 }
 
 /// Models that fail together should not try again together.
-fn jittered(delay: Duration) -> Duration {
+pub(crate) fn jittered(delay: Duration) -> Duration {
     let noise = WallNanos::now().0.rem_euclid(1_000) as u32;
     delay.mul_f64(0.75) + delay.mul_f64(0.5) * noise / 1_000
 }
@@ -246,8 +222,18 @@ impl Session<'_> {
         }
         self.entry.count(&engine.take_tally(), merge.take_missing());
         let mut scored = Vec::new();
+        let shadow = self.entry.shadow();
         for mut due in engine.take_due() {
-            let answer = self.worker.run(std::mem::take(&mut due.window)).await?;
+            let window = std::mem::take(&mut due.window);
+            let watched = shadow.as_ref().map(|shadow| (shadow, window.clone()));
+            let answer = self.worker.run(window).await?;
+            if let Some((shadow, window)) = watched {
+                shadow.offer(Scored {
+                    window,
+                    live: answer.clone(),
+                    time: due.newest.time,
+                });
+            }
             self.entry.took(answer.took);
             engine.judge(&due, &answer.score, WallNanos::now());
             scored.push((due, answer.score.value));
@@ -376,7 +362,7 @@ impl Session<'_> {
 }
 
 /// Reads the disk off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, skerry_store::Error> + Send + 'static,
 ) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;

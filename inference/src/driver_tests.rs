@@ -126,18 +126,18 @@ async fn start(log: &Log, runner: impl Runner + Send + 'static) -> Node {
     let model = Model::new(small()).unwrap();
     let entry = status.entry(&model);
     let worker = Worker::scripted(runner);
-    let follow = follow(
-        model,
-        log.clone(),
-        entry,
-        worker,
-        "5ha".to_owned(),
-        stop.clone(),
-    );
+    let (log, ended) = (log.clone(), stop.clone());
+    let following = async move {
+        let failed = follow(&model, &log, &entry, &worker, "5ha", &ended).await?;
+        if let Some(error) = failed {
+            disable(&model, &entry, &error);
+        }
+        Ok(())
+    };
     Node {
         status,
         stop,
-        task: tokio::spawn(follow),
+        task: tokio::spawn(following),
     }
 }
 
@@ -248,6 +248,7 @@ async fn one_bad_model_does_not_touch_the_other() {
     let config = Config {
         models: models.to_vec(),
         host: fixture::host(),
+        ..Config::default()
     };
     let task = tokio::spawn(run(config, log.clone(), Arc::clone(&status), stop.clone()));
 

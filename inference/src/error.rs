@@ -38,6 +38,10 @@ pub enum Error {
     Output { path: PathBuf, got: String },
     #[error("{} did not load within {limit:?}: export a smaller or simpler model", path.display())]
     LoadStalled { path: PathBuf, limit: Duration },
+    #[error("{} does not tell its windows' shape, and no golden file beside it: say it with --window and --columns", path.display())]
+    NoShape { path: PathBuf },
+    #[error("{}: {reason}; see inference/models/README.md for what a manifest has", path.display())]
+    Manifest { path: PathBuf, reason: String },
     #[error("{} is no golden file: {reason}; write it anew with the model, or remove it", path.display())]
     GoldenFile { path: PathBuf, reason: String },
     #[error(

@@ -1,31 +1,28 @@
-//! A model on disk: the ONNX file, its fingerprint, and golden cases beside it.
+//! A model on disk: the ONNX file, its fingerprint and golden cases, plain or as a package.
 
 use crate::config::Model;
 use crate::error::{Error, RunFault};
+use crate::golden::Golden;
 use crate::graph::{self, Refusal};
-use crate::isolation::{self, HostCommand, Loaded, Order};
-use crate::runner::{Runner, run_caught};
-use serde::Deserialize;
+use crate::isolation::{HostCommand, Loaded, Order};
+use crate::manifest::Manifest;
+use crate::runner::Runner;
+use crate::trial::Trial;
 use sha2::{Digest, Sha256};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// A model for a box this size has kilobytes; the limit is against a wrong path.
 const MODEL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Long enough for a large model on a slow board; a file that takes longer is most likely one
-/// that never finishes (one changed byte is enough for that).
-const LOAD_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// Looked for beside the model, in this order: `bearing.golden.json`, `golden.json`.
-const GOLDEN_NAMES: [&str; 2] = ["{stem}.golden.json", "golden.json"];
-
 /// What loading a model tells, for `skerry check` and the status.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ModelInfo {
     /// Of the ONNX file, in hex; in every record derived with it.
     pub sha256: String,
+    /// Of the package; a plain file has none.
+    pub version: Option<String>,
     pub file_bytes: u64,
     pub rows: usize,
     pub columns: usize,
@@ -37,8 +34,6 @@ pub struct ModelInfo {
     pub load_time: Duration,
     /// What the process grew by that loaded it.
     pub held_bytes: u64,
-    /// What the windows of all its assets take, see [`Model::memory_bytes`].
-    pub memory_bytes: usize,
 }
 
 impl Model {
@@ -47,44 +42,33 @@ impl Model {
     ///
     /// Blocks until it is loaded. Works inside and outside of an async runtime.
     pub fn check(&self, host: &HostCommand) -> Result<ModelInfo, Error> {
-        let failed = |source: std::io::Error| Error::Host {
-            program: host.program.clone(),
-            reason: source.to_string(),
-        };
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().map_err(failed)?;
-        let load = || runtime.block_on(isolation::probe(host, self.order()));
-        let loaded = std::thread::scope(|scope| {
-            // A runtime must not be entered from within another one's thread.
-            let thread = std::thread::Builder::new().name("model-check".to_owned());
-            let loading = thread.spawn_scoped(scope, load).map_err(failed)?;
-            loading.join().expect("probing does not panic")
-        })?;
-        Ok(ModelInfo::of(self, loaded))
+        self.trial().check(host)
+    }
+
+    /// Its file and what the configuration says of it, without the binding.
+    #[must_use]
+    pub fn trial(&self) -> Trial {
+        Trial {
+            file: self.file.clone(),
+            shape: Some((self.rows, self.inputs.len())),
+            output: self.output.clone(),
+            budget: self.budget,
+        }
     }
 
     /// What a child needs to know to load it.
     pub(crate) fn order(&self) -> Order {
-        Order {
-            file: self.file.clone(),
-            rows: self.rows,
-            columns: self.inputs.len(),
-            output: self.output.clone(),
-            sha256: None,
-            load_time_max: LOAD_TIME_MAX,
-            time_max: self.budget.time_max,
-            memory_max_bytes: self.budget.memory_max_bytes,
-        }
+        self.trial().order()
     }
 }
 
-impl ModelInfo {
-    pub(crate) fn of(model: &Model, loaded: Loaded) -> Self {
+impl From<Loaded> for ModelInfo {
+    fn from(loaded: Loaded) -> Self {
         Self {
-            rows: model.rows,
-            columns: model.inputs.len(),
-            memory_bytes: model.memory_bytes(),
             sha256: loaded.sha256,
+            version: loaded.version,
+            rows: loaded.rows,
+            columns: loaded.columns,
             file_bytes: loaded.file_bytes,
             golden_cases: loaded.golden_cases,
             golden_time_max: loaded.golden_time_max,
@@ -94,35 +78,47 @@ impl ModelInfo {
     }
 }
 
-/// Reads the file, holds it against the window and runs its golden cases. Happens in a child.
+/// Reads a model or a package, holds it against the window and runs its golden cases. Happens in
+/// a child.
 pub(crate) fn load(order: &Order) -> Result<(Box<dyn Runner>, Loaded), Error> {
-    let (path, rows, columns) = (&order.file, order.rows, order.columns);
+    if !order.file.is_dir() {
+        return load_file(order, None);
+    }
+    let manifest = Manifest::read(&order.file, order)?;
+    let mut order = manifest.complete(order);
+    order.file = manifest.model_path(&order.file);
+    load_file(&order, Some(manifest))
+}
+
+fn load_file(
+    order: &Order,
+    manifest: Option<Manifest>,
+) -> Result<(Box<dyn Runner>, Loaded), Error> {
+    let path = &order.file;
     let bytes = read(path)?;
     let sha256 = hex(&Sha256::digest(&bytes));
-    if let Some(expected) = order.sha256.as_ref().filter(|it| **it != sha256) {
-        return Err(Error::Sha256 {
-            path: path.clone(),
-            expected: expected.clone(),
-            sha256,
-        });
-    }
-    let mut runner = graph::load(&bytes, rows, columns, &order.output).map_err(|refusal| {
-        let path = path.clone();
-        match refusal {
-            Refusal::NotAModel(reason) => Error::NotAModel { path, reason },
-            Refusal::Unsupported(reason) => Error::Unsupported { path, reason },
-            Refusal::Shape { wants } => {
-                let gives =
-                    format!("window = {rows} and {columns} inputs, [1, {rows}, {columns}] of F32");
-                Error::Shape { path, wants, gives }
-            }
-            Refusal::Output { got } => Error::Output { path, got },
+    let told = manifest.as_ref().map(|manifest| &manifest.sha256);
+    for expected in [order.sha256.as_ref(), told].into_iter().flatten() {
+        if *expected != sha256 {
+            let (path, expected) = (path.clone(), expected.clone());
+            return Err(Error::Sha256 {
+                path,
+                sha256,
+                expected,
+            });
         }
-    })?;
-    let golden = match golden_path(path) {
-        Some(file) => Golden::read(&file, order, &sha256)?,
-        None => None,
+    }
+    let (version, reference, golden) = match manifest {
+        Some(it) => (Some(it.version), it.reference, Some(it.golden)),
+        None => (None, None, Golden::beside(order, &sha256)?),
     };
+    let shape = order.shape.or_else(|| golden.as_ref()?.shape());
+    let (rows, columns) = shape.ok_or_else(|| Error::NoShape { path: path.clone() })?;
+    let mut runner = graph::load(&bytes, rows, columns, &order.output)
+        .map_err(|refusal| refused(refusal, path, rows, columns))?;
+    let file_bytes = bytes.len() as u64;
+    // Not needed any more, and on the model's account as long as it is there.
+    drop(bytes);
     let golden_time_max = match &golden {
         Some(golden) => golden.run(path, &mut *runner)?,
         None => None,
@@ -135,7 +131,13 @@ pub(crate) fn load(order: &Order) -> Result<(Box<dyn Runner>, Loaded), Error> {
     }
     let loaded = Loaded {
         sha256,
-        file_bytes: bytes.len() as u64,
+        version,
+        rows,
+        columns,
+        reference: reference.map(|reference| reference.to_string()),
+        time_max: order.time_max,
+        memory_max_bytes: order.memory_max_bytes,
+        file_bytes,
         golden_cases: golden.map(|golden| golden.cases.len()),
         golden_time_max,
         // Only its caller knows.
@@ -145,7 +147,22 @@ pub(crate) fn load(order: &Order) -> Result<(Box<dyn Runner>, Loaded), Error> {
     Ok((runner, loaded))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+fn refused(refusal: Refusal, path: &Path, rows: usize, columns: usize) -> Error {
+    let path = path.to_owned();
+    match refusal {
+        Refusal::NotAModel(reason) => Error::NotAModel { path, reason },
+        Refusal::Unsupported(reason) => Error::Unsupported { path, reason },
+        Refusal::Shape { wants } => {
+            let gives =
+                format!("window = {rows} and {columns} inputs, [1, {rows}, {columns}] of F32");
+            Error::Shape { path, wants, gives }
+        }
+        Refusal::Output { got } => Error::Output { path, got },
+    }
+}
+
+/// The whole of a file that is a model, or belongs to one.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::File {
         path: path.to_owned(),
         reason: error.to_string(),
@@ -164,92 +181,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
         });
     }
     Ok(bytes)
-}
-
-fn golden_path(model: &Path) -> Option<PathBuf> {
-    let stem = model.file_stem()?.to_str()?;
-    let beside = |name: &str| model.with_file_name(name.replace("{stem}", stem));
-    GOLDEN_NAMES
-        .map(beside)
-        .into_iter()
-        .find(|path| path.is_file())
-}
-
-/// Windows with the answers of the runtime that the model was made with. The only thing that
-/// notices a weight with a flipped bit, or an operator that this runtime reads differently.
-#[derive(Deserialize)]
-struct Golden {
-    /// The model file's name: a `golden.json` may lie beside several.
-    model: PathBuf,
-    sha256: String,
-    /// Largest difference that is no difference.
-    tolerance: f32,
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-struct Case {
-    input: Vec<Vec<f32>>,
-    output: f32,
-}
-
-impl Golden {
-    /// `None` if the file is about another model in the same directory.
-    fn read(path: &Path, of: &Order, sha256: &str) -> Result<Option<Self>, Error> {
-        let (rows, columns) = (of.rows, of.columns);
-        let broken = |reason: String| Error::GoldenFile {
-            path: path.to_owned(),
-            reason,
-        };
-        let golden: Self =
-            serde_json::from_slice(&read(path)?).map_err(|error| broken(error.to_string()))?;
-        if golden.model.file_name() != of.file.file_name() {
-            return Ok(None);
-        }
-        if golden.sha256 != sha256 {
-            return Err(broken(format!(
-                "it is about a file with SHA-256 {}, this one has {sha256}",
-                golden.sha256
-            )));
-        }
-        let fits = |case: &Case| {
-            case.input.len() == rows && case.input.iter().all(|row| row.len() == columns)
-        };
-        if golden.cases.is_empty() || !golden.cases.iter().all(fits) {
-            return Err(broken(format!(
-                "it needs cases of {rows} rows of {columns} values"
-            )));
-        }
-        Ok(Some(golden))
-    }
-
-    /// The slowest case, but for the first: that one warms up what all others use.
-    fn run(&self, path: &Path, runner: &mut dyn Runner) -> Result<Option<Duration>, Error> {
-        let mut slowest = None;
-        for (case, Case { input, output }) in self.cases.iter().enumerate() {
-            let got = match run_caught(runner, &input.concat()) {
-                Ok(answer) => {
-                    slowest = slowest.max((case > 0).then_some(answer.took));
-                    answer.score.value
-                }
-                Err(RunFault::NotFinite(got)) => got,
-                Err(fault) => {
-                    let path = path.to_owned();
-                    return Err(Error::Run { path, fault });
-                }
-            };
-            let agrees = (got - output).abs() <= self.tolerance;
-            if !agrees {
-                return Err(Error::GoldenAnswer {
-                    path: path.to_owned(),
-                    case,
-                    got,
-                    expected: *output,
-                });
-            }
-        }
-        Ok(slowest)
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {

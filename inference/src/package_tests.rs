@@ -3,6 +3,7 @@ use crate::config::ModelOptions;
 use crate::fixture;
 use crate::output::Output;
 use serde_json::Value;
+use std::path::PathBuf;
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -3,10 +3,13 @@
 use crate::config::Model;
 use crate::engine::Tally;
 use crate::package::ModelInfo;
+use crate::shadow::{Shadow, ShadowReport};
+use crate::versions::{Asked, Choice, Command, Refused};
 use serde::Serialize;
 use skerry_store::WallNanos;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 
 /// Run times kept for the median.
 const RUNS_KEPT: usize = 255;
@@ -31,7 +34,7 @@ pub enum State {
     Running,
     /// The log refused or failed; tried again by itself.
     Retrying,
-    /// Will not score any more until the node is started again.
+    /// Will not score any more until another version is activated, or the node started again.
     Disabled,
 }
 
@@ -44,6 +47,14 @@ pub struct ModelSnapshot {
     /// Why it is disabled or retrying.
     pub reason: Option<String>,
     pub sha256: Option<String>,
+    /// The activated version, or that of the configured package.
+    pub version: Option<String>,
+    /// What `rollback` goes back to, in words.
+    pub previous: Option<String>,
+    /// Why the version before it runs again, if it does.
+    pub rolled_back: Option<String>,
+    /// What the model took of its host's memory when it was loaded.
+    pub held_bytes: Option<u64>,
     pub golden_cases: Option<usize>,
     /// See [`Model::memory_bytes`].
     pub memory_bytes: usize,
@@ -60,6 +71,8 @@ pub struct ModelSnapshot {
     pub alerts_cleared_total: u64,
     pub run_p50_us: Option<f64>,
     pub run_max_us: Option<f64>,
+    /// The version that runs beside it, if one does.
+    pub shadow: Option<ShadowReport>,
     pub assets: Vec<AssetSnapshot>,
 }
 
@@ -93,6 +106,20 @@ impl Status {
         }
     }
 
+    /// Has a model's task follow a command. Says what it did, once that holds over a restart.
+    pub async fn command(&self, model: &str, command: Command) -> Result<String, Refused> {
+        let entry = lock(&self.models)
+            .iter()
+            .find(|entry| entry.name == model)
+            .cloned();
+        let entry = entry.ok_or_else(|| Refused::UnknownModel(model.to_owned()))?;
+        let desk = lock(&entry.desk).clone().ok_or(Refused::NotNow)?;
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked { command, reply };
+        desk.send(asked).await.map_err(|_| Refused::NotNow)?;
+        answer.await.map_err(|_| Refused::NotNow)?
+    }
+
     /// The entry of a model: a new one, or the one it had before a restart of its task.
     pub(crate) fn entry(&self, model: &Model) -> Arc<Entry> {
         let mut models = lock(&self.models);
@@ -110,6 +137,9 @@ impl Status {
 pub(crate) struct Entry {
     name: String,
     inner: Mutex<Inner>,
+    shadow: Mutex<Option<Arc<Shadow>>>,
+    /// Where commands are taken, while the model's task runs.
+    desk: Mutex<Option<mpsc::Sender<Asked>>>,
 }
 
 #[derive(Debug)]
@@ -133,6 +163,11 @@ impl Entry {
             state: State::Starting,
             reason: None,
             sha256: None,
+            version: None,
+            previous: None,
+            rolled_back: None,
+            held_bytes: None,
+            shadow: None,
             golden_cases: None,
             memory_bytes: model.memory_bytes(),
             records_total: 0,
@@ -156,13 +191,45 @@ impl Entry {
         Self {
             name: model.name.clone(),
             inner: Mutex::new(inner),
+            shadow: Mutex::default(),
+            desk: Mutex::default(),
         }
     }
 
-    pub(crate) fn loaded(&self, info: &ModelInfo) {
+    pub(crate) fn loaded(&self, info: &ModelInfo, choice: &Choice) {
         let mut inner = lock(&self.inner);
-        inner.snapshot.sha256 = Some(info.sha256.clone());
-        inner.snapshot.golden_cases = info.golden_cases;
+        let snapshot = &mut inner.snapshot;
+        snapshot.sha256 = Some(info.sha256.clone());
+        snapshot.version.clone_from(&info.version);
+        snapshot.previous = choice.previous.as_ref().map(ToString::to_string);
+        snapshot.held_bytes = Some(info.held_bytes);
+        snapshot.golden_cases = info.golden_cases;
+        if choice.previous.is_some() {
+            snapshot.rolled_back = None;
+        }
+    }
+
+    pub(crate) fn rolled_back(&self, reason: String) {
+        lock(&self.inner).snapshot.rolled_back = Some(reason);
+    }
+
+    /// Commands for this model go to whom this is given.
+    pub(crate) fn open_desk(&self) -> mpsc::Receiver<Asked> {
+        let (desk, asked) = mpsc::channel(1);
+        *lock(&self.desk) = Some(desk);
+        asked
+    }
+
+    pub(crate) fn shadow(&self) -> Option<Arc<Shadow>> {
+        lock(&self.shadow).clone()
+    }
+
+    pub(crate) fn shadow_version(&self) -> Option<String> {
+        Some(self.shadow()?.report().version)
+    }
+
+    pub(crate) fn set_shadow(&self, shadow: Option<Shadow>) {
+        *lock(&self.shadow) = shadow.map(Arc::new);
     }
 
     pub(crate) fn set(&self, state: State, reason: Option<String>) {
@@ -221,6 +288,7 @@ impl Entry {
         runs.sort_unstable();
         snapshot.run_p50_us = runs.get(runs.len() / 2).map(micros);
         let inner = lock(&self.inner);
+        snapshot.shadow = self.shadow().map(|shadow| shadow.report());
         snapshot.run_max_us = (!runs.is_empty()).then(|| micros(&inner.run_max));
         snapshot
     }

@@ -178,6 +178,7 @@ async fn the_worn_pump_is_reported_before_it_fails_and_no_other() {
         let config = Config {
             models: vec![model()],
             host: host(),
+            ..Config::default()
         };
         let task = tokio::spawn(run(config, log.clone(), Arc::clone(&status), stop.clone()));
         let deadline = Instant::now() + Duration::from_secs(60);

@@ -1,7 +1,12 @@
 //! The command line: what an operator types, and what `--help` tells a newcomer.
 
+mod model;
 mod opcua;
 
+pub use model::{
+    ModelActivate, ModelBench, ModelCheck, ModelCommand, ModelFile, ModelList, ModelNamed,
+    ModelReplay, ModelReport, ModelShadow,
+};
 pub use opcua::{
     Browse, OpcuaCall, OpcuaCommand, OpcuaDiscover, OpcuaImport, OpcuaServer, OpcuaTrust,
     OpcuaWatch, OpcuaWrite,
@@ -57,6 +62,9 @@ pub enum Command {
     /// OPC-UA servers: what they offer and hold, and which to trust
     #[command(subcommand)]
     Opcua(OpcuaCommand),
+    /// ONNX models: look at files, swap versions, compare, replay
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// The way to the Kafka cluster
     #[command(subcommand)]
     Uplink(UplinkCommand),

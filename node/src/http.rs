@@ -1,16 +1,18 @@
 //! The node's own HTTP: `/healthz`, `/readyz`, `/metrics` and `/status`, for the supervisor, for
 //! Prometheus and for `skerry status`, `POST /log/scrub` for `skerry log repair`, `/uplink/…` for
-//! `skerry uplink` and `/quarantine` for `skerry quarantine`. On loopback unless configured
-//! otherwise, and the last always; nobody can change a record by it.
+//! `skerry uplink`, `/quarantine` for `skerry quarantine` and `/models` for `skerry model`. On
+//! loopback unless configured otherwise, and the last two always; nobody can change a record by it.
 
 use crate::logs::Answer;
 use crate::metrics;
+use crate::model;
 use crate::quarantine;
 use crate::uplink::{Chosen, Released};
 use crate::view::View;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use skerry_bridge::uplink;
@@ -35,11 +37,24 @@ pub async fn serve(
         .route("/uplink/link", get(link).post(choose_link))
         .route("/uplink/release", post(release))
         .merge(quarantine::routes())
+        .merge(model::routes())
         .with_state(view)
         .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, routes)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
+}
+
+/// Refuses whoever is not on this machine, be the port open to them or not.
+pub async fn from_here(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match peer.ip().to_canonical().is_loopback() {
+        true => next.run(request).await,
+        false => (StatusCode::FORBIDDEN, "from the node's own machine only\n").into_response(),
+    }
 }
 
 /// Liveness means progress: 503 once work has waited for half a minute without a commit.

@@ -58,7 +58,7 @@ pub fn told(failure: Failure) -> Exit {
     }
 }
 
-fn looked_for(directory: &Path) -> Result<(), Failure> {
+pub fn looked_for(directory: &Path) -> Result<(), Failure> {
     match directory.join("streams").is_dir() {
         true => Ok(()),
         false => Err(Failure::NoLog(directory.to_owned())),
@@ -82,7 +82,7 @@ pub enum Failure {
     Told(String),
 }
 
-fn keys(log: &LogDirectory) -> Result<Option<Keys>, Error> {
+pub fn keys(log: &LogDirectory) -> Result<Option<Keys>, Error> {
     log.key_file.as_deref().map(Keys::read).transpose()
 }
 

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         Command::Uplink(command) => uplink::run(&command),
         Command::Unpack(args) => unpack::run(&args),
         Command::User(command) => user::run(&command),
+        Command::Model(command) => model::run(&command),
         Command::ModelHost => model::host(),
         Command::Version => {
             println!("skerry {}", env!("CARGO_PKG_VERSION"));

@@ -128,7 +128,7 @@ impl Child {
             let seat = Seat {
                 runner,
                 held_bytes,
-                memory_max_bytes: order.memory_max_bytes,
+                memory_max_bytes: known.memory_max_bytes,
             };
             self.seats.insert(slot, seat);
             Loaded {

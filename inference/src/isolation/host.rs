@@ -69,6 +69,8 @@ impl Host {
         let probed = probe(&self.command, order.clone()).await?;
         // What was looked at is what is run.
         order.sha256 = Some(probed.sha256);
+        order.time_max = probed.time_max;
+        order.memory_max_bytes = probed.memory_max_bytes;
         let slot = Slot(self.slots.fetch_add(1, Ordering::Relaxed));
         let worker = Worker {
             slot,

@@ -1,6 +1,7 @@
 //! What node and child say to each other: frames of a length (`u32`, little-endian) and a message
 //! in postcard, after a greeting from the child.
 
+use crate::config::Budget;
 use crate::encoding;
 use crate::error::{Error, RunFault};
 use crate::output::Output;
@@ -11,6 +12,10 @@ use std::time::Duration;
 
 /// What a child says first. Whatever comes before it is no part of the conversation.
 pub(super) const GREETING: &[u8] = b"skerry model host 1\n";
+
+/// Long enough for a large model on a slow board; a file that takes longer is most likely one
+/// that never finishes (one changed byte is enough for that).
+const LOAD_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A window has at most 64 KiB; nothing else comes near this.
 pub(super) const FRAME_BYTES_MAX: usize = 1024 * 1024;
@@ -25,8 +30,8 @@ pub(crate) struct Slot(pub(crate) u32);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) file: PathBuf,
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
+    /// Rows and columns of a window; `None` takes them from what lies beside the model.
+    pub(crate) shape: Option<(usize, usize)>,
     pub(crate) output: Output,
     /// The file must be this one.
     pub(crate) sha256: Option<String>,
@@ -37,10 +42,33 @@ pub(crate) struct Order {
     pub(crate) memory_max_bytes: u64,
 }
 
+impl Order {
+    /// One without a file, which its caller fills in.
+    pub(crate) fn of(budget: Budget) -> Self {
+        Self {
+            file: PathBuf::new(),
+            shape: None,
+            output: Output::default(),
+            sha256: None,
+            load_time_max: LOAD_TIME_MAX,
+            time_max: budget.time_max,
+            memory_max_bytes: budget.memory_max_bytes,
+        }
+    }
+}
+
 /// What loading a model told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Loaded {
     pub(crate) sha256: String,
+    pub(crate) version: Option<String>,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// What the inputs looked like in training: JSON, as the package has it.
+    pub(crate) reference: Option<String>,
+    /// What it may take, by its package or else as ordered.
+    pub(crate) time_max: Duration,
+    pub(crate) memory_max_bytes: u64,
     pub(crate) file_bytes: u64,
     pub(crate) golden_cases: Option<usize>,
     /// The slowest golden case but the first, which warms up what all others use.

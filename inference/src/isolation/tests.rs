@@ -87,6 +87,12 @@ fn load(order: &Order) -> Result<(Box<dyn Runner>, Loaded), Error> {
     };
     let loaded = Loaded {
         sha256: String::new(),
+        version: None,
+        rows: 2,
+        columns: 1,
+        reference: None,
+        time_max: order.time_max,
+        memory_max_bytes: order.memory_max_bytes,
         file_bytes: 0,
         golden_cases: None,
         golden_time_max: None,
@@ -114,8 +120,7 @@ fn deeper(depth: u64) -> f32 {
 fn order(file: impl Into<PathBuf>) -> Order {
     Order {
         file: file.into(),
-        rows: 2,
-        columns: 1,
+        shape: Some((2, 1)),
         output: Output::default(),
         sha256: None,
         load_time_max: Duration::from_secs(10),

@@ -30,6 +30,9 @@ pub use streams::NODE_EVENTS;
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/skerry";
 pub const HTTP_LISTEN_DEFAULT: &str = "127.0.0.1:9810";
 
+/// In the data directory: versions of models, to be activated.
+const MODELS_FOLDER: &str = "models";
+
 const MIB: u64 = 1024 * 1024;
 const QUOTA_LEAST: u64 = 16 * MIB;
 const QUOTA_MOST: u64 = 1 << 50;
@@ -214,7 +217,9 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         }
         None => None,
     };
-    let (node, opcua, models) = (node?, opcua?, models?);
+    let (node, opcua, mut models) = (node?, opcua?, models?);
+    models.versions = Some(node.data_dir.join(MODELS_FOLDER));
+    models.events = StreamName::new(NODE_EVENTS).ok();
     let uplink = match uplink {
         Some(read) => Some(read?),
         None => None,

@@ -30,6 +30,7 @@ pub fn read(
     Some(Config {
         models,
         host: HostCommand::default(),
+        ..Config::default()
     })
 }
 

@@ -3,16 +3,16 @@
 //! open to them or not.
 
 use super::{Decision, carry_out, find, list};
+use crate::http::from_here;
 use crate::view::View;
 use axum::Router;
-use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde::Serialize;
 use skerry_store::{Error, Log};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub fn routes() -> Router<Arc<View>> {
@@ -21,17 +21,6 @@ pub fn routes() -> Router<Arc<View>> {
         .route("/quarantine/all", get(all))
         .route("/quarantine/{id}", get(one))
         .layer(middleware::from_fn(from_here))
-}
-
-async fn from_here(
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match peer.ip().to_canonical().is_loopback() {
-        true => next.run(request).await,
-        false => (StatusCode::FORBIDDEN, "from the node's own machine only\n").into_response(),
-    }
 }
 
 async fn waiting(State(view): State<Arc<View>>) -> Response {

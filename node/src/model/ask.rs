@@ -1,0 +1,145 @@
+//! What a running node is asked, and told, about its models.
+
+use crate::cli::{ModelActivate, ModelList, ModelNamed, ModelReport, ModelShadow};
+use crate::exit::Exit;
+use crate::logs::printable;
+use crate::status;
+use bytesize::ByteSize;
+use serde_json::{Value, json};
+use skerry_inference::Command;
+
+const PATH: &str = "/models";
+
+pub(super) fn activate(args: &ModelActivate) -> Exit {
+    let version = args.version.clone();
+    command(&args.node.node, &args.name, &Command::Activate { version })
+}
+
+pub(super) fn rollback(args: &ModelNamed) -> Exit {
+    command(&args.node.node, &args.name, &Command::Rollback)
+}
+
+pub(super) fn shadow(args: &ModelShadow) -> Exit {
+    let version = args.version.clone().filter(|_| !args.off);
+    command(&args.node.node, &args.name, &Command::Shadow { version })
+}
+
+fn command(node: &str, model: &str, command: &Command) -> Exit {
+    let path = format!("{PATH}/{model}");
+    print(node, status::post_json(node, &path, &json!(command)))
+}
+
+pub(super) fn list(args: &ModelList) -> Exit {
+    let node = &args.node.node;
+    print(
+        node,
+        models(node).map(|models| match args.json {
+            true => Value::from(models).to_string(),
+            false => models.iter().map(line).collect::<Vec<_>>().join("\n"),
+        }),
+    )
+}
+
+pub(super) fn report(args: &ModelReport) -> Exit {
+    let (node, name) = (&args.of.node.node, &args.of.name);
+    let found = models(node).and_then(|models| {
+        let mut models = models.into_iter();
+        let model = models.find(|model| model["name"] == name.as_str());
+        let mut model = model.ok_or_else(|| format!("there is no model `{name}`"))?;
+        match model["shadow"].take() {
+            Value::Null => Err(format!(
+                "nothing runs beside `{name}`; start it with skerry model shadow {name} VERSION"
+            )),
+            report => Ok(report),
+        }
+    });
+    print(
+        node,
+        found.map(|report| match args.json {
+            true => report.to_string(),
+            false => in_words(name, &report),
+        }),
+    )
+}
+
+fn models(node: &str) -> Result<Vec<Value>, String> {
+    let body = status::fetch(node, PATH)?;
+    let answer: Value = serde_json::from_str(&body)
+        .map_err(|error| format!("its answer is not understood: {error}"))?;
+    let models = answer["models"].as_array();
+    models
+        .cloned()
+        .ok_or_else(|| "its answer has no models".to_owned())
+}
+
+fn line(model: &Value) -> String {
+    let version = model["version"].as_str().unwrap_or("-");
+    let held = model["held_bytes"].as_u64().unwrap_or(0);
+    let mut line = format!(
+        "{:20} {:10} {:10} {:>8} scores  p50 {}  {}",
+        text(&model["name"]),
+        version,
+        text(&model["state"]),
+        model["scores_total"],
+        micros(&model["run_p50_us"]),
+        ByteSize::b(held),
+    );
+    for (key, words) in [("rolled_back", "rolled back: "), ("reason", "")] {
+        if let Some(why) = model[key].as_str() {
+            line += &format!("\n    {words}{}", printable(why));
+        }
+    }
+    if let Some(shadow) = model["shadow"]["version"].as_str() {
+        line += &format!("\n    beside it, to compare: {shadow}");
+    }
+    line
+}
+
+fn in_words(name: &str, report: &Value) -> String {
+    let mut words = format!(
+        "{name}: version {} beside the live one\n\
+         windows       {} scored by both, {} passed over\n\
+         difference    mean {:.6}, most {:.6}\n\
+         threshold     {} windows on different sides; live above in {}, shadow in {}\n\
+         time          live p50 {} p99 {}, shadow p50 {} p99 {}",
+        text(&report["version"]),
+        report["windows_total"],
+        report["windows_skipped_total"],
+        report["difference_mean"].as_f64().unwrap_or_default(),
+        report["difference_max"].as_f64().unwrap_or_default(),
+        report["disagreements_total"],
+        report["live_above_total"],
+        report["shadow_above_total"],
+        micros(&report["live_p50_us"]),
+        micros(&report["live_p99_us"]),
+        micros(&report["shadow_p50_us"]),
+        micros(&report["shadow_p99_us"]),
+    );
+    if let Some(why) = report["failed"].as_str() {
+        words += &format!("\ndropped       {}", printable(why));
+    }
+    words
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+fn micros(value: &Value) -> String {
+    value
+        .as_f64()
+        .map_or_else(|| "-".to_owned(), |us| format!("{us} us"))
+}
+
+fn print(node: &str, answer: Result<String, String>) -> Exit {
+    match answer {
+        Ok(told) => {
+            println!("{told}");
+            Exit::Clean
+        }
+        Err(why) => {
+            eprintln!("skerry: the node at {node}: {why}");
+            Exit::Failed
+        }
+    }
+}
