@@ -1,7 +1,7 @@
 //! What goes in: records and catalog changes, as one atomic unit.
 
 use crate::frame::Encoded;
-use crate::{Error, Offset, Record, StreamName};
+use crate::{Error, Offset, Record, Records, StreamName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -58,26 +58,41 @@ pub(crate) const OWN_BUCKET: &str = "_skerry";
 impl Append {
     /// Checks the append and turns it into the bytes its frame will hold.
     pub(crate) fn encode(&self) -> Result<Encoded, Error> {
-        if self.records.is_empty() && self.changes.is_empty() {
-            return Err(Error::invalid("an append needs a record or a change"));
-        }
-        if !self.records.is_empty() && self.stream == StreamName::catalog() {
-            return Err(Error::invalid(
-                "stream _catalog takes changes only: give records a stream of their own",
-            ));
-        }
-        for change in &self.changes {
-            check(change)?;
-        }
-        let encoded = Encoded::new(&self.records, self.changes.clone());
-        if encoded.bytes() > APPEND_BYTES_MAX {
-            return Err(Error::TooLarge {
-                bytes: encoded.bytes(),
-                bytes_max: APPEND_BYTES_MAX,
-            });
-        }
-        Ok(encoded)
+        check(&self.stream, self.records.is_empty(), &self.changes)?;
+        bounded(Encoded::new(&self.records, self.changes.clone()))
     }
+}
+
+/// The same of records that are encoded already.
+pub(crate) fn encode(
+    stream: &StreamName,
+    records: &Records,
+    changes: &[Change],
+) -> Result<Encoded, Error> {
+    check(stream, records.is_empty(), changes)?;
+    bounded(Encoded::of(records, changes.to_vec()))
+}
+
+fn check(stream: &StreamName, without_records: bool, changes: &[Change]) -> Result<(), Error> {
+    if without_records && changes.is_empty() {
+        return Err(Error::invalid("an append needs a record or a change"));
+    }
+    if !without_records && *stream == StreamName::catalog() {
+        return Err(Error::invalid(
+            "stream _catalog takes changes only: give records a stream of their own",
+        ));
+    }
+    changes.iter().try_for_each(check_change)
+}
+
+fn bounded(encoded: Encoded) -> Result<Encoded, Error> {
+    if encoded.bytes() > APPEND_BYTES_MAX {
+        return Err(Error::TooLarge {
+            bytes: encoded.bytes(),
+            bytes_max: APPEND_BYTES_MAX,
+        });
+    }
+    Ok(encoded)
 }
 
 /// A change that changes nothing: a commit that carries it shows whether the disk takes one, and
@@ -90,7 +105,7 @@ pub(crate) fn nothing() -> Encoded {
     Encoded::new(&[], vec![nothing])
 }
 
-fn check(change: &Change) -> Result<(), Error> {
+fn check_change(change: &Change) -> Result<(), Error> {
     let name = |what: &str, name: &str| {
         if (1..=NAME_BYTES_MAX).contains(&name.len()) {
             return Ok(());

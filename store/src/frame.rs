@@ -2,6 +2,7 @@
 
 use crate::cipher::{Cipher, NONCE_BYTES, Nonce, SALT_BYTES, Salt, TAG_BYTES};
 use crate::encoding;
+use crate::records::Records;
 use crate::view::{self, RecordViews};
 use crate::{Change, Codec, Kind, Offset, Record, WallNanos};
 use std::borrow::Cow;
@@ -294,6 +295,18 @@ impl Encoded {
         }
     }
 
+    /// The same of records that are encoded already, and stay with the caller.
+    pub(crate) fn of(records: &Records, changes: Vec<Change>) -> Self {
+        Self {
+            count: records.count,
+            records: records.bytes.clone(),
+            changes: concatenated(&changes),
+            times: records.times,
+            has_gaps: records.has_gaps,
+            decoded: changes,
+        }
+    }
+
     pub(crate) const fn bytes(&self) -> usize {
         self.records.len() + self.changes.len()
     }
@@ -309,9 +322,10 @@ fn concatenated<T: serde::Serialize>(items: &[T]) -> Vec<u8> {
         .fold(Vec::new(), |bytes, item| encoding::append(item, bytes))
 }
 
-type Times = Option<(WallNanos, WallNanos)>;
+/// The earliest and the latest.
+pub(crate) type Times = Option<(WallNanos, WallNanos)>;
 
-fn widen(times: Times, from: WallNanos, to: WallNanos) -> Times {
+pub(crate) fn widen(times: Times, from: WallNanos, to: WallNanos) -> Times {
     let (first, last) = times.unwrap_or((from, to));
     Some((first.min(from), last.max(to)))
 }

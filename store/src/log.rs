@@ -1,6 +1,7 @@
 //! The handle on an open log.
 
 use crate::age::Ages;
+use crate::append;
 use crate::catalog::Catalog;
 use crate::cipher::Cipher;
 use crate::directory;
@@ -18,8 +19,8 @@ use crate::stream::{Shared, Stream};
 use crate::track::{Origin, Track};
 use crate::writer::{Writer, is_full};
 use crate::{
-    Append, Committed, Error, Offset, Options, Reader, Recovery, Scrub, Stats, StreamName,
-    StreamOptions, WallNanos,
+    Append, Change, Committed, Error, Offset, Options, Reader, Records, Recovery, Scrub, Stats,
+    StreamName, StreamOptions, WallNanos,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -97,6 +98,18 @@ impl Log {
         self.queue(None, prepared).await?.committed().await
     }
 
+    /// The same for records that are encoded already, which stay with the caller.
+    pub async fn append_records(
+        &self,
+        stream: &StreamName,
+        records: &Records,
+        changes: &[Change],
+    ) -> Result<Committed, Error> {
+        let encode = || append::encode(stream, records, changes);
+        let prepared = self.prepared(stream, records.is_empty(), encode)?;
+        self.queue(None, prepared).await?.committed().await
+    }
+
     /// Queues without waiting for the disk: the returned [`Pending`] resolves at the commit.
     /// Appends of one caller are committed in the order of their calls; where one of them fails,
     /// see [`Log::submit_from`].
@@ -116,15 +129,26 @@ impl Log {
 
     /// What waits in the queue is the bytes; the records need not wait with them.
     fn prepare(&self, append: &Append) -> Result<Prepared, Error> {
+        self.prepared(&append.stream, append.records.is_empty(), || {
+            append.encode()
+        })
+    }
+
+    fn prepared(
+        &self,
+        stream: &StreamName,
+        without_records: bool,
+        encode: impl FnOnce() -> Result<Encoded, Error>,
+    ) -> Result<Prepared, Error> {
         let shared = &self.0.shared;
         shared.check()?;
-        let stream = shared.index(&append.stream)?;
-        let carrier = if append.records.is_empty() {
+        let stream = shared.index(stream)?;
+        let carrier = if without_records {
             shared.journal
         } else {
             stream
         };
-        let encoded = append.encode()?;
+        let encoded = encode()?;
         for change in &encoded.decoded {
             shared.check_advance(change)?;
         }

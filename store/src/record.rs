@@ -133,6 +133,11 @@ impl Record {
         }
     }
 
+    pub(crate) fn attribute_pairs(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        let pairs = self.attributes.iter();
+        pairs.map(|(name, value)| (name.as_str(), &value[..]))
+    }
+
     /// The time this record stands for: the source's, else the server's, else the node's.
     #[must_use]
     pub fn event_time(&self) -> WallNanos {

@@ -3,6 +3,7 @@
 //! There are millions of them, and to make a string, a buffer and a list of each costs more than
 //! to decompress it. That postcard itself says the same of every byte is tested below.
 
+use crate::records::Fresh;
 use crate::{Kind, Offset, Record, WallNanos};
 use bytes::Bytes;
 
@@ -220,26 +221,26 @@ const NUMBERS_BYTES_MAX: usize = 1 + 3 * 10 + 3 * 11 + 5;
 
 /// The bytes of records, one after the other.
 pub(crate) fn encode(records: &[Record]) -> Vec<u8> {
-    let attributes_bytes = |record: &Record| {
-        let attributes = record.attributes.iter();
-        attributes
-            .map(|(name, value)| name.len() + value.len() + 2 * 10)
-            .sum::<usize>()
-    };
     let room = records.iter().map(|record| {
-        NUMBERS_BYTES_MAX + record.source.len() + record.payload.len() + attributes_bytes(record)
+        let attributes = record.attribute_pairs();
+        let attributes = attributes.map(|(name, value)| name.len() + value.len() + 2 * 10);
+        NUMBERS_BYTES_MAX + record.source.len() + record.payload.len() + attributes.sum::<usize>()
     });
     let mut bytes = Vec::with_capacity(room.sum());
     for record in records {
-        append(record, &mut bytes);
+        append(&Fresh::from(record), record.attribute_pairs(), &mut bytes);
     }
     bytes
 }
 
-fn append(record: &Record, bytes: &mut Vec<u8>) {
+pub(crate) fn append<'a>(
+    record: &Fresh<'_>,
+    attributes: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+    bytes: &mut Vec<u8>,
+) {
     append_varint(record.kind as u64, bytes);
     append_bytes(record.source.as_bytes(), bytes);
-    append_bytes(&record.payload, bytes);
+    append_bytes(record.payload, bytes);
     for time in [record.source_time, record.server_time] {
         bytes.push(u8::from(time.is_some()));
         if let Some(time) = time {
@@ -248,8 +249,8 @@ fn append(record: &Record, bytes: &mut Vec<u8>) {
     }
     append_time(record.ingest_time, bytes);
     append_varint(u64::from(record.status), bytes);
-    append_varint(record.attributes.len() as u64, bytes);
-    for (name, value) in &record.attributes {
+    append_varint(attributes.clone().count() as u64, bytes);
+    for (name, value) in attributes {
         append_bytes(name.as_bytes(), bytes);
         append_bytes(value, bytes);
     }
