@@ -532,7 +532,7 @@ impl Link {
                 }
                 _ => {}
             }
-            for mut record in self.ingest.records(sample, WallNanos::now(), true) {
+            if let Some(mut record) = self.ingest.record(sample, WallNanos::now()) {
                 let attribute = (BACKFILL.to_owned(), mark.clone());
                 record.attributes.push(attribute);
                 records.push(record);

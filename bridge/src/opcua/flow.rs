@@ -1,15 +1,14 @@
 //! The publish loop of one subscription: notification → log → acknowledgement, in that order.
 
 use super::error::{Error, status};
-use super::ingest::{self, APPEND_BYTES, Taken, bytes_of};
+use super::ingest::{APPEND_BYTES, AS_INITIAL, Draft, Taken};
 use super::link::Link;
 use super::sequence::Arrival;
 use super::survey::Looks;
-use super::value::Sample;
 use super::watch::Verdict;
-use super::wire::{Event, Granted, Message, Publication, Session};
+use super::wire::{Granted, Message, Publication, Session};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use skerry_store::{Record, WallNanos};
+use skerry_store::WallNanos;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -30,12 +29,6 @@ pub(super) enum Ended {
     Lost(u32),
     /// The subscription brings nothing although the server lives.
     Mute,
-}
-
-/// What a message brings, in the order in which it is taken into the log.
-enum News {
-    Value(Sample),
-    Event(Event),
 }
 
 /// Sequence numbers to acknowledge with the next request.
@@ -338,44 +331,40 @@ impl Link {
         let Some(mut bridged) = self.fill_before(session, fresh).await? else {
             return Ok(Taken::Stopped);
         };
-        let samples = message.samples.into_iter().map(News::Value);
         self.going.look_at(&message.events);
-        let events = message.events.into_iter().map(News::Event);
-        let mut items = samples.chain(events).skip(already).peekable();
+        let events_already = already.saturating_sub(message.samples.len());
+        let mut samples = fresh.iter();
+        let mut events = message.events.into_iter();
+        events.by_ref().take(events_already).for_each(drop);
         let mut taken = already;
+        let mut draft = Draft::for_values(samples.len());
         loop {
             let Some(progress) = &mut self.progress else {
                 return Ok(Taken::Durable);
             };
-            let mut records: Vec<Record> = Vec::new();
-            let mut bytes = 0;
-            while bytes < APPEND_BYTES {
-                let fresh = match items.next() {
-                    None => break,
-                    Some(News::Value(sample)) if !self.roster.hears(&sample) => Vec::new(),
-                    Some(News::Value(sample)) => {
+            draft.records.clear();
+            while draft.records.bytes() < APPEND_BYTES {
+                if let Some(sample) = samples.next() {
+                    if self.roster.hears(sample) {
                         let handle = sample.handle;
-                        let time = sample.source_time.or(sample.server_time);
                         let bridged = bridged.remove(&handle);
-                        let mut fresh = self.ingest.records(sample, news, bridged);
+                        let initial = progress.initial.remove(handle).then_some(AS_INITIAL);
+                        self.ingest.put(&mut draft, sample, news, bridged, initial);
+                        let time = sample.source_time.or(sample.server_time);
                         self.marks.value(handle, time);
                         progress.seams.remove(handle);
-                        if progress.initial.remove(handle) {
-                            fresh.iter_mut().for_each(ingest::mark_initial);
-                        }
-                        fresh
                     }
-                    Some(News::Event(event)) => {
-                        let record = self.ingest.event(&mut self.going, event, news);
-                        record.into_iter().collect()
-                    }
-                };
-                bytes += fresh.iter().map(bytes_of).sum::<usize>();
-                records.extend(fresh);
+                } else if let Some(event) = events.next() {
+                    let record = self.ingest.event(&mut self.going, event, news);
+                    record.iter().for_each(|record| draft.push(record));
+                } else {
+                    break;
+                }
                 taken += 1;
             }
             progress.time = news;
-            if items.peek().is_some() {
+            let more = samples.len() + events.len() > 0;
+            if more {
                 progress.taken = u32::try_from(taken).unwrap_or(u32::MAX);
             } else {
                 progress.advance(progress.sequence().after(message.sequence));
@@ -383,10 +372,10 @@ impl Link {
             let change = progress.change(&self.ingest.config.name);
             let mut changes = self.mark_changes()?;
             changes.push(change);
-            if self.ingest.append(records, changes, Some(session)).await? == Taken::Stopped {
+            if self.ingest.append_draft(&draft, &changes, session).await? == Taken::Stopped {
                 return Ok(Taken::Stopped);
             }
-            if items.peek().is_none() {
+            if !more {
                 break;
             }
         }

@@ -29,6 +29,19 @@ pub(crate) struct Sample {
     pub(crate) unit: Option<Bytes>,
 }
 
+impl Sample {
+    pub(crate) const fn empty(handle: u32) -> Self {
+        Self {
+            handle,
+            value: Value::Null,
+            status: 0,
+            source_time: None,
+            server_time: None,
+            unit: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Null,
@@ -71,7 +84,9 @@ impl Value {
 
     /// The value alone.
     pub(crate) fn into_json(self) -> Vec<u8> {
-        serde_json::to_vec(&self).expect("keys are strings and floats are finite")
+        let mut json = Vec::new();
+        write_json(&self, &mut json);
+        json
     }
 
     /// What stands beside `value` in the payload, under its key, and the value without it.
@@ -87,10 +102,27 @@ impl Value {
     /// The record's payload: `{"value": …}`, with `"type"` where the JSON alone would mislead.
     pub(crate) fn into_payload(self) -> Vec<u8> {
         let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
-        serde_json::to_writer(&mut payload, &Payload(&self))
-            .expect("keys are strings and floats are finite");
+        self.write_payload(&mut payload);
         payload
     }
+
+    /// Adds the record's payload to `out`.
+    pub(crate) fn write_payload(&self, out: &mut Vec<u8>) {
+        let (value, beside) = self.split();
+        out.extend_from_slice(br#"{"value":"#);
+        write_json(value, out);
+        if let Some((key, beside)) = beside {
+            out.push(b',');
+            write_json(&key, out);
+            out.push(b':');
+            write_json(&beside, out);
+        }
+        out.push(b'}');
+    }
+}
+
+fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("keys are strings and floats are finite");
 }
 
 /// See [`Value::split`].

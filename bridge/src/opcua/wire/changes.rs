@@ -4,12 +4,13 @@
 //! a read call per field, costs as much as all the rest from socket to disk. So the notification
 //! is read here, plain values by hand; whatever else a value may be, the crate reads.
 
+use super::FIRST_HANDLE;
 use super::vendor::{
     AsyncSecureChannel, BinaryDecodable, BinaryEncodable, Context, DataValue, DynEncodable,
     EncodingResult, ExpandedMessageInfo, ExpandedNodeId, FallbackTypeLoader, GeneratedTypeLoader,
     NodeId, TypeLoader, TypeLoaderCollection, TypeLoaderPriority, UaNullable, VendorError,
 };
-use crate::opcua::value::Value;
+use crate::opcua::value::{Sample, Value};
 use skerry_store::WallNanos;
 use std::io::Read;
 
@@ -37,22 +38,11 @@ mod has {
 
 /// A notification of data changes, in the order in which they came.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Changes(pub(super) Vec<(u32, Change)>);
-
-/// A change of the item with a handle.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Change {
-    Plain(Plain),
-    Other(Box<DataValue>),
-}
-
-/// A number, or nothing.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Plain {
-    pub(super) value: Value,
-    pub(super) status: u32,
-    pub(super) source_time: Option<WallNanos>,
-    pub(super) server_time: Option<WallNanos>,
+pub(super) struct Changes {
+    /// With what is in the bytes, and nothing of what the server says of types and units.
+    pub(super) samples: Vec<Sample>,
+    /// What is no number, to be taken apart yet: the value of the sample at this place.
+    pub(super) others: Vec<(usize, DataValue)>,
 }
 
 /// Has what comes on `channel` read by this file.
@@ -87,9 +77,11 @@ impl TypeLoader for Loader {
     }
 }
 
-/// Grows with what comes, not with what is announced.
+/// What is announced is believed up to here; beyond it grows with what comes.
+const BODY_BYTES_BELIEVED: usize = 1024 * 1024;
+
 fn body(stream: &mut dyn Read, length: usize) -> EncodingResult<Vec<u8>> {
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(length.min(BODY_BYTES_BELIEVED));
     stream.take(length as u64).read_to_end(&mut body)?;
     match body.len() == length {
         true => Ok(body),
@@ -107,27 +99,32 @@ fn changes(body: &[u8], context: &Context<'_>) -> EncodingResult<Changes> {
     if count > bytes.0.len() / CHANGE_BYTES_MIN {
         return Err(ends_early());
     }
-    let mut changes = Vec::with_capacity(count);
-    for _ in 0..count {
-        let handle = u32::from_le_bytes(bytes.take()?);
-        changes.push((handle, change(&mut bytes, context)?));
+    let mut changes = Changes {
+        samples: Vec::with_capacity(count),
+        others: Vec::new(),
+    };
+    for place in 0..count {
+        let handle = u32::from_le_bytes(bytes.take()?).wrapping_sub(FIRST_HANDLE);
+        let mut ahead = Bytes(bytes.0);
+        let sample = match plain(&mut ahead, handle)? {
+            Some(plain) => {
+                bytes = ahead;
+                plain
+            }
+            None => {
+                let data = DataValue::decode(&mut bytes.0, context)?;
+                changes.others.push((place, data));
+                Sample::empty(handle)
+            }
+        };
+        changes.samples.push(sample);
     }
     // What is left is diagnostics, which nobody asked for.
-    Ok(Changes(changes))
-}
-
-fn change(bytes: &mut Bytes<'_>, context: &Context<'_>) -> EncodingResult<Change> {
-    let mut ahead = Bytes(bytes.0);
-    if let Some(plain) = plain(&mut ahead)? {
-        *bytes = ahead;
-        return Ok(Change::Plain(plain));
-    }
-    let data = DataValue::decode(&mut bytes.0, context)?;
-    Ok(Change::Other(Box::new(data)))
+    Ok(changes)
 }
 
 /// `None` where it is not for this file to read.
-fn plain(bytes: &mut Bytes<'_>) -> EncodingResult<Option<Plain>> {
+fn plain(bytes: &mut Bytes<'_>, handle: u32) -> EncodingResult<Option<Sample>> {
     let [mask] = bytes.take()?;
     if mask >= has::NOTHING_ELSE {
         return Err(VendorError::decoding(format!(
@@ -135,35 +132,29 @@ fn plain(bytes: &mut Bytes<'_>) -> EncodingResult<Option<Plain>> {
         )));
     }
     let has = |bit| mask & bit != 0;
-    let value = match has(has::VALUE) {
-        true => match number(bytes)? {
-            Some(value) => value,
+    let mut sample = Sample::empty(handle);
+    if has(has::VALUE) {
+        match number(bytes)? {
+            Some(value) => sample.value = value,
             None => return Ok(None),
-        },
-        false => Value::Null,
-    };
-    let mut plain = Plain {
-        value,
-        status: 0,
-        source_time: None,
-        server_time: None,
-    };
+        }
+    }
     if has(has::STATUS) {
-        plain.status = u32::from_le_bytes(bytes.take()?);
+        sample.status = u32::from_le_bytes(bytes.take()?);
     }
     if has(has::SOURCE_TIME) {
-        plain.source_time = time(i64::from_le_bytes(bytes.take()?));
+        sample.source_time = time(i64::from_le_bytes(bytes.take()?));
     }
     if has(has::SOURCE_PICOSECONDS) {
         bytes.take::<2>()?;
     }
     if has(has::SERVER_TIME) {
-        plain.server_time = time(i64::from_le_bytes(bytes.take()?));
+        sample.server_time = time(i64::from_le_bytes(bytes.take()?));
     }
     if has(has::SERVER_PICOSECONDS) {
         bytes.take::<2>()?;
     }
-    Ok(Some(plain))
+    Ok(Some(sample))
 }
 
 fn number(bytes: &mut Bytes<'_>) -> EncodingResult<Option<Value>> {
@@ -295,19 +286,18 @@ mod tests {
             })
             .chain([DataValue::default()])
             .collect();
-        let Changes(changes) = read(&values).unwrap();
-        assert_eq!(changes.len(), values.len());
-        for ((handle, change), (number, value)) in changes.into_iter().zip((1..).zip(values)) {
-            assert_eq!(handle, number);
-            let by_the_crate = decode::sample(&mut Types::default(), handle, value.clone());
-            match change {
-                Change::Plain(plain) => {
-                    assert_eq!(plain.value, by_the_crate.value);
-                    assert_eq!(plain.status, by_the_crate.status);
-                    assert_eq!(plain.source_time, by_the_crate.source_time);
-                    assert_eq!(plain.server_time, by_the_crate.server_time);
-                }
-                Change::Other(data) => assert_eq!(*data, value),
+        let Changes { samples, others } = read(&values).unwrap();
+        assert_eq!(samples.len(), values.len());
+        let places: Vec<usize> = others.iter().map(|(place, _)| *place).collect();
+        assert_eq!(places, [12, 13, 14]);
+        for (place, data) in others {
+            assert_eq!(samples[place], Sample::empty(place as u32));
+            assert_eq!(data, values[place]);
+        }
+        for (handle, (read, value)) in (0..).zip(samples.into_iter().zip(values)) {
+            if !places.contains(&(handle as usize)) {
+                let by_the_crate = decode::sample(&mut Types::default(), handle, value);
+                assert_eq!(read, by_the_crate);
             }
         }
     }

@@ -1,13 +1,13 @@
 //! The server's values and messages in our types.
 
-use super::changes::{Change, Changes, Plain};
+use super::changes::Changes;
 use super::events;
 use super::types::Types;
 use super::vendor::{
     Array, DataValue, DateTime, EventNotificationList, ExpandedNodeId, LocalizedText, NodeId,
     NotificationMessage, StatusChangeNotification, Variant, VariantScalarTypeId,
 };
-use super::{FIRST_HANDLE, Message, clock};
+use super::{Message, clock};
 use crate::opcua::error::status;
 use crate::opcua::value::{Sample, Value};
 use skerry_store::WallNanos;
@@ -38,51 +38,65 @@ pub(super) fn message(types: &mut Types, message: NotificationMessage) -> Messag
             let events = events.map(|events| events::events(types, *events));
             decoded.events.extend(events.into_iter().flatten());
         } else if let Some(changes) = data.into_inner_as::<Changes>() {
-            decoded.samples.reserve(changes.0.len());
-            for (handle, change) in changes.0 {
-                let handle = handle.wrapping_sub(FIRST_HANDLE);
-                match change {
-                    Change::Other(data) if handle == clock::HANDLE => {
-                        decoded.clock = clock::shown(&data);
-                    }
-                    Change::Other(data) => decoded.samples.push(sample(types, handle, *data)),
-                    Change::Plain(_) if handle == clock::HANDLE => {}
-                    Change::Plain(plain) => decoded.samples.push(known(types, handle, plain)),
-                }
-            }
+            take_in(types, *changes, &mut decoded);
         }
     }
     decoded
 }
 
+fn take_in(types: &mut Types, changes: Changes, message: &mut Message) {
+    let Changes {
+        mut samples,
+        others,
+    } = changes;
+    for (place, data) in others {
+        let sample = &mut samples[place];
+        match sample.handle {
+            clock::HANDLE => message.clock = clock::shown(&data),
+            handle => *sample = untold(types, handle, data),
+        }
+    }
+    samples.retain_mut(|sample| {
+        tell(types, sample);
+        sample.handle != clock::HANDLE
+    });
+    match message.samples.is_empty() {
+        true => message.samples = samples,
+        false => message.samples.append(&mut samples),
+    }
+}
+
 /// A value of the variable that is known under `handle`, with its names and its unit.
 pub(super) fn sample(types: &mut Types, handle: u32, data: DataValue) -> Sample {
-    let plain = Plain {
+    let mut sample = untold(types, handle, data);
+    tell(types, &mut sample);
+    sample
+}
+
+fn untold(types: &mut Types, handle: u32, data: DataValue) -> Sample {
+    Sample {
+        handle,
         value: data
             .value
             .map_or(Value::Null, |value| nested(types, value, 0)),
         status: data.status.map_or(0, |status| status.bits()),
         source_time: data.source_timestamp.as_ref().and_then(time),
         server_time: data.server_timestamp.as_ref().and_then(time),
-    };
-    known(types, handle, plain)
+        unit: None,
+    }
 }
 
-/// The same for one that is taken apart already.
-fn known(types: &mut Types, handle: u32, plain: Plain) -> Sample {
-    if status::semantics_changed(plain.status) {
-        types.changed(handle);
+/// Adds what is known of the variable beside its value.
+fn tell(types: &mut Types, sample: &mut Sample) {
+    if status::semantics_changed(sample.status) {
+        types.changed(sample.handle);
     }
-    let about = types.about(handle);
-    let unit = about.and_then(|about| about.unit.clone());
-    Sample {
-        handle,
-        value: types.with_names(handle, plain.value),
-        status: plain.status,
-        source_time: plain.source_time,
-        server_time: plain.server_time,
-        unit,
-    }
+    let Some(about) = types.about(sample.handle) else {
+        return;
+    };
+    sample.unit.clone_from(&about.unit);
+    let value = std::mem::replace(&mut sample.value, Value::Null);
+    sample.value = types.with_names(sample.handle, value);
 }
 
 /// A value by itself, with structures of the standard taken apart only.
