@@ -148,7 +148,7 @@ async fn start(
     let opcua: Vec<_> = config
         .opcua
         .into_iter()
-        .map(|server| (Arc::new(opcua::Status::new(&server)), server))
+        .map(|server| (Arc::new(opcua::Status::new(&server)), Arc::new(server)))
         .collect();
     let inference_status = Arc::new(skerry_inference::Status::default());
     let uplink_status = config
@@ -194,7 +194,7 @@ async fn start(
         add(
             "opcua",
             part(name, log, stop, move |log, stop| {
-                opcua::run(server.clone(), log, Arc::clone(&status), stop)
+                opcua::run(Arc::clone(&server), log, Arc::clone(&status), stop)
             }),
         );
     }

@@ -40,16 +40,16 @@ const SILENCE_ANNOUNCED_AFTER: Duration = Duration::from_secs(5);
 /// # Errors
 /// Only when the log has ended; every other fault is shown in `status` and retried.
 pub fn run(
-    config: Config,
+    config: impl Into<Arc<Config>>,
     log: Log,
     status: Arc<Status>,
     stop: CancellationToken,
 ) -> Boxed<'static, Result<(), Error>> {
-    Box::pin(read(config, log, status, stop))
+    Box::pin(read(config.into(), log, status, stop))
 }
 
 async fn read(
-    config: Config,
+    config: Arc<Config>,
     log: Log,
     status: Arc<Status>,
     stop: CancellationToken,
@@ -57,8 +57,7 @@ async fn read(
     let loading = log.clone();
     let loaded = tokio::task::spawn_blocking(move || Roster::load(&loading, config));
     let (roster, config) = loaded.await.expect("reading the catalog does not panic")?;
-    status.roster(&config.nodes, roster.gone());
-    let config = Arc::new(config);
+    status.roster(&config, roster.gone());
     let (current, session) = watch::channel(None);
     // The link outlives a command under way, whose answer comes over the link's session.
     let stop_link = CancellationToken::new();

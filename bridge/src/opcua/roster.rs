@@ -78,11 +78,14 @@ struct Saved {
 }
 
 impl Roster {
-    /// What an earlier run knew, and the configuration with it; blocks.
-    pub(super) fn load(log: &Log, written: Config) -> Result<(Self, Config), skerry_store::Error> {
-        let mut config = written.clone();
+    /// What an earlier run knew, and the configuration with it, which is the written one where
+    /// nothing is looked for; blocks.
+    pub(super) fn load(
+        log: &Log,
+        written: Arc<Config>,
+    ) -> Result<(Self, Arc<Config>), skerry_store::Error> {
         let mut roster = Self {
-            written: Arc::new(written),
+            written: Arc::clone(&written),
             found: Vec::new(),
             gone: BTreeSet::new(),
             items: BTreeMap::new(),
@@ -92,8 +95,9 @@ impl Roster {
             fresh: false,
         };
         if !roster.looks() {
-            return Ok((roster, config));
+            return Ok((roster, written));
         }
+        let mut config = (*written).clone();
         let stored = log.get(BUCKET, config.name.as_bytes())?;
         // What another version wrote differently, or was written for other folders, is as good
         // as nothing: the fingerprint does not match, and the subscription is made anew.
@@ -127,7 +131,7 @@ impl Roster {
             config.nodes.extend(nodes);
         }
         roster.items = saved.items;
-        Ok((roster, config))
+        Ok((roster, Arc::new(config)))
     }
 
     /// The list for the catalog, where there is one.

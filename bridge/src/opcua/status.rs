@@ -1,8 +1,8 @@
 //! What an endpoint is doing, for `skerry status`, the metrics and the readiness probe.
 
+use super::address::NodeAddress;
 use super::commands::{Command, CommandsSnapshot, Counters, Outcome};
-use super::config::{Config, Node};
-use super::events::EVENT_HANDLES;
+use super::config::Config;
 use super::history::Marks;
 use super::nodes::words;
 use super::wire::{Granted, Kept};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use skerry_store::WallNanos;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bad nodes listed by name; of more, only their number is told.
@@ -45,11 +45,9 @@ struct Inner {
     granted: Option<GrantedSnapshot>,
     /// Of the node with this handle.
     shortest_queue: Option<(u32, Duration)>,
-    /// Name and id, by handle.
-    nodes: Vec<(String, String)>,
-    /// The same of event sources, whose handles start elsewhere.
-    events: Vec<(String, String)>,
-    /// So many of `nodes` are not at the server any more, and not expected to be.
+    /// With the nodes as they are now, by handle; none before the catalog was read.
+    config: Option<Arc<Config>>,
+    /// So many of them are not at the server any more, and not expected to be.
     gone: usize,
     bad: BTreeMap<u32, u32>,
     /// By folder, what in it cannot be followed.
@@ -152,26 +150,14 @@ pub struct ShortestQueue {
 }
 
 impl Inner {
-    fn named(&self, handle: u32) -> Option<&(String, String)> {
-        match handle.checked_sub(EVENT_HANDLES) {
-            None => self.nodes.get(handle as usize),
-            Some(index) => self.events.get(index as usize),
-        }
+    fn named(&self, handle: u32) -> Option<(&str, &NodeAddress)> {
+        self.config.as_ref()?.named(handle)
     }
-}
-
-fn named(nodes: &[Node]) -> Vec<(String, String)> {
-    let named = nodes
-        .iter()
-        .map(|node| (node.name.clone(), node.id.to_string()));
-    named.collect()
 }
 
 impl Status {
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let events = config.events.iter();
-        let events = events.map(|source| (source.name.clone(), source.id.to_string()));
         Self {
             name: config.name.clone(),
             outage_budget: config.outage_budget,
@@ -196,8 +182,7 @@ impl Status {
                 log_refusal: None,
                 granted: None,
                 shortest_queue: None,
-                nodes: named(&config.nodes),
-                events: events.collect(),
+                config: None,
                 gone: 0,
                 bad: BTreeMap::new(),
                 complaints: BTreeMap::new(),
@@ -216,8 +201,8 @@ impl Status {
         let name_of = |(handle, code): (&u32, &u32)| {
             let (name, id) = inner.named(*handle)?;
             Some(BadNode {
-                name: name.clone(),
-                id: id.clone(),
+                name: name.to_owned(),
+                id: id.to_string(),
                 error: words(*code),
             })
         };
@@ -230,7 +215,8 @@ impl Status {
             error: inner.error.clone(),
             log_refusal: inner.log_refusal.clone(),
             nodes_good: if monitored {
-                let all = inner.nodes.len() + inner.events.len();
+                let config = inner.config.as_ref();
+                let all = config.map_or(0, |config| config.handles().count());
                 let expected = all.saturating_sub(inner.gone);
                 expected.saturating_sub(inner.bad.len())
             } else {
@@ -274,7 +260,7 @@ impl Status {
         let (handle, covers) = inner.shortest_queue?;
         let (node, _) = inner.named(handle)?;
         Some(ShortestQueue {
-            node: node.clone(),
+            node: node.to_owned(),
             covers_ms: covers.as_millis() as u64,
             short: covers < self.outage_budget,
         })
@@ -350,10 +336,9 @@ impl Status {
     }
 
     /// The nodes there are now, by handle, `gone` of them for good.
-    pub(crate) fn roster(&self, nodes: &[Node], gone: usize) {
-        let nodes = named(nodes);
+    pub(crate) fn roster(&self, config: &Arc<Config>, gone: usize) {
         let mut inner = self.inner();
-        inner.nodes = nodes;
+        inner.config = Some(Arc::clone(config));
         inner.gone = gone;
     }
 

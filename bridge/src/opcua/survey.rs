@@ -479,8 +479,8 @@ impl Link {
         config.nodes = nodes;
         self.ingest.config = Arc::new(config);
         self.marks.renumber(&self.ingest.config.nodes);
-        let nodes = &self.ingest.config.nodes;
-        self.ingest.status.roster(nodes, self.roster.gone());
+        let gone = self.roster.gone();
+        self.ingest.status.roster(&self.ingest.config, gone);
     }
 
     fn complain(&self, changes: &Changes) {

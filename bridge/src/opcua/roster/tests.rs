@@ -120,8 +120,8 @@ fn a_list_from_another_configuration_is_none() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(log.append(append)).unwrap();
 
-    let written = (*roster.written).clone();
-    let (mut again, config) = Roster::load(&log, written.clone()).unwrap();
+    let written = Arc::clone(&roster.written);
+    let (mut again, config) = Roster::load(&log, Arc::clone(&written)).unwrap();
     let known: Vec<_> = config
         .nodes
         .iter()
@@ -129,8 +129,8 @@ fn a_list_from_another_configuration_is_none() {
         .collect();
     assert_eq!(known, [("speed", id(1)), ("hall/a", id(10))]);
     assert_eq!(again.take_items(&[0, 1]), [77]);
-    let mut renamed = written;
+    let mut renamed = (*written).clone();
     renamed.folders[0].name = "hall-2".to_owned();
-    let (_, config) = Roster::load(&log, renamed).unwrap();
+    let (_, config) = Roster::load(&log, Arc::new(renamed)).unwrap();
     assert_eq!(config.nodes.len(), 1);
 }

@@ -61,7 +61,8 @@ pub(super) struct Types {
 struct Variable {
     node: NodeId,
     data_type: NodeId,
-    about: Option<About>,
+    /// None where there is nothing to tell.
+    about: Option<Box<About>>,
     /// Whether it is among the wanted.
     wanted: bool,
 }
@@ -132,6 +133,7 @@ impl Types {
     pub(super) fn changed(&mut self, handle: u32) {
         if let Some(variable) = self.variables.get_mut(&handle) {
             variable.about = None;
+            variable.data_type = NodeId::null();
             if !std::mem::replace(&mut variable.wanted, true) {
                 let node = variable.node.clone();
                 self.wanted.push_back(Wanted::Variable(handle, node));
@@ -147,7 +149,7 @@ impl Types {
         {
             variable.data_type = data_type;
             self.telling |= about.tells();
-            variable.about = Some(about);
+            variable.about = about.tells().then(|| Box::new(about));
         }
     }
 
@@ -155,11 +157,10 @@ impl Types {
     fn name_variables(&mut self) {
         let mut variables = std::mem::take(&mut self.variables);
         for variable in variables.values_mut() {
-            if let Some(about) = &mut variable.about
-                && about.names.is_none()
-            {
-                about.names = self.names(&variable.data_type);
-                self.telling |= about.tells();
+            let named = variable.about.as_ref().is_some_and(|it| it.names.is_some());
+            if !named && let Some(names) = self.names(&variable.data_type) {
+                variable.about.get_or_insert_default().names = Some(names);
+                self.telling = true;
             }
         }
         self.variables = variables;
@@ -175,6 +176,10 @@ impl Types {
                 variable.wanted = false;
             }
         }
+        if self.wanted.is_empty() {
+            // Of ten thousand variables at the start; later there is one now and then.
+            self.wanted.shrink_to_fit();
+        }
         some
     }
 
@@ -183,7 +188,7 @@ impl Types {
         if !self.telling {
             return None;
         }
-        self.variables.get(&handle)?.about.as_ref()
+        self.variables.get(&handle)?.about.as_deref()
     }
 
     /// The value with the names that its variable's enumeration has for it.
