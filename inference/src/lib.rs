@@ -25,10 +25,13 @@
 //! process or answers NaN is disabled with its reason in the [`Status`]; its cursors stay, so after
 //! the next start it goes on where it was.
 //!
+//! **Versions.** A model can be swapped while the node runs, compared with a candidate beside it, and
+//! goes back by itself when a version fails; see `lifecycle`, `shadow`, and `manifest` for what a
+//! package has.
+//!
 //! **Memory.** Windows are set aside from the configuration: [`Model::memory_bytes`].
 //!
-//! Not here: trees (tract has no operators for them worth using), features computed on the box,
-//! swapping a model without a restart.
+//! Not here: trees (tract has no operators for them worth using), features computed on the box.
 
 mod alert;
 mod asset;

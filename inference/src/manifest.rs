@@ -128,7 +128,7 @@ impl Manifest {
             ));
         }
         for Column { name, range, .. } in &self.input.columns {
-            if range.is_some_and(|[low, high]| !(low < high)) {
+            if range.is_some_and(|[low, high]| low >= high) {
                 return Err(format!("the range of column {name} does not rise"));
             }
         }

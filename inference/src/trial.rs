@@ -98,16 +98,13 @@ impl Model {
     /// Runs it over `records` of its input streams, by index in [`Model::streams`], in the order
     /// in which they were taken in; starts with empty windows, writes nothing. `file` is run in
     /// place of the configured one. Blocks.
-    pub fn replay<E: From<Error>>(
+    pub fn replay<E: From<Error> + Send>(
         &self,
         file: Option<PathBuf>,
         host: &HostCommand,
         records: impl Iterator<Item = Result<(usize, Offset, Record), E>> + Send,
         mut each: impl FnMut(Said) -> Result<(), E> + Send,
-    ) -> Result<ModelInfo, E>
-    where
-        E: Send,
-    {
+    ) -> Result<ModelInfo, E> {
         let mut order = self.order();
         order.file = file.unwrap_or(order.file);
         let replaying = async {
