@@ -142,7 +142,7 @@ pub(crate) fn replayed(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn alerts_seen(subscriber: &mut Helper, count: usize) -> Result<Vec<Value>> {
+pub(crate) fn alerts_seen(subscriber: &mut Helper, count: usize) -> Result<Vec<Value>> {
     let alerts = |lines: &[Value]| -> Vec<Value> {
         let alert = |line: &&Value| line["topic"] == "skerry/alerts/bearing/pump1";
         lines.iter().filter(alert).cloned().collect()

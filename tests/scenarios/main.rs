@@ -4,6 +4,7 @@ mod absent;
 mod alerts;
 mod bad_config;
 mod bad_disk;
+mod bad_models;
 mod bad_peers;
 mod bad_readings;
 mod common;
@@ -323,6 +324,16 @@ fn main() -> std::process::ExitCode {
             name: "model_raises_and_clears_an_alert",
             needs: KAFKA,
             run: alerts::replayed,
+        },
+        Scenario {
+            name: "models_shipped_are_right",
+            needs: &[],
+            run: recipes::shipped_load,
+        },
+        Scenario {
+            name: "models_that_do_harm",
+            needs: PYTHON,
+            run: bad_models::harm,
         },
         Scenario {
             name: "model_fed_nonsense",

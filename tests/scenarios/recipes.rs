@@ -171,6 +171,71 @@ impl Recipe {
     }
 }
 
+/// Every model that is shipped loads in a node's config and agrees with its golden cases, and its
+/// figures are about this very file.
+pub(crate) fn shipped_load(world: &World) -> Result<()> {
+    let read = |path: &Path| -> Result<Value> {
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Ok(serde_json::from_str(&text)?)
+    };
+    let mut settings = world.settings()?;
+    let mut models = 0;
+    for folder in fs::read_dir(workspace::root().join("inference/models"))? {
+        let folder = folder?.path();
+        if !folder.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(&folder)? {
+            let file = file?.path();
+            if file.extension().is_none_or(|ending| ending != "onnx") {
+                continue;
+            }
+            let stem = file.file_stem().and_then(|stem| stem.to_str());
+            let stem = stem.context("a model's name is text")?;
+            let own = file.with_extension("golden.json");
+            let shared = file.with_file_name("golden.json");
+            let golden = read(if own.exists() { &own } else { &shared })?;
+            let metrics = read(&folder.join("metrics.json"))?;
+            let figures = metrics.pointer(&format!("/models/{stem}"));
+            let figures = figures.unwrap_or(&metrics);
+            ensure!(
+                figures["sha256"] == golden["sha256"],
+                "{}: its figures and its golden cases are about two files",
+                file.display()
+            );
+            settings.more += &as_golden(&golden, stem, &file)?;
+            models += 1;
+        }
+    }
+    ensure!(models > 2, "only {models} models in inference/models");
+    let node = world.node(settings)?;
+    let config = node.config().display().to_string();
+    let output = node::skerry(&["check", "--config", &config])?;
+    ensure!(output.code == Some(0), "{}", output.text());
+    Ok(())
+}
+
+/// Bound to as many rows and columns as its golden cases have.
+fn as_golden(golden: &Value, name: &str, file: &Path) -> Result<String> {
+    let cases = golden["cases"].as_array().context("no golden cases")?;
+    ensure!(
+        cases.len() >= 8,
+        "{name}: only {} golden cases",
+        cases.len()
+    );
+    let rows = cases[0]["input"].as_array().context("no rows")?;
+    let columns = rows[0].as_array().context("no columns")?.len();
+    let input = |column| format!(r#"{{ mqtt = "plant/a", pointer = "/{column}" }}"#);
+    let inputs: Vec<_> = (0..columns).map(input).collect();
+    Ok(format!(
+        "\n[[model]]\nname = \"{name}\"\nfile = \"{}\"\nassets = [ \"a\" ]\nwindow = {}\n\
+         threshold = 1e9\ninputs = [ {} ]\n",
+        file.display(),
+        rows.len(),
+        inputs.join(", ")
+    ))
+}
+
 /// Each window scored once, about the records it names, as onnxruntime scores it.
 fn hold(verdict: &Value, windows: usize) -> Result<()> {
     let count = |field: &str| {

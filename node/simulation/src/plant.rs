@@ -38,6 +38,9 @@ const DEMO_FAILURE_SHARE: f64 = 0.8;
 
 const HOURS_PER_DAY: f64 = 24.0;
 
+/// The press's generator among those of one seed.
+const PRESS_LANE: u64 = 3;
+
 /// How a value leaves the plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -118,6 +121,15 @@ impl Plant {
         Self::with_bearings(seed, acceleration, bearings)
     }
 
+    /// A plant in real time whose press has a seal that leaks so much: 0 is tight, 1 gone.
+    #[must_use]
+    pub fn with_leak(seed: u64, leak: f64) -> Self {
+        let mut plant = Self::fleet(seed, 1.0);
+        plant.press = Press::new(Noise::new(seed, PRESS_LANE), leak.clamp(0.0, 1.0));
+        plant.publish();
+        plant
+    }
+
     /// The acceleration that puts the worn bearing's failure inside a demo of this length.
     ///
     /// Bounded: beyond a few hours of wear per sample no window sees the damage grow.
@@ -139,7 +151,7 @@ impl Plant {
             acceleration: acceleration.max(0.0),
             hours: 0.0,
             hall: Hall::new(Noise::new(seed, 2)),
-            press: Press::new(Noise::new(seed, 3)),
+            press: Press::new(Noise::new(seed, PRESS_LANE), 0.0),
             pumps,
             readings,
         };

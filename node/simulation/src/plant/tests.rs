@@ -126,3 +126,28 @@ fn a_sensor_publishes_json() {
         serde_json::json!({"value": 41.2346, "unit": "°C", "time": 17})
     );
 }
+
+/// The least pressure while the tool is at the bottom, over the top of it, in some strokes.
+fn held(leak: f64) -> f64 {
+    let mut plant = Plant::with_leak(5, leak);
+    let (mut least, mut top) = (f64::INFINITY, 0.0_f64);
+    for _ in 0..240 {
+        plant.step(SAMPLING);
+        let pressure = value(&plant, "press/pressure");
+        top = top.max(pressure);
+        if value(&plant, "press/position") < 1.0 {
+            least = least.min(pressure);
+        }
+    }
+    least / top
+}
+
+#[test]
+fn a_seal_that_leaks_shows_in_the_pressure_that_is_held() {
+    let (tight, leaking, gone) = (held(0.0), held(0.5), held(1.0));
+    assert!(tight > 0.85, "{tight}");
+    assert!(
+        leaking < tight - 0.05 && gone < leaking - 0.05,
+        "{tight} {leaking} {gone}"
+    );
+}
