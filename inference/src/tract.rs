@@ -1,17 +1,40 @@
 //! The only file that names tract: an ONNX graph, fixed to one window, as a [`Runner`].
+//!
+//! tract reads the file, works its shapes out and simplifies it. What then runs is a [`Net`]
+//! wherever all of the graph's operators are known to it, and tract's own plan elsewhere. Both
+//! answer a few windows before the net is let in: one that differs stays out.
+
+mod layers;
+mod lower;
 
 use crate::graph::Refusal;
+use crate::net::Net;
 use crate::output::{Output, Pick};
 use crate::runner::{Runner, Score};
+use std::sync::Arc;
+use tract_onnx as vendor;
 use tract_onnx::prelude::{
     Datum, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue,
-    TVec, Tensor, TypedFact, TypedRunnableModel, tvec,
+    TVec, Tensor, TractResult, TypedFact, TypedModel, TypedRunnableModel, tvec,
 };
 use tract_onnx::tract_hir::infer::Factoid;
 
-struct Plan {
-    plan: std::sync::Arc<TypedRunnableModel>,
+/// Windows that a net has to answer as tract does, and how far apart the answers may be.
+const TRIALS: usize = 4;
+const TRIAL_TOLERANCE: f32 = 1e-4;
+
+enum Engine {
+    Net(Box<Net>),
+    Tract(Tract),
+}
+
+struct Tract {
+    plan: Arc<TypedRunnableModel>,
     shape: TVec<usize>,
+}
+
+struct Plan {
+    engine: Engine,
     /// Where the score is: which output, and which number of it.
     output: usize,
     index: usize,
@@ -29,8 +52,9 @@ pub(crate) fn load(
 
     // Shapes that exporters note between the operators contradict a fixed batch (torch's does);
     // tract infers them itself.
-    let model = tract_onnx::onnx()
-        .with_ignore_value_info(true)
+    let mut reader = tract_onnx::onnx().with_ignore_value_info(true);
+    layers::register(&mut reader.op_register);
+    let model = reader
         .model_for_read(&mut std::io::Cursor::new(bytes))
         .map_err(|error| broken(&format!("{error:#}")))?;
     let [input] = model.inputs[..] else {
@@ -53,21 +77,79 @@ pub(crate) fn load(
     }
     let place = outlet(&model, output)?;
     // A symbolic batch would fail at the first run of a recurrent model: fix it here.
-    let plan = model
+    let model = model
         .with_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), &shape))
-        .and_then(InferenceModelExt::into_optimized)
+        .and_then(InferenceModelExt::into_typed)
+        .and_then(TypedModel::into_decluttered)
         .map_err(|error| broken(&format!("{error:#}")))?;
-    let fact = plan.output_fact(place).map_err(|error| broken(&error))?;
+    let fact = model.output_fact(place).map_err(|error| broken(&error))?;
     let index = index(fact, &output.pick)?;
-    let plan = plan
-        .into_runnable()
-        .map_err(|error| broken(&format!("{error:#}")))?;
+    let engine = Engine::new(model, shape).map_err(|error| broken(&format!("{error:#}")))?;
     Ok(Box::new(Plan {
-        plan,
-        shape,
+        engine,
         output: place,
         index,
     }))
+}
+
+impl Engine {
+    fn new(model: TypedModel, shape: TVec<usize>) -> TractResult<Self> {
+        let lowered = lower::lower(&model);
+        let plan = model.into_optimized()?.into_runnable()?;
+        let tract = Tract { plan, shape };
+        let mut net = match lowered {
+            Ok(net) => net,
+            Err(unknown) => {
+                tracing::debug!("the graph runs as tract has it, for its {unknown}");
+                return Ok(Self::Tract(tract));
+            }
+        };
+        if agree(&mut net, &tract) {
+            return Ok(Self::Net(Box::new(net)));
+        }
+        tracing::warn!("the flattened net answers differently: the graph runs as tract has it");
+        Ok(Self::Tract(tract))
+    }
+}
+
+/// Whether both answer the same windows the same. Where tract fails, so does the model, later
+/// and with its reason.
+fn agree(net: &mut Net, tract: &Tract) -> bool {
+    let len: usize = tract.shape.iter().product();
+    (0..TRIALS).all(|trial| {
+        // Any numbers will do that are of both signs and not alike.
+        let number = |at: usize| ((at * 7919 + trial * 104_729) % 2003) as f32 / 400.0 - 2.5;
+        let window: Vec<f32> = (0..len).map(number).collect();
+        let Ok(outputs) = tract.run(&window) else {
+            return false;
+        };
+        net.run(&window).is_ok()
+            && outputs.iter().enumerate().all(|(index, theirs)| {
+                let ours = net.output(index);
+                let scale = theirs
+                    .iter()
+                    .fold(1e-3_f32, |most, value| most.max(value.abs()));
+                let close = |(ours, theirs): (&f32, &f32)| {
+                    (ours - theirs).abs() <= TRIAL_TOLERANCE * scale
+                        || (ours.is_nan() && theirs.is_nan())
+                        || ours == theirs
+                };
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(close)
+            })
+    })
+}
+
+impl Tract {
+    /// A fresh state each call: a state that is used again carries what a recurrent net
+    /// remembers of one window into the next, without an error.
+    fn run(&self, window: &[f32]) -> TractResult<Vec<Vec<f32>>> {
+        let tensor = Tensor::from_shape(&self.shape, window)?;
+        let outputs = self.plan.run(tvec!(tensor.into_tvalue()))?;
+        outputs
+            .iter()
+            .map(|output| layers::floats(output))
+            .collect()
+    }
 }
 
 /// Which of the graph's outputs the score is in: the first, unless one is named.
@@ -111,23 +193,21 @@ fn index(fact: &TypedFact, pick: &Pick) -> Result<usize, Refusal> {
 }
 
 impl Runner for Plan {
-    /// A fresh state each call: a state that is used again carries what a recurrent net
-    /// remembers of one window into the next, without an error.
     fn run(&mut self, window: &[f32]) -> Result<Score, String> {
-        let tensor =
-            Tensor::from_shape(&self.shape, window).map_err(|error| format!("{error:#}"))?;
-        let outputs = self
-            .plan
-            .run(tvec!(tensor.into_tvalue()))
-            .map_err(|error| format!("{error:#}"))?;
-        let output = outputs.get(self.output).ok_or("the model gave no output")?;
-        let view = output
-            .to_plain_array_view::<f32>()
-            .map_err(|error| format!("{error:#}"))?;
-        view.iter()
-            .nth(self.index)
-            .map(|value| Score::from(*value))
-            .ok_or_else(|| "the model gave a shorter output than it said".to_owned())
+        let outputs;
+        let output = match &mut self.engine {
+            Engine::Net(net) => {
+                net.run(window)?;
+                Some(net.output(self.output))
+            }
+            Engine::Tract(tract) => {
+                outputs = tract.run(window).map_err(|error| format!("{error:#}"))?;
+                outputs.get(self.output).map(Vec::as_slice)
+            }
+        };
+        let output = output.ok_or("the model gave no output")?;
+        let score = output.get(self.index).copied().map(Score::from);
+        score.ok_or_else(|| "the model gave a shorter output than it said".to_owned())
     }
 }
 
@@ -164,4 +244,38 @@ fn first_line(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
     line.chars().take(CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nets_of_the_tests_are_flattened() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
+        for name in [
+            "dense_auto_encoder",
+            "conv_auto_encoder",
+            "cnn",
+            "lstm_stacked_torchscript",
+            "gru_bidirectional_torchscript",
+            "transformer",
+        ] {
+            let bytes = std::fs::read(folder.join(name).with_extension("onnx")).unwrap();
+            let mut reader = tract_onnx::onnx().with_ignore_value_info(true);
+            layers::register(&mut reader.op_register);
+            let model = reader.model_for_read(&mut &*bytes).unwrap();
+            let shape: TVec<usize> = tvec![1, 30, 14];
+            let fact = InferenceFact::dt_shape(f32::datum_type(), &shape);
+            let model = model
+                .with_input_fact(0, fact)
+                .unwrap()
+                .into_typed()
+                .unwrap();
+            let model = model.into_decluttered().unwrap();
+            assert!(lower::lower(&model).is_ok(), "{name}");
+            let engine = Engine::new(model, shape).unwrap();
+            assert!(matches!(engine, Engine::Net(_)), "{name}");
+        }
+    }
 }

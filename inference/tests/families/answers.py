@@ -1,0 +1,47 @@
+"""What onnxruntime says of all windows of a test set, for inference/tests/nets.rs.
+
+    python answers.py DATA OUT MODEL.onnx...
+
+Writes OUT/windows and OUT/<model>: f32, little-endian, one window after the other.
+"""
+
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+ROWS = 30
+SENSORS = [2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21]
+
+
+def windows(data):
+    """All windows of all engines of FD001's test set, or as many that are made up."""
+    path = data / "cmapss" / "test_FD001.txt.gz"
+    if not path.exists():
+        rng = np.random.default_rng(7)
+        centre, spread = rng.uniform(10, 9000, len(SENSORS)), rng.uniform(0.1, 20, len(SENSORS))
+        return (centre + spread * rng.standard_normal((2000, ROWS, len(SENSORS)))).astype("<f4")
+    rows = np.loadtxt(io.BytesIO(gzip.decompress(path.read_bytes())))
+    found = []
+    for unit in np.unique(rows[:, 0]):
+        sensors = rows[rows[:, 0] == unit][:, [4 + sensor for sensor in SENSORS]]
+        found += [sensors[end - ROWS : end] for end in range(ROWS, len(sensors) + 1)]
+    return np.asarray(found, "<f4")
+
+
+def main():
+    data, out, models = Path(sys.argv[1]), Path(sys.argv[2]), map(Path, sys.argv[3:])
+    asked = windows(data)
+    (out / "windows").write_bytes(asked.tobytes())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    for model in models:
+        session = onnxruntime.InferenceSession(str(model), options)
+        answers = [session.run(None, {"window": asked[at : at + 1]})[0] for at in range(len(asked))]
+        (out / model.stem).write_bytes(np.concatenate(answers).astype("<f4").tobytes())
+
+
+main()

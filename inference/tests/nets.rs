@@ -1,0 +1,121 @@
+//! Nets as PyTorch's exporters write them, held against onnxruntime over the whole test set of
+//! NASA's FD001; where that is absent, over windows that are made up.
+//!
+//! The files are made by `families/nets.py`; onnxruntime answers live, in `families/answers.py`.
+
+use skerry_inference::{Output, Pick, Scorer};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const ROWS: usize = 30;
+const COLUMNS: usize = 14;
+/// Of the larger of the answer and the spread of all answers.
+const TOLERANCE: f32 = 1e-4;
+
+fn here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families")
+}
+
+/// The Python environment that `tests/run` makes.
+fn python() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    target.join("venv/bin/python")
+}
+
+fn floats(path: &Path) -> Vec<f32> {
+    let bytes = std::fs::read(path).unwrap();
+    let floats = bytes.chunks_exact(4);
+    floats
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect()
+}
+
+fn load(name: &str, index: usize) -> Scorer {
+    let bytes = std::fs::read(here().join(format!("{name}.onnx"))).unwrap();
+    let output = Output {
+        pick: Pick::Index(index),
+        ..Output::default()
+    };
+    Scorer::load(&bytes, ROWS, COLUMNS, &output).unwrap()
+}
+
+const NETS: [&str; 11] = [
+    "dense_auto_encoder",
+    "conv_auto_encoder",
+    "conv_auto_encoder_torchscript",
+    "cnn",
+    "cnn_torchscript",
+    "lstm",
+    "lstm_stacked_torchscript",
+    "gru",
+    "gru_bidirectional_torchscript",
+    "transformer",
+    "transformer_pre_norm_torchscript",
+];
+
+#[test]
+fn nets_answer_as_onnxruntime_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let asked = Command::new(python())
+        .arg(here().join("answers.py"))
+        .args([&data, folder.path()])
+        .args(NETS.map(|name| here().join(format!("{name}.onnx"))))
+        .output();
+    let missing = match &asked {
+        Ok(output) => !output.status.success(),
+        Err(_) => true,
+    };
+    if missing {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no onnxruntime: {asked:?}"
+        );
+        println!("skipped: needs the Python environment that tests/run makes: {asked:?}");
+        return;
+    }
+    let windows = floats(&folder.path().join("windows"));
+    let windows: Vec<_> = windows.chunks_exact(ROWS * COLUMNS).collect();
+    assert!(windows.len() >= 1_000, "{} windows", windows.len());
+    for name in NETS {
+        let theirs = floats(&folder.path().join(name));
+        let width = theirs.len() / windows.len();
+        // An auto-encoder's numbers are as many as the window's: one of each column.
+        let indices: &[usize] = if width == 1 { &[0] } else { &[5, 202, 414] };
+        for index in indices {
+            let mut model = load(name, *index);
+            let theirs = theirs.iter().skip(*index).step_by(width);
+            let (mut worst, mut quickest) = (0.0_f32, Duration::MAX);
+            for (window, theirs) in windows.iter().zip(theirs) {
+                let started = Instant::now();
+                let ours = model.score(window).unwrap();
+                quickest = quickest.min(started.elapsed());
+                let off = (ours - theirs).abs() / theirs.abs().max(1e-2);
+                assert!(off <= TOLERANCE, "{name}[{index}]: {ours} is not {theirs}");
+                worst = worst.max(off);
+            }
+            println!("{name}[{index}]: off by {worst:e} at most, {quickest:?} at least");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_one_window_is_left_for_the_next() {
+    let window = |seed: usize| -> Vec<f32> {
+        let number = |at: usize| 100.0 + ((at * 31 + seed * 17) % 97) as f32;
+        (0..ROWS * COLUMNS).map(number).collect()
+    };
+    for name in NETS {
+        let mut used = load(name, 0);
+        let first = used.score(&window(0)).unwrap();
+        for seed in 1..5 {
+            let fresh = load(name, 0).score(&window(seed)).unwrap();
+            assert_eq!(used.score(&window(seed)).unwrap(), fresh, "{name}");
+        }
+        assert_eq!(used.score(&window(0)).unwrap(), first, "{name}");
+    }
+}
