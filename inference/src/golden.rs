@@ -14,6 +14,9 @@ const NAMES: [&str; 2] = ["{stem}.golden.json", "golden.json"];
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Golden {
+    /// Where it was read; nowhere of its own in a package.
+    #[serde(skip)]
+    path: PathBuf,
     /// Largest difference that is no difference.
     pub(crate) tolerance: f32,
     pub(crate) cases: Vec<Case>,
@@ -45,7 +48,7 @@ impl Golden {
             path: path.clone(),
             reason,
         };
-        let file: File =
+        let mut file: File =
             serde_json::from_slice(&read(&path)?).map_err(|error| broken(error.to_string()))?;
         if file.model.file_name() != order.file.file_name() {
             return Ok(None);
@@ -56,8 +59,17 @@ impl Golden {
                 file.sha256
             )));
         }
-        file.golden.check(order.shape).map_err(broken)?;
+        file.golden.path = path;
         Ok(Some(file.golden))
+    }
+
+    /// Whether it fits what the model was loaded for.
+    pub(crate) fn fits(&self, rows: usize, columns: usize) -> Result<(), Error> {
+        self.check(Some((rows, columns)))
+            .map_err(|reason| Error::GoldenFile {
+                path: self.path.clone(),
+                reason,
+            })
     }
 
     /// Of the first case's window.

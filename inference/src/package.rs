@@ -120,7 +120,10 @@ fn load_file(
     // Not needed any more, and on the model's account as long as it is there.
     drop(bytes);
     let golden_time_max = match &golden {
-        Some(golden) => golden.run(path, &mut *runner)?,
+        Some(golden) => {
+            golden.fits(rows, columns)?;
+            golden.run(path, &mut *runner)?
+        }
         None => None,
     };
     let slow = golden_time_max.filter(|took| *took > order.time_max);
