@@ -8,6 +8,7 @@ use crate::isolation::{HostCommand, Loaded, Order};
 use crate::manifest::Manifest;
 use crate::runner::Runner;
 use crate::trial::Trial;
+use serde::Serializer;
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::Path;
@@ -29,11 +30,25 @@ pub struct ModelInfo {
     /// Golden cases that were run and agreed; `None` without a golden file.
     pub golden_cases: Option<usize>,
     /// The slowest of the golden cases, but for the first.
+    #[serde(rename = "golden_us_max", serialize_with = "micros_or_none")]
     pub golden_time_max: Option<Duration>,
     /// Reading, optimising and the golden cases.
+    #[serde(rename = "load_us", serialize_with = "micros")]
     pub load_time: Duration,
     /// What the process grew by that loaded it.
     pub held_bytes: u64,
+}
+
+fn micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64() * 1e6)
+}
+
+fn micros_or_none<S: Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let micros = time.map(|time| time.as_secs_f64() * 1e6);
+    serde::Serialize::serialize(&micros, serializer)
 }
 
 impl Model {
