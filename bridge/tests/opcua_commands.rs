@@ -10,7 +10,9 @@ mod plant;
 use bytes::Bytes;
 use plant::{Client, Proxy, World, counts, set, wait};
 use serde_json::{Value as Json, json};
-use skerry_bridge::opcua::{self, Action, Command, Commands, Config, Limits, NodeAddress, State};
+use skerry_bridge::opcua::{
+    self, Action, BrowsePath, Command, Commands, Config, Limits, NodeAddress, State,
+};
 use skerry_simulation::opcua_server::OpcuaServer;
 use skerry_store::{Append, Kind, Offset, Record, StreamName, WallNanos};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -544,5 +546,36 @@ async fn values_flow_on_beside_a_command_under_way() {
     gate.open();
     let told = result(&world, RESET, 1).await;
     assert_eq!(told["outcome"], json!("done"), "{told}");
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_written_by_its_path_and_nothing_where_that_leads_nowhere() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    plant.add_setpoint("setpoint", DOUBLE, 20.0);
+    let by_path = |topic: &str, path: &str| {
+        let node = path.parse::<BrowsePath>().unwrap().into();
+        let limits = Limits::default();
+        command(topic, Action::Write { node, limits })
+    };
+    let list = vec![
+        by_path(SETPOINT, "setpoint"),
+        by_path("cmd/lost", "pump1/nothing"),
+    ];
+    let client = start(&world, &plant.url(), list).await;
+    publish(&world, SETPOINT, "42.5").await;
+    let told = result(&world, SETPOINT, 1).await;
+    assert_eq!(
+        (&told["outcome"], &told["node"]),
+        (&json!("done"), &json!("setpoint")),
+        "{told}"
+    );
+    assert_eq!(plant.number("setpoint"), Some(42.5));
+    publish(&world, "cmd/lost", "1").await;
+    let told = result(&world, "cmd/lost", 1).await;
+    assert_eq!(told["outcome"], "failed", "{told}");
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.contains("no node has this path"), "{told}");
     client.stop().await;
 }

@@ -3,12 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 #[expect(dead_code, reason = "the module serves more than one test binary")]
+mod liar;
+#[expect(dead_code, reason = "the module serves more than one test binary")]
 mod plant;
 
+use liar::{Answer, Liar};
 use plant::{Client, Proxy, TICK, World, counts, gaps, set};
 use skerry_bridge::opcua::{self, State};
+use skerry_simulation::opcua_server::TagValue;
 use skerry_store::Record;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The counter's values that are marked with `attribute`.
 fn marked(records: &[Record], attribute: &str) -> Vec<i64> {
@@ -118,4 +122,60 @@ async fn the_next_server_is_read_while_one_is_away() {
     let records = world.records();
     assert_eq!(counts(&records), [0, 1, 0, 5, 0, 9]);
     assert_eq!(gaps(&records).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_a_refused_node_is_asked_for_again_doubles_nothing() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    let liar = Liar::between(plant.port()).await;
+    let config = || world.config(&liar.url(), &["count", "late"]);
+    let client = Client::run(&world, config());
+    client
+        .until("the good node's value", |s| s.values_total >= 1)
+        .await;
+    plant.add("late", TagValue::Count(0));
+    // The server monitors it from now on, and the client does not live to hear of that.
+    liar.lie(1, liar::CREATE_MONITORED_ITEMS, |_| {
+        Some(Vec::<Answer>::new())
+    });
+    plant::wait("the question", || liar.has_lied()).await;
+    client.crash().await;
+    let client = Client::run(&world, config());
+    client.until("both nodes", |s| s.nodes_good == 2).await;
+    let late = || {
+        let records = world.records();
+        let of = records
+            .iter()
+            .filter(|record| record.source == "plant/late" && record.status == 0);
+        of.map(|record| {
+            let payload: serde_json::Value = serde_json::from_slice(&record.payload).unwrap();
+            payload["value"].as_i64().unwrap()
+        })
+        .collect::<Vec<_>>()
+    };
+    world.until("its value", |_| !late().is_empty()).await;
+    for value in 1..=5 {
+        let now = SystemTime::now();
+        plant.set("late", TagValue::Count(value), now).unwrap();
+        tokio::time::sleep(TICK).await;
+    }
+    plant::wait("its last value", || late().ends_with(&[5])).await;
+    client.stop().await;
+    assert_eq!(late(), [0, 1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_can_serve_only_in_part_is_called_degraded() {
+    let world = World::new();
+    let plant = world.plant(0).await;
+    for (level, degraded) in [(255, false), (199, true), (200, false)] {
+        plant.set_service_level(level);
+        let client = Client::start(&world, &plant.url(), &["count"]);
+        client
+            .until("its level", |s| s.service_level == Some(level))
+            .await;
+        assert_eq!(client.status.snapshot().degraded, degraded, "{level}");
+        client.stop().await;
+    }
 }

@@ -131,6 +131,12 @@ fn render(status: &Value) -> String {
             server["nodes_bad"],
             server["values_total"]
         ));
+        if server["degraded"] == true {
+            lines.push(format!(
+                "           the server can serve only in part, by its own word: level {} of 255",
+                server["service_level"]
+            ));
+        }
         lines.extend(commands_line(&server["commands"]));
     }
     for stream in entries(status, "/store/streams") {

@@ -259,9 +259,10 @@ impl Link {
     pub(super) async fn fill_before(
         &mut self,
         session: &Session,
+        strand: usize,
         samples: &[Sample],
     ) -> Result<Option<BTreeSet<u32>>, Error> {
-        let (found, mut gaps) = self.holes(samples);
+        let (found, mut gaps) = self.holes(strand, samples);
         if found.is_empty() && gaps.is_empty() {
             return Ok(Some(BTreeSet::new()));
         }
@@ -305,9 +306,9 @@ impl Link {
     }
 
     /// The holes that end with these samples, and gap records where one has no end in time.
-    fn holes(&self, samples: &[Sample]) -> (Vec<Found>, Vec<Record>) {
+    fn holes(&self, strand: usize, samples: &[Sample]) -> (Vec<Found>, Vec<Record>) {
         let (mut found, mut gaps) = (Vec::new(), Vec::new());
-        let Some(progress) = &self.progress else {
+        let Some(progress) = &self.strands[strand].progress else {
             return (found, gaps);
         };
         let overflow = |sample: &Sample| status::overflowed(sample.status);

@@ -4,6 +4,7 @@ use super::address::{EndpointUrl, NodeAddress};
 use super::commands::Commands;
 use super::events::EventSource;
 use super::folder::{BROWSE_INTERVAL, Folder};
+use super::groups::{Group, GroupId};
 use super::history::History;
 use super::profile::Profile;
 use super::user::User;
@@ -27,10 +28,6 @@ const HISTORY_HOLD: Duration = Duration::from_secs(10);
 /// Values a server is asked to keep for one node, at most. A PLC grants less and says so.
 const QUEUE_VALUES_MAX: u32 = 10_000;
 
-/// A silent subscription says it is alive this often. With three of them missed, the link is
-/// taken for dead: ten seconds is what an operator accepts and a Wi-Fi roam survives.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
-
 /// One OPC-UA server and what to read from it.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -48,9 +45,12 @@ pub struct Config {
     pub user: Option<User>,
     /// What the server is known to take; it has the last word itself.
     pub profile: Profile,
+    /// Of everything that is in no group.
     pub publishing_interval: Duration,
+    /// Other paces, for those who name them; at most [`super::GROUPS_MAX`].
+    pub groups: Vec<Group>,
     /// How long an outage may last without loss on a server that grants what it is asked: the one
-    /// figure that sampling queues and the subscription's lifetime are derived from. Longer than
+    /// figure that sampling queues and the subscriptions' lifetimes are derived from. Longer than
     /// [`OUTAGE_BUDGET_MIN`].
     pub outage_budget: Duration,
     pub nodes: Vec<Node>,
@@ -80,6 +80,8 @@ pub struct Node {
     pub queue: Option<u32>,
     /// Changes smaller than this are none.
     pub deadband: Option<Deadband>,
+    /// Whose pace it is reported at, if not the endpoint's.
+    pub group: Option<GroupId>,
 }
 
 /// A finite number of at least 0.
@@ -223,6 +225,7 @@ impl Node {
             sampling,
             queue: None,
             deadband: None,
+            group: None,
         }
     }
 
@@ -265,6 +268,7 @@ impl Config {
             user: None,
             profile: Profile::Generic,
             publishing_interval: PUBLISHING_INTERVAL,
+            groups: Vec::new(),
             outage_budget: OUTAGE_BUDGET,
             nodes: Vec::new(),
             events: Vec::new(),
@@ -275,20 +279,6 @@ impl Config {
             browse_interval: BROWSE_INTERVAL,
             pki_directory,
         }
-    }
-
-    /// Publishing intervals without news after which the server says that it is alive.
-    #[must_use]
-    pub(crate) fn keep_alive_count(&self) -> u32 {
-        intervals(KEEP_ALIVE, self.publishing_interval).max(1)
-    }
-
-    /// Publishing intervals without a request from us after which the server may forget the
-    /// subscription; at least three keep-alives (Part 4, 5.13.2).
-    #[must_use]
-    pub(crate) fn lifetime_count(&self) -> u32 {
-        intervals(self.outage_budget, self.publishing_interval)
-            .max(self.keep_alive_count().saturating_mul(3))
     }
 
     /// Changes when what is asked of the server changes: a subscription made under another
@@ -309,19 +299,23 @@ impl Config {
             if let Some(deadband) = node.deadband {
                 hash.text(&format!("{deadband:?}"));
             }
+            self.hash_group(&mut hash, node.group);
         }
         for source in &self.events {
-            hash.text(&format!("{source:?}"));
+            hash.text(&source.text());
+            self.hash_group(&mut hash, source.group);
         }
         if self.outage_budget != OUTAGE_BUDGET {
             hash.text(&format!("budget {}", self.outage_budget.as_nanos()));
         }
         hash.0
     }
-}
 
-fn intervals(time: Duration, interval: Duration) -> u32 {
-    u32::try_from(time.as_millis().div_ceil(interval.as_millis().max(1))).unwrap_or(u32::MAX)
+    fn hash_group(&self, hash: &mut Fnv, group: Option<GroupId>) {
+        if let Some(group) = self.group(group) {
+            hash.text(&format!("{group:?}"));
+        }
+    }
 }
 
 /// FNV-1a: the standard library's hashers may change between releases, and this value is kept
@@ -343,8 +337,21 @@ impl Fnv {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// As version 0.1 had them.
+    const FP_NODES: u64 = 0x485a_9de8_f7c9_d3de;
+    const FP_EVENTS: u64 = 0x4a34_72b8_e5bd_ffe8;
+
+    pub(crate) fn config() -> Config {
+        let endpoint = "opc.tcp://plc:4840".parse().unwrap();
+        let stream = StreamName::new("machines").unwrap();
+        let mut config = Config::new("plc", endpoint, stream, PathBuf::new());
+        let id = "ns=2;s=Speed".parse().unwrap();
+        config.nodes = vec![Node::new("speed", id, PUBLISHING_INTERVAL)];
+        config
+    }
 
     #[test]
     fn security_words_go_together_or_are_refused() {
@@ -390,5 +397,25 @@ mod tests {
             ..node(250)
         };
         assert_eq!(own.queue_values(OUTAGE_BUDGET), 7);
+    }
+
+    /// Subscriptions that earlier versions made are carried on.
+    #[test]
+    fn the_fingerprint_is_as_it_ever_was_where_there_is_no_group() {
+        let mut config = config();
+        assert_eq!(config.fingerprint(), FP_NODES);
+        config.events = vec![EventSource::new("alarms", None)];
+        assert_eq!(config.fingerprint(), FP_EVENTS);
+        config.groups = vec![Group {
+            name: "fast".to_owned(),
+            publishing_interval: Duration::from_millis(100),
+            priority: 0,
+        }];
+        assert_eq!(config.fingerprint(), FP_EVENTS, "nothing is in it");
+        config.nodes[0].group = GroupId::new(0);
+        let grouped = config.fingerprint();
+        assert_ne!(grouped, FP_EVENTS);
+        config.groups[0].priority = 1;
+        assert_ne!(config.fingerprint(), grouped);
     }
 }

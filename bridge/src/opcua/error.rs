@@ -181,6 +181,7 @@ pub(crate) mod status {
     pub(crate) const BAD_TOO_MANY_OPERATIONS: u32 = 0x8010_0000;
     pub(crate) const BAD_SUBSCRIPTION_ID_INVALID: u32 = 0x8028_0000;
     pub(crate) const BAD_NO_COMMUNICATION: u32 = 0x8031_0000;
+    pub(crate) const BAD_NODE_ID_INVALID: u32 = 0x8033_0000;
     pub(crate) const BAD_NODE_ID_UNKNOWN: u32 = 0x8034_0000;
     pub(crate) const BAD_NO_CONTINUATION_POINTS: u32 = 0x804B_0000;
     pub(crate) const BAD_TOO_MANY_MATCHES: u32 = 0x806D_0000;

@@ -8,6 +8,7 @@
 use super::address::NodeAddress;
 use super::config::Config;
 use super::error::{Error, status};
+use super::groups::GroupId;
 use super::ingest::Ingest;
 use super::link::Link;
 use super::nodes::Refused;
@@ -45,6 +46,8 @@ pub struct EventSource {
     pub severity_min: u16,
     /// Fields beside the standard ones, by their browse paths: `2:Batch/2:Number`.
     pub fields: Vec<String>,
+    /// Whose pace they are reported at, if not the endpoint's.
+    pub group: Option<GroupId>,
 }
 
 impl EventSource {
@@ -60,7 +63,24 @@ impl EventSource {
             id: id.unwrap_or_else(server),
             severity_min: Self::SEVERITY_MIN,
             fields: Vec::new(),
+            group: None,
         }
+    }
+
+    /// What is asked for of it. The fingerprints of subscriptions are made of this text: it must
+    /// not change.
+    pub(super) fn text(&self) -> String {
+        let Self {
+            name,
+            id,
+            severity_min,
+            fields,
+            group: _,
+        } = self;
+        format!(
+            "EventSource {{ name: {name:?}, id: {id:?}, severity_min: {severity_min:?}, \
+             fields: {fields:?} }}"
+        )
     }
 
     /// Whether a field of this name is there without being asked for.
@@ -132,7 +152,6 @@ impl Link {
     pub(super) async fn monitor_events(
         &mut self,
         session: &Session,
-        subscription: u32,
         handles: &[u32],
         refused: &mut Refused,
     ) -> Result<(), Error> {
@@ -145,38 +164,52 @@ impl Link {
             return Ok(());
         }
         let namespaces = session.namespaces().await?;
-        let mut items = Vec::new();
-        for (handle, source) in sources {
-            match source.id.resolve(&namespaces) {
-                Some(node) => items.push(EventItem {
-                    handle,
-                    node,
-                    severity_min: source.severity_min,
-                    fields: &source.fields,
-                    conditions: true,
-                }),
-                None => drop(refused.insert(handle, status::BAD_NODE_ID_UNKNOWN)),
+        for strand in 0..self.strands.len() {
+            let (group, subscription) = self.strands[strand].at_server();
+            let mut items = Vec::new();
+            for (handle, source) in sources.iter().filter(|(_, it)| it.group == group) {
+                match source.id.resolve(&namespaces) {
+                    Some(node) => items.push(EventItem {
+                        handle: *handle,
+                        node,
+                        severity_min: source.severity_min,
+                        fields: &source.fields,
+                        conditions: true,
+                    }),
+                    None => drop(refused.insert(*handle, status::BAD_NODE_ID_UNKNOWN)),
+                }
             }
-        }
-        let all = items.len();
-        let mut without = Vec::new();
-        for (mut item, code) in monitored(session, subscription, items).await? {
-            item.conditions = false;
-            without.push(item);
-            tracing::debug!(code, "the server does not take the fields of conditions");
-        }
-        let left = monitored(session, subscription, without).await?;
-        let monitors = left.len() < all;
-        refused.extend(left.into_iter().map(|(item, code)| (item.handle, code)));
-        if monitors {
-            self.going = Going::default();
-            self.refresh(session, subscription).await;
+            let all = items.len();
+            let mut without = Vec::new();
+            for (mut item, code) in monitored(session, subscription, items).await? {
+                item.conditions = false;
+                without.push(item);
+                tracing::debug!(code, "the server does not take the fields of conditions");
+            }
+            let left = monitored(session, subscription, without).await?;
+            let monitors = left.len() < all;
+            refused.extend(left.into_iter().map(|(item, code)| (item.handle, code)));
+            if monitors {
+                self.going = Going::default();
+                self.refresh(session, subscription).await;
+            }
         }
         Ok(())
     }
 
+    /// As [`Self::refresh`], of every subscription that has events.
+    pub(super) async fn refresh_all(&mut self, session: &Session) {
+        for strand in 0..self.strands.len() {
+            let (group, subscription) = self.strands[strand].at_server();
+            let events = &self.ingest.config.events;
+            if events.iter().any(|source| source.group == group) {
+                self.refresh(session, subscription).await;
+            }
+        }
+    }
+
     /// Asks how the conditions stand. Few servers have any; without, there is nothing to tell.
-    pub(super) async fn refresh(&mut self, session: &Session, subscription: u32) {
+    async fn refresh(&mut self, session: &Session, subscription: u32) {
         self.going.refresh_due = false;
         if let Err(error) = session.refresh_conditions(subscription).await {
             tracing::info!(

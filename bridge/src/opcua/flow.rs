@@ -1,21 +1,18 @@
-//! The publish loop of one subscription: notification → log → acknowledgement, in that order.
+//! The publish loop of a connection: notification → log → acknowledgement, in that order.
 
 use super::error::{Error, status};
 use super::ingest::{APPEND_BYTES, AS_INITIAL, Draft, Taken};
 use super::link::Link;
-use super::sequence::Arrival;
+use super::pulse::{next_dead, next_look, stalled};
+use super::sequence::{Arrival, Sequence};
 use super::survey::Looks;
 use super::watch::Verdict;
-use super::wire::{Granted, Message, Publication, Session};
+use super::wire::{Message, Publication, Session};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use skerry_store::WallNanos;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Keep-alives that may be missed before the connection is taken for dead.
-const KEEP_ALIVES_MISSED: u32 = 3;
-/// Time for an answer to travel, on top of what the server takes.
-const LATENCY: Duration = Duration::from_secs(1);
 /// Messages without a value that a server is left to keep; the smallest keep about so many.
 const UNTOLD_MAX: usize = 5;
 /// How often nodes the server refused are asked for again.
@@ -35,16 +32,7 @@ pub(super) enum Ended {
 pub(super) type Acknowledgements = Vec<(u32, u32)>;
 
 impl Link {
-    pub(super) async fn flow(
-        &mut self,
-        session: &Session,
-        granted: Granted,
-    ) -> Result<Ended, Error> {
-        let keep_alive = granted
-            .publishing_interval
-            .saturating_mul(granted.keep_alive_count);
-        let silence_max = keep_alive.saturating_mul(KEEP_ALIVES_MISSED) + LATENCY;
-        let patience = silence_max.saturating_mul(3);
+    pub(super) async fn flow(&mut self, session: &Session) -> Result<Ended, Error> {
         let stop = self.ingest.stop.clone();
 
         let mut learning = session.learning();
@@ -52,26 +40,33 @@ impl Link {
             return Ok(Ended::Stopped);
         }
         let mut acknowledgements = Acknowledgements::new();
-        if self.unproven > 0
-            && self
-                .catch_up(session, granted, &mut acknowledgements)
-                .await?
-                == Taken::Stopped
-        {
-            return Ok(Ended::Stopped);
+        for strand in 0..self.strands.len() {
+            if self.strands[strand].unproven == 0 {
+                continue;
+            }
+            let caught_up = self.catch_up(session, strand, &mut acknowledgements);
+            if caught_up.await? == Taken::Stopped {
+                return Ok(Ended::Stopped);
+            }
         }
-        let mut publishes = self.ingest.config.profile.publishes();
+        // One subscription's answers must not use up what another's wait for.
+        let mut publishes = self.ingest.config.profile.publishes() + self.strands.len() - 1;
         // Answers come out in the order in which they came in: each wakes its future as it is
         // decoded, and futures are polled in the order they were woken.
         let mut waiting = FuturesUnordered::new();
-        let mut dead_at = Instant::now() + silence_max;
         let mut retry_at = Instant::now() + BAD_RETRY;
-        let mut watch = self.watch(keep_alive);
+        let mut pulses = self.pulses();
+        let silences = pulses.iter().map(|pulse| pulse.silence_max);
+        let patience = silences.max().unwrap_or_default().saturating_mul(3);
         let mut looks = Looks::new(session, &mut self.roster);
         self.late = None;
         let mut reading = FuturesUnordered::new();
-        let mut leftovers = true;
         loop {
+            let (dead_at, silence_max) = {
+                let next = next_dead(&pulses);
+                (next.dead_at, next.silence_max)
+            };
+            let (looked_at, look_at) = next_look(&pulses);
             while waiting.len() < publishes {
                 let carried = std::mem::take(&mut acknowledgements);
                 waiting.push(async move {
@@ -92,27 +87,35 @@ impl Link {
                 () = stop.cancelled() => return Ok(Ended::Stopped),
                 Some((carried, answer)) = waiting.next() => match answer {
                     Ok(publication) => {
-                        if std::mem::take(&mut leftovers) {
-                            acknowledgements.extend(self.leftovers(granted, &publication));
-                        }
-                        let (clock, data) = publication.brings(granted.id);
                         let before = Instant::now();
+                        let strand = self.strand_of_subscription(publication.subscription);
+                        let brings = publication.message.brings();
+                        if let Some(strand) = strand
+                            && std::mem::take(&mut pulses[strand].first)
+                        {
+                            acknowledgements.extend(self.leftovers(strand, &publication));
+                        }
                         let step = self
-                            .publication(session, granted, publication, &mut acknowledgements)
+                            .publication(session, strand, publication, &mut acknowledgements)
                             .await?;
                         if let Some(ended) = step {
                             return Ok(ended);
                         }
                         if self.going.refresh_due {
-                            self.refresh(session, granted.id).await;
+                            self.refresh_all(session).await;
                         }
-                        watch.stalled(before.elapsed());
-                        watch.message(clock, data, Instant::now());
-                        if self.release_lost(session, granted, &mut looks).await? == Taken::Stopped {
+                        stalled(&mut pulses, before);
+                        if let Some(pulse) = strand.map(|strand| &mut pulses[strand]) {
+                            let (clock, data) = brings;
+                            pulse.watch.message(clock, data, Instant::now());
+                        }
+                        if self.release_lost(session, &mut looks).await? == Taken::Stopped {
                             return Ok(Ended::Stopped);
                         }
                         // Counted from here: a log that made us wait is no fault of the server.
-                        dead_at = Instant::now() + silence_max;
+                        if let Some(pulse) = strand.map(|strand| &mut pulses[strand]) {
+                            pulse.beat();
+                        }
                     }
                     Err(error) => {
                         acknowledgements.extend(carried);
@@ -133,31 +136,38 @@ impl Link {
                 () = tokio::time::sleep_until(dead_at) => {
                     return Err(Error::NoData { after: silence_max });
                 }
-                () = tokio::time::sleep_until(watch.due()) => {
-                    match self.look(session, &mut watch).await? {
+                () = tokio::time::sleep_until(look_at) => {
+                    let watch = &mut pulses[looked_at].watch;
+                    match self.look(session, looked_at, watch).await? {
                         Verdict::Well => {}
                         Verdict::Mute => return Ok(Ended::Mute),
                         Verdict::Hung => return Err(Error::Hung),
                     }
                 }
                 Some((next, answer)) = reading.next() => {
+                    let before = Instant::now();
                     let mut late = self.late.take().unwrap_or_default();
                     let turned = self.turn(session, next, answer, &mut late, true).await?;
                     self.late = Some(late);
+                    stalled(&mut pulses, before);
                     if turned == Taken::Stopped {
                         return Ok(Ended::Stopped);
                     }
                 }
                 () = tokio::time::sleep_until(retry_at), if !self.bad.is_empty() => {
-                    if self.retry_bad(session, granted).await? == Taken::Stopped {
+                    let before = Instant::now();
+                    if self.retry_bad(session).await? == Taken::Stopped {
                         return Ok(Ended::Stopped);
                     }
+                    stalled(&mut pulses, before);
                     retry_at = Instant::now() + BAD_RETRY;
                 }
                 look = looks.next(&self.roster) => {
-                    if self.adapt(session, granted, look).await? == Taken::Stopped {
+                    let before = Instant::now();
+                    if self.adapt(session, look).await? == Taken::Stopped {
                         return Ok(Ended::Stopped);
                     }
+                    stalled(&mut pulses, before);
                 }
             }
         }
@@ -165,14 +175,11 @@ impl Link {
 
     /// Messages the server still holds although they are in the log: their acknowledgement was
     /// lost with an earlier connection.
-    fn leftovers(&self, granted: Granted, publication: &Publication) -> Acknowledgements {
-        let Some(progress) = &self.progress else {
-            return Vec::new();
-        };
-        let sequence = progress.sequence();
+    fn leftovers(&self, strand: usize, publication: &Publication) -> Acknowledgements {
+        let sequence = self.strands[strand].sequence();
         let held = publication.available.iter();
         held.filter(|number| sequence.arrival(**number) == Arrival::Repeated)
-            .map(|number| (granted.id, *number))
+            .map(|number| (publication.subscription, *number))
             .collect()
     }
 
@@ -180,7 +187,7 @@ impl Link {
     async fn publication(
         &mut self,
         session: &Session,
-        granted: Granted,
+        strand: Option<usize>,
         publication: Publication,
         acknowledgements: &mut Acknowledgements,
     ) -> Result<Option<Ended>, Error> {
@@ -190,7 +197,7 @@ impl Link {
             message,
             available,
         } = publication;
-        if subscription != granted.id {
+        let Some(strand) = strand else {
             // Left over from an earlier configuration or run: without this it would go on for
             // ever, its values thrown away.
             tracing::info!(
@@ -201,9 +208,9 @@ impl Link {
                 tracing::debug!(%error, "it may be gone already");
             }
             return Ok(None);
-        }
-        self.unproven = 0;
-        let arrival = self.sequence().arrival(message.sequence);
+        };
+        self.strands[strand].unproven = 0;
+        let arrival = self.strands[strand].sequence().arrival(message.sequence);
         match arrival {
             Arrival::Expected => {}
             Arrival::Repeated => {
@@ -215,14 +222,12 @@ impl Link {
             Arrival::Ahead(missing) => {
                 let mut lost = 0_u32;
                 for number in missing {
-                    match self
-                        .fetch(session, subscription, number, &available)
-                        .await?
-                    {
+                    match self.fetch(session, strand, number, &available).await? {
                         Some(found) => {
                             self.ingest.status.republished();
-                            if self.tell_lost(session, number, &mut lost).await? == Taken::Stopped
-                                || self.take(session, found).await? == Taken::Stopped
+                            let told = self.tell_lost(session, strand, number, &mut lost).await?;
+                            if told == Taken::Stopped
+                                || self.take(session, strand, found).await? == Taken::Stopped
                             {
                                 return Ok(Some(Ended::Stopped));
                             }
@@ -231,36 +236,40 @@ impl Link {
                         None => lost += 1,
                     }
                 }
-                if self.tell_lost(session, message.sequence, &mut lost).await? == Taken::Stopped {
+                let told = self.tell_lost(session, strand, message.sequence, &mut lost);
+                if told.await? == Taken::Stopped {
                     return Ok(Some(Ended::Stopped));
                 }
             }
             Arrival::Restarted => {
                 let mut lost = u32::MAX;
-                if self.tell_lost(session, message.sequence, &mut lost).await? == Taken::Stopped {
+                let told = self.tell_lost(session, strand, message.sequence, &mut lost);
+                if told.await? == Taken::Stopped {
                     return Ok(Some(Ended::Stopped));
                 }
             }
         }
         if message.keep_alive {
-            self.news = Some(WallNanos::now());
+            self.strands[strand].news = Some(WallNanos::now());
             return Ok(None);
         }
         let (sequence, ended) = (message.sequence, message.ended);
-        if message.is_only_clock() && self.untold.len() < UNTOLD_MAX {
+        let untold = self.strands[strand].untold.len();
+        if message.is_only_clock() && untold < UNTOLD_MAX {
             // Nothing but the server's clock: it is not worth a write to the disk. Until one
             // comes the message stays unacknowledged, so that a crash makes no hole of it.
-            if let Some(progress) = &mut self.progress {
+            let strand = &mut self.strands[strand];
+            if let Some(progress) = &mut strand.progress {
                 progress.advance(progress.sequence().after(sequence));
             }
-            self.untold.push((subscription, sequence));
-            self.news = Some(WallNanos::now());
+            strand.untold.push((subscription, sequence));
+            strand.news = Some(WallNanos::now());
             return Ok(None);
         }
-        if self.take(session, message).await? == Taken::Stopped {
+        if self.take(session, strand, message).await? == Taken::Stopped {
             return Ok(Some(Ended::Stopped));
         }
-        acknowledgements.append(&mut self.untold);
+        acknowledgements.append(&mut self.strands[strand].untold);
         acknowledgements.push((subscription, sequence));
         Ok(ended.map(Ended::Lost))
     }
@@ -269,20 +278,21 @@ impl Link {
     pub(super) async fn fetch(
         &mut self,
         session: &Session,
-        subscription: u32,
+        strand: usize,
         number: u32,
         available: &[u32],
     ) -> Result<Option<Message>, Error> {
         if !available.is_empty() && !available.contains(&number) {
             return Ok(None);
         }
-        if self.suspect.take() == Some(number) {
+        let strand = &mut self.strands[strand];
+        if strand.suspect.take() == Some(number) {
             // Asking for it ended the last connection: it cannot be had.
             return Ok(None);
         }
-        self.suspect = Some(number);
-        let found = session.republish(subscription, number).await?;
-        self.suspect = None;
+        strand.suspect = Some(number);
+        let found = session.republish(strand.granted.id, number).await?;
+        strand.suspect = None;
         Ok(found)
     }
 
@@ -290,6 +300,7 @@ impl Link {
     async fn tell_lost(
         &mut self,
         session: &Session,
+        strand: usize,
         next: u32,
         lost: &mut u32,
     ) -> Result<Taken, Error> {
@@ -300,18 +311,24 @@ impl Link {
             u32::MAX => format!("the server numbers its messages anew, from {next}"),
             count => format!("{count} messages before number {next} are gone from the server"),
         };
-        let name = &self.ingest.config.name;
+        let config = &self.ingest.config;
+        let group = self.strands[strand].group;
+        let reason = match self.group_name(group) {
+            Some(group) => format!("{reason}, in group `{group}`"),
+            None => reason,
+        };
+        let name = &config.name;
         tracing::error!(endpoint = name, reason, "values are lost; the log says so");
-        let gap = self
-            .ingest
-            .gap(name, self.news, Some(WallNanos::now()), reason);
-        let Some(progress) = &mut self.progress else {
+        let last = self.strands[strand].news;
+        let gap = self.ingest.gap(name, last, Some(WallNanos::now()), reason);
+        let Some(progress) = &mut self.strands[strand].progress else {
             return Ok(Taken::Durable);
         };
-        progress.advance(super::sequence::Sequence::from_next(next));
+        progress.advance(Sequence::from_next(next));
         // The history has them, perhaps: it is looked into where a node has its next value.
-        progress.seams = self.marks.with_values().collect();
-        let change = progress.change(name);
+        let mine = |handle: &u32| config.group_of(*handle) == group;
+        progress.seams = self.marks.with_values().filter(mine).collect();
+        let change = progress.change(&config.progress_key(group));
         self.ingest
             .append(vec![gap], Some(change), Some(session))
             .await
@@ -322,13 +339,16 @@ impl Link {
     pub(super) async fn take(
         &mut self,
         session: &Session,
+        strand: usize,
         message: Message,
     ) -> Result<Taken, Error> {
         let news = WallNanos::now();
-        let already = self.progress.as_ref().map_or(0, |progress| progress.taken) as usize;
+        let key = self.ingest.config.progress_key(self.strands[strand].group);
+        let progress = self.strands[strand].progress.as_ref();
+        let already = progress.map_or(0, |progress| progress.taken) as usize;
         let values = message.samples.len() + message.events.len();
         let fresh = message.samples.get(already..).unwrap_or_default();
-        let Some(mut bridged) = self.fill_before(session, fresh).await? else {
+        let Some(mut bridged) = self.fill_before(session, strand, fresh).await? else {
             return Ok(Taken::Stopped);
         };
         self.going.look_at(&message.events);
@@ -339,7 +359,7 @@ impl Link {
         let mut taken = already;
         let mut draft = Draft::for_values(samples.len());
         loop {
-            let Some(progress) = &mut self.progress else {
+            let Some(progress) = &mut self.strands[strand].progress else {
                 return Ok(Taken::Durable);
             };
             draft.records.clear();
@@ -369,7 +389,7 @@ impl Link {
             } else {
                 progress.advance(progress.sequence().after(message.sequence));
             }
-            let change = progress.change(&self.ingest.config.name);
+            let change = progress.change(&key);
             let mut changes = self.mark_changes()?;
             changes.push(change);
             if self.ingest.append_draft(&draft, &changes, session).await? == Taken::Stopped {
@@ -379,15 +399,8 @@ impl Link {
                 break;
             }
         }
-        self.news = Some(news);
+        self.strands[strand].news = Some(news);
         self.ingest.status.values(values.saturating_sub(already));
         Ok(Taken::Durable)
-    }
-
-    pub(super) fn sequence(&self) -> super::sequence::Sequence {
-        self.progress.as_ref().map_or(
-            super::sequence::Sequence::START,
-            super::progress::Progress::sequence,
-        )
     }
 }

@@ -3,6 +3,7 @@
 
 use super::address::NodeAddress;
 use super::config::{Deadband, Node};
+use super::groups::GroupId;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Folder {
     /// Values that the server is asked to keep; none leaves it to the outage budget.
     pub queue: Option<u32>,
     pub deadband: Option<Deadband>,
+    /// Whose pace its variables are reported at, if not the endpoint's.
+    pub group: Option<GroupId>,
 }
 
 impl Folder {
@@ -47,6 +50,7 @@ impl Folder {
             sampling,
             queue: None,
             deadband: None,
+            group: None,
         }
     }
 
@@ -71,6 +75,7 @@ impl Folder {
         let mut node = Node::new(name, id, self.sampling);
         node.queue = self.queue;
         node.deadband = self.deadband;
+        node.group = self.group;
         node
     }
 }

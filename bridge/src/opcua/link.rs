@@ -14,15 +14,17 @@ use super::commands;
 use super::config::Config;
 use super::error::{Error, status};
 use super::events::Going;
-use super::flow::{Acknowledgements, Ended};
+use super::flow::Ended;
 use super::history::{History, Marks};
 use super::ingest::{Ingest, Taken};
 use super::nodes::Refused;
 use super::progress::Progress;
 use super::roster::Roster;
 use super::status::Status;
-use super::wire::{Calls, Granted, Session, status_name};
+use super::strand::{Strand, Strands};
+use super::wire::{Calls, Session, status_name};
 use crate::Boxed;
+use bytes::Bytes;
 use skerry_store::{Change, Log, Record, WallNanos};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -80,14 +82,16 @@ async fn read(
 
 pub(super) struct Link {
     pub(super) ingest: Ingest,
-    /// The subscription to carry on, if there is one.
-    pub(super) progress: Option<Progress>,
+    /// The subscriptions, one for each group that something is in.
+    pub(super) strands: Vec<Strand>,
+    /// What an earlier configuration's groups left in the catalog, under these keys.
+    retired: Vec<Bytes>,
+    /// The last sign of life in one of those.
+    retired_news: Option<WallNanos>,
     /// What handle is whose.
     pub(super) roster: Roster,
     /// Nodes the server will not monitor, by handle, with its StatusCode.
     pub(super) bad: Refused,
-    /// Last sign of life of the server, in this run or an earlier one.
-    pub(super) news: Option<WallNanos>,
     /// Token of the last session, where it may be taken up again.
     pub(super) session: Option<String>,
     /// Number of the endpoint that is in use, and how many were tried in a row without success.
@@ -97,12 +101,6 @@ pub(super) struct Link {
     pub(super) calls: Option<Arc<Calls>>,
     /// Whether this connection came to a subscription.
     served: bool,
-    /// Attempts to carry on `progress` that brought nothing; 0 once a message came.
-    pub(super) unproven: u32,
-    /// A message whose fetching was under way when the connection broke.
-    pub(super) suspect: Option<u32>,
-    /// Messages that are acknowledged once the progress behind them is on disk.
-    pub(super) untold: Acknowledgements,
     /// Nodes with history at the server.
     pub(super) marks: Marks,
     /// What of it is to be read beside the subscription; none where that is not known yet.
@@ -127,38 +125,39 @@ impl Link {
         roster: Roster,
         current: watch::Sender<Option<Arc<Session>>>,
     ) -> Result<Self, Error> {
-        let (log, name) = (ingest.log.clone(), ingest.config.name.clone());
+        let log = ingest.log.clone();
         let config = Arc::clone(&ingest.config);
         let loaded = tokio::task::spawn_blocking(move || {
             let marks = match config.history {
                 History::Auto => Marks::load(&log, &config)?,
                 History::Off => Marks::new(&config),
             };
-            Ok::<_, skerry_store::Error>((Progress::load(&log, &name)?, marks))
+            Ok::<_, skerry_store::Error>((Strands::load(&log, &config)?, marks))
         });
-        let (progress, marks) = loaded.await.expect("reading the log does not panic")?;
+        let (strands, marks) = loaded.await.expect("reading the log does not panic")?;
+        let Strands {
+            list: strands,
+            retired,
+            retired_news,
+        } = strands;
+        let first = strands.first().and_then(|first| first.progress.as_ref());
         Ok(Self {
-            news: progress.as_ref().and_then(Progress::news),
-            session: progress
-                .as_ref()
-                .and_then(|progress| progress.session.clone()),
-            bad: progress
-                .as_ref()
+            session: first.and_then(|progress| progress.session.clone()),
+            bad: first
                 .map(|progress| progress.bad.clone())
                 .unwrap_or_default(),
-            at: Self::endpoint_of(&ingest.config, progress.as_ref()),
+            at: Self::endpoint_of(&ingest.config, first),
             tried: 0,
             calls: None,
             served: false,
-            progress,
+            strands,
+            retired,
+            retired_news,
             roster,
             ingest,
             marks,
             late: None,
             breaks: 0,
-            unproven: 0,
-            suspect: None,
-            untold: Acknowledgements::new(),
             silence: Silence {
                 since: Instant::now(),
                 announced: false,
@@ -193,11 +192,11 @@ impl Link {
             if error.is_fatal() {
                 return Err(error);
             }
-            if self.unproven > 0 && matches!(error, Error::NoData { .. }) {
+            if self.is_unproven() && matches!(error, Error::NoData { .. }) {
                 // Carried on, and silent although the server lives (asyncua does this).
-                self.abandon_subscription();
+                self.abandon_subscriptions();
             }
-            if !failed && self.unproven == 0 {
+            if !failed && !self.is_unproven() {
                 backoff.reset();
             }
             let url = self.endpoint().to_string();
@@ -254,18 +253,20 @@ impl Link {
         self.delete_unused(session).await?;
         let mut carried_on = self.carry_on(session).await?;
         loop {
-            let granted = match carried_on.take() {
-                Some(granted) => granted,
-                None => match self.subscribe(session).await? {
-                    Some(granted) => granted,
-                    None => return Ok(()),
-                },
-            };
+            if !std::mem::take(&mut carried_on) && self.subscribe(session).await? == Taken::Stopped
+            {
+                return Ok(());
+            }
             self.silence.announced = false;
             self.tried = 0;
             self.served = true;
+            let granted = self.strands.iter().map(|strand| {
+                let name = self.group_name(strand.group);
+                (name.map(str::to_owned), strand.granted)
+            });
+            let granted = granted.collect();
             self.ingest.status.connected(granted, &self.bad);
-            let ended = self.flow(session, granted).await;
+            let ended = self.flow(session).await;
             self.silence.since = Instant::now();
             match ended? {
                 Ended::Stopped => return Ok(()),
@@ -275,7 +276,8 @@ impl Link {
                         reason = status_name(code),
                         "the server ended the subscription; making a new one"
                     );
-                    self.forget_subscription();
+                    // The other groups' are deleted; to delete one that is gone costs nothing.
+                    self.abandon_subscriptions();
                 }
                 Ended::Mute => {
                     tracing::warn!(
@@ -283,72 +285,51 @@ impl Link {
                         "the server's clock runs, but the subscription brings nothing any more; \
                          making a new one"
                     );
-                    self.abandon_subscription();
+                    self.abandon_subscriptions();
                 }
             }
         }
     }
 
-    /// A new subscription to every node. What lies between the last sign of life and now is a
-    /// gap; the values that come first are the nodes' current ones. `None` if the node stops.
-    async fn subscribe(&mut self, session: &Session) -> Result<Option<Granted>, Error> {
+    /// New subscriptions to every node. What lies between the last sign of life and now is a
+    /// gap; the values that come first are the nodes' current ones.
+    async fn subscribe(&mut self, session: &Session) -> Result<Taken, Error> {
         self.delete_unused(session).await?;
         let gone = self.survey(session).await?;
         let config = Arc::clone(&self.ingest.config);
         let server_start = session.server_start().await?;
-        let granted = session
-            .subscribe(
-                config.publishing_interval,
-                config.keep_alive_count(),
-                config.lifetime_count(),
-            )
-            .await?;
-        let noted = self.note_subscription(session, granted.id, server_start.clone());
-        if noted.await? == Taken::Stopped {
-            return Ok(None);
+        for strand in 0..self.strands.len() {
+            let made = self.create(session, strand, server_start.clone());
+            if made.await? == Taken::Stopped {
+                return Ok(Taken::Stopped);
+            }
         }
         self.ingest.status.subscribing();
         let all: Vec<u32> = config.handles().collect();
         let (items, mut refused) = self.items(session, &all).await?;
-        self.monitor(session, granted.id, &items, &mut refused)
-            .await?;
-        self.monitor_events(session, granted.id, &all, &mut refused)
-            .await?;
+        self.monitor(session, items.clone(), &mut refused).await?;
+        self.monitor_events(session, &all, &mut refused).await?;
         self.ask_history(session, &items).await?;
-        let clock_sampling = self.sample_clock(session, granted.id).await?;
         let before = std::mem::replace(&mut self.bad, refused);
 
         let mut records = Vec::new();
-        if let Some(last) = self.news {
+        let news = self.strands.iter().filter_map(|strand| strand.news);
+        if let Some(last) = news.chain(self.retired_news).min() {
             records.extend(self.outage_gaps(last, &before));
         }
         records.extend(gone);
         records.extend(self.newly_bad(&before));
-        let mut progress = Progress::new(config.fingerprint(), granted, &self.bad);
-        progress.session.clone_from(&self.session);
-        progress.server_start = server_start;
-        let redundant = !config.standby.is_empty();
-        progress.endpoint = redundant.then(|| self.endpoint().to_string());
-        progress.inherit(self.progress.take(), self.endpoint().as_str());
-        let nodes = all.iter().take(config.nodes.len());
-        let monitored = nodes.filter(|handle| !self.bad.contains_key(handle));
-        progress.initial = monitored.copied().collect();
-        progress.clock_sampling_ms = clock_sampling.map(|time| time.as_millis() as u64);
-        progress.seams = self.marks.with_values().collect();
+        let in_use: Vec<u32> = self.strands.iter().map(|it| it.granted.id).collect();
+        for strand in 0..self.strands.len() {
+            let progress = self.begun(session, strand, &server_start, &in_use);
+            self.strands[strand].progress = Some(progress.await?);
+        }
         self.marks.save_next();
         let mut changes = self.mark_changes()?;
-        changes.push(progress.change(&config.name));
+        changes.extend(self.progress_changes());
+        changes.extend(self.retired.drain(..).map(Progress::delete));
         changes.extend(self.roster.change(&config.nodes));
-        self.progress = Some(progress);
-        tracing::info!(
-            endpoint = config.name,
-            server = session.address(),
-            subscription = granted.id,
-            nodes = all.len() - self.bad.len(),
-            bad = self.bad.len(),
-            publishing_ms = granted.publishing_interval.as_millis() as u64,
-            "subscribed"
-        );
+        self.retired_news = None;
         if let Some(queue) = self.ingest.status.shortest().filter(|queue| queue.short) {
             tracing::info!(
                 endpoint = config.name,
@@ -359,14 +340,78 @@ impl Link {
                  loses some, and a gap record says so"
             );
         }
-        match self
-            .ingest
+        self.ingest
             .append_many(records, changes, Some(session))
-            .await?
-        {
-            Taken::Durable => Ok(Some(granted)),
-            Taken::Stopped => Ok(None),
-        }
+            .await
+    }
+
+    /// Has the server make one group's subscription, and notes that it is there.
+    async fn create(
+        &mut self,
+        session: &Session,
+        strand: usize,
+        server_start: Option<String>,
+    ) -> Result<Taken, Error> {
+        let group = self.strands[strand].group;
+        let made = session.subscribe(self.ingest.config.pace(group)).await;
+        let granted = made.map_err(|error| match (error, self.group_name(group)) {
+            (
+                Error::Service {
+                    step,
+                    status,
+                    detail,
+                },
+                Some(name),
+            ) => Error::Service {
+                step,
+                status,
+                detail: format!("{detail}, for group `{name}`"),
+            },
+            (error, _) => error,
+        })?;
+        self.strands[strand].granted = granted;
+        self.note_subscription(session, granted.id, server_start)
+            .await
+    }
+
+    /// The progress of a subscription that was just made, and nothing taken of it yet.
+    async fn begun(
+        &mut self,
+        session: &Session,
+        strand: usize,
+        server_start: &Option<String>,
+        in_use: &[u32],
+    ) -> Result<Progress, Error> {
+        let config = Arc::clone(&self.ingest.config);
+        let (group, subscription) = self.strands[strand].at_server();
+        let clock_sampling = self.sample_clock(session, subscription).await?;
+        let none = Refused::new();
+        let bad = if strand == 0 { &self.bad } else { &none };
+        let granted = self.strands[strand].granted;
+        let mut progress = Progress::new(config.fingerprint(), granted, bad);
+        progress.session.clone_from(&self.session);
+        progress.server_start.clone_from(server_start);
+        let here = self.endpoint().to_string();
+        let redundant = !config.standby.is_empty();
+        progress.endpoint = redundant.then(|| here.clone());
+        progress.inherit(self.strands[strand].progress.take(), &here, in_use);
+        let nodes = (0..).take(config.nodes.len());
+        let mine = |handle: &u32| config.group_of(*handle) == group;
+        let monitored = nodes.filter(|it| mine(it) && !self.bad.contains_key(it));
+        progress.initial = monitored.collect();
+        progress.clock_sampling_ms = clock_sampling.map(|time| time.as_millis() as u64);
+        progress.seams = self.marks.with_values().filter(mine).collect();
+        tracing::info!(
+            endpoint = config.name,
+            server = session.address(),
+            subscription,
+            group = self.group_name(group),
+            nodes = config.handles().filter(mine).count(),
+            bad = self.bad.keys().filter(|it| mine(it)).count(),
+            publishing_ms = granted.publishing_interval.as_millis() as u64,
+            "subscribed"
+        );
+        Ok(progress)
     }
 
     /// What the next append is to note of the nodes with history, if it is time to.

@@ -34,8 +34,10 @@
 //! acknowledgements are done for MQTT clients where they are listed, at most once each and with
 //! audit records ([`commands`]).
 //!
-//! Not here: structures of type dictionaries (before OPC-UA 1.04), several publishing intervals of
-//! one endpoint.
+//! Nodes, folders and events may have a pace of their own ([`Group`]): a subscription each in the
+//! one session, for which all of the above holds.
+//!
+//! Not here: structures of type dictionaries (before OPC-UA 1.04), and the history of events.
 
 mod address;
 mod awaited;
@@ -50,6 +52,7 @@ mod events;
 mod find;
 mod flow;
 mod folder;
+mod groups;
 mod history;
 mod ingest;
 mod learn;
@@ -58,11 +61,13 @@ mod nodes;
 mod pki;
 mod profile;
 mod progress;
+mod pulse;
 mod redundancy;
 mod resume;
 mod roster;
 mod sequence;
 mod status;
+mod strand;
 mod survey;
 mod trust;
 mod user;
@@ -86,11 +91,14 @@ pub use config::{
 pub use error::Error;
 pub use events::{EVENT, EventSource, REFRESHED};
 pub use folder::{BROWSE_INTERVAL, FOLDER_DEPTH, FOLDER_NODES, Folder, Pattern, PatternError};
+pub use groups::{GROUPS_MAX, Group, GroupId};
 pub use history::History;
 pub use ingest::{BACKFILL, INITIAL, UNIT};
 pub use link::run;
 pub use profile::{Capacity, Profile, ProfileError};
-pub use status::{BadNode, Clock, GrantedSnapshot, ShortestQueue, Snapshot, State, Status};
+pub use status::{
+    BadNode, Clock, GrantedSnapshot, GroupSnapshot, ShortestQueue, Snapshot, State, Status,
+};
 pub use trust::{Rejected, rejected, trust};
 pub use user::User;
 pub use visit::{Offer, Reading, Visit, discover, read, watch};

@@ -3,7 +3,16 @@
 //! Kept in the catalog, written in the same append as the values it counts: whatever happens to
 //! the process, the log holds exactly the values before this point, and the next run carries
 //! the subscription on from here, with neither hole nor double, on servers that let it.
+//!
+//! ```text
+//! bucket opcua
+//!   ENDPOINT              what is in no group
+//!   ENDPOINT 0 GROUP      a group
+//! ```
+//!
+//! What concerns all of them, such as nodes that the server refuses, is with the first.
 
+use super::address::EndpointUrl;
 use super::awaited::Awaited;
 use super::resume::{UNUSED_MAX, Unused};
 use super::sequence::Sequence;
@@ -91,27 +100,52 @@ impl Progress {
 
     /// Before the first subscription.
     pub(crate) fn nothing() -> Self {
-        let none = Granted {
-            id: 0,
-            publishing_interval: Duration::ZERO,
-            keep_alive_count: 0,
-            lifetime_count: 0,
-        };
         Self {
             time: NEVER,
-            ..Self::new(0, none, &BTreeMap::new())
+            ..Self::new(0, Granted::default(), &BTreeMap::new())
         }
     }
 
-    /// Takes over what outlives a subscription; this one, at `endpoint`, is in use from now on.
-    pub(crate) fn inherit(&mut self, earlier: Option<Self>, endpoint: &str) {
+    /// What the keys of an endpoint's groups start with.
+    pub(super) fn prefix(endpoint: &str) -> String {
+        format!("{endpoint}\0")
+    }
+
+    /// Takes over what outlives a subscription; these, at `endpoint`, are in use from now on.
+    pub(crate) fn inherit(&mut self, earlier: Option<Self>, endpoint: &str, in_use: &[u32]) {
         self.unused = earlier.map_or_else(Vec::new, |earlier| earlier.unused);
-        self.unused.retain(|unused| {
-            unused.endpoint != endpoint || unused.subscription != self.subscription
-        });
+        self.unused
+            .retain(|unused| unused.endpoint != endpoint || !in_use.contains(&unused.subscription));
+    }
+
+    /// What is to be deleted of a group that is not there any more: itself, and what it noted.
+    pub(crate) fn retire(mut self, first: &EndpointUrl) -> Vec<Unused> {
+        self.unused.extend(self.as_unused(first));
+        self.unused
+    }
+
+    /// Where it was, and in whose session, without any subscription.
+    pub(crate) fn remains(&self) -> Self {
+        Self {
+            session: self.session.clone(),
+            endpoint: self.endpoint.clone(),
+            ..Self::nothing()
+        }
+    }
+
+    /// The subscription itself, if there is one.
+    pub(crate) fn as_unused(&self, first: &EndpointUrl) -> Option<Unused> {
+        (self.subscription != 0).then(|| Unused {
+            endpoint: self.endpoint.clone().unwrap_or_else(|| first.to_string()),
+            subscription: self.subscription,
+            server_start: self.server_start.clone(),
+        })
     }
 
     pub(crate) fn note_unused(&mut self, unused: Unused) {
+        if self.unused.contains(&unused) {
+            return;
+        }
         self.unused.push(unused);
         let surplus = self.unused.len().saturating_sub(UNUSED_MAX);
         self.unused.drain(..surplus);
@@ -129,17 +163,43 @@ impl Progress {
     }
 
     /// Reads the catalog; blocks.
-    pub(crate) fn load(log: &Log, endpoint: &str) -> Result<Option<Self>, skerry_store::Error> {
-        let stored = log.get(BUCKET, endpoint.as_bytes())?;
-        // What an older or newer version wrote differently is as good as nothing: the
-        // subscription is made anew.
-        Ok(stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    pub(crate) fn load(log: &Log, key: &str) -> Result<Option<Self>, skerry_store::Error> {
+        let stored = log.get(BUCKET, key.as_bytes())?;
+        Ok(stored.and_then(|bytes| Self::parse(&bytes)))
     }
 
-    pub(crate) fn change(&self, endpoint: &str) -> Change {
+    /// What an older or newer version wrote differently is as good as nothing: the subscription
+    /// is made anew.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// What the catalog has of an endpoint under other keys than `known`; blocks.
+    pub(crate) fn retired(
+        log: &Log,
+        endpoint: &str,
+        known: &[String],
+    ) -> Result<Vec<(Bytes, Option<Self>)>, skerry_store::Error> {
+        let mut stored = log.scan(BUCKET, Self::prefix(endpoint).as_bytes())?;
+        if let Some(bytes) = log.get(BUCKET, endpoint.as_bytes())? {
+            stored.push((endpoint.as_bytes().to_vec().into(), bytes));
+        }
+        stored.retain(|(key, _)| !known.iter().any(|known| known.as_bytes() == key.as_ref()));
+        let read = stored.into_iter();
+        Ok(read
+            .map(|(key, bytes)| (key, Self::parse(&bytes)))
+            .collect())
+    }
+
+    pub(crate) fn delete(key: Bytes) -> Change {
+        let bucket = BUCKET.to_owned();
+        Change::Delete { bucket, key }
+    }
+
+    pub(crate) fn change(&self, key: &str) -> Change {
         Change::Put {
             bucket: BUCKET.to_owned(),
-            key: Bytes::copy_from_slice(endpoint.as_bytes()),
+            key: Bytes::copy_from_slice(key.as_bytes()),
             value: serde_json::to_vec(self)
                 .expect("plain numbers and strings")
                 .into(),

@@ -6,83 +6,117 @@
 
 use super::error::Error;
 use super::flow::Acknowledgements;
+use super::groups::GROUPS_MAX;
 use super::ingest::Taken;
 use super::link::Link;
 use super::progress::Progress;
-use super::wire::{Granted, Session};
+use super::strand::Strand;
+use super::wire::Session;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Connections that carried an earlier subscription on and broke before its first message,
 /// after which it is given up: something in it may be what breaks them.
 const UNPROVEN_MAX: u32 = 2;
 /// Subscriptions to be deleted that are remembered; older ones end by themselves.
-pub(super) const UNUSED_MAX: usize = 16;
+pub(super) const UNUSED_MAX: usize = 32;
+// Those of this connection are noted before the ones of the last one are deleted.
+const _: () = assert!(2 * (GROUPS_MAX + 1) <= UNUSED_MAX);
 
 /// A subscription at a server that is to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unused {
     pub(crate) endpoint: String,
     pub(crate) subscription: u32,
-    server_start: Option<String>,
+    pub(super) server_start: Option<String>,
 }
 
 impl Link {
-    /// The earlier subscription, if it is ours to go on with.
-    pub(super) async fn carry_on(&mut self, session: &Session) -> Result<Option<Granted>, Error> {
+    /// Whether the earlier subscriptions are ours to go on with, all of them. Otherwise none is.
+    pub(super) async fn carry_on(&mut self, session: &Session) -> Result<bool, Error> {
         let here = self.endpoint().to_string();
-        let Some(progress) = self
-            .progress
-            .as_mut()
-            .filter(|progress| progress.subscription != 0)
-        else {
-            return Ok(None);
+        let config = Arc::clone(&self.ingest.config);
+        let fingerprint = config.fingerprint();
+        let mut earlier = self.strands.iter().map(Strand::going);
+        let (same, there) = match earlier.try_fold((true, true), |(same, there), progress| {
+            let progress = progress?;
+            let endpoint = progress.endpoint.as_ref();
+            Some((
+                same && progress.fingerprint == fingerprint,
+                there && endpoint.is_none_or(|there| *there == here),
+            ))
+        }) {
+            Some(earlier) => earlier,
+            None => {
+                self.abandon_subscriptions();
+                return Ok(false);
+            }
         };
-        let granted = progress.granted();
-        let there = progress.endpoint.as_ref();
-        if there.is_some_and(|there| *there != here) {
-            self.abandon_subscription();
-            return Ok(None);
+        if !there {
+            self.abandon_subscriptions();
+            return Ok(false);
         }
-        let same = progress.fingerprint == self.ingest.config.fingerprint();
-        if same && self.unproven >= UNPROVEN_MAX {
+        let failed = |strand: &Strand| strand.unproven >= UNPROVEN_MAX;
+        if same && self.strands.iter().any(failed) {
             tracing::warn!(
-                endpoint = self.ingest.config.name,
+                endpoint = config.name,
                 "the earlier subscription brings nothing; making a new one"
             );
-            self.abandon_subscription();
-            return Ok(None);
+            self.abandon_subscriptions();
+            return Ok(false);
         }
-        let owned = if progress.server_start != session.server_start().await? {
-            tracing::info!(
-                endpoint = self.ingest.config.name,
-                "the server was restarted"
-            );
-            self.forget_subscription();
-            return Ok(None);
-        } else if session.revived {
-            // A revived session owns its subscriptions already.
-            Ok(())
-        } else {
-            session.transfer(granted.id).await
+        let server_start = session.server_start().await?;
+        let made_by = |strand: &Strand| {
+            let progress = strand.progress.as_ref();
+            progress.is_some_and(|progress| progress.server_start == server_start)
         };
-        match owned {
-            Ok(()) if same => {
-                self.unproven += 1;
+        if !self.strands.iter().all(made_by) {
+            tracing::info!(endpoint = config.name, "the server was restarted");
+            self.strands.iter_mut().for_each(Strand::forget);
+            return Ok(false);
+        }
+        for strand in 0..self.strands.len() {
+            if !self.take_over(session, strand).await? {
+                // One without the others would take a list of nodes of its own.
+                self.abandon_subscriptions();
+                return Ok(false);
+            }
+        }
+        if !same {
+            // Another configuration made it: it would only cost the server.
+            self.abandon_subscriptions();
+            return Ok(false);
+        }
+        for strand in &mut self.strands {
+            strand.unproven += 1;
+            if let Some(progress) = &mut strand.progress {
                 progress.session.clone_from(&self.session);
                 tracing::info!(
-                    endpoint = self.ingest.config.name,
-                    subscription = granted.id,
+                    endpoint = config.name,
+                    subscription = progress.subscription,
                     "connected; the earlier subscription goes on"
                 );
-                Ok(Some(granted))
             }
-            Ok(()) => {
-                // Another configuration made it: it would only cost the server.
-                self.abandon_subscription();
-                Ok(None)
-            }
+        }
+        Ok(true)
+    }
+
+    /// Makes an earlier subscription one of this session; `false` if the server will not.
+    async fn take_over(&mut self, session: &Session, strand: usize) -> Result<bool, Error> {
+        let strand = &mut self.strands[strand];
+        let Some(granted) = strand.progress.as_ref().map(Progress::granted) else {
+            return Ok(false);
+        };
+        strand.granted = granted;
+        // A revived session owns its subscriptions already.
+        let owned = match session.revived {
+            true => Ok(()),
+            false => session.transfer(granted.id).await,
+        };
+        match owned {
+            Ok(()) => Ok(true),
             Err(error) if error.is_broken_connection() => {
-                self.unproven += 1;
+                strand.unproven += 1;
                 Err(error)
             }
             Err(error) => {
@@ -90,8 +124,8 @@ impl Link {
                     endpoint = self.ingest.config.name, %error,
                     "the earlier subscription cannot be carried on"
                 );
-                self.forget_subscription();
-                Ok(None)
+                strand.forget();
+                Ok(false)
             }
         }
     }
@@ -101,50 +135,38 @@ impl Link {
     pub(super) async fn catch_up(
         &mut self,
         session: &Session,
-        granted: Granted,
+        strand: usize,
         acknowledgements: &mut Acknowledgements,
     ) -> Result<Taken, Error> {
         loop {
-            let number = self.sequence().next();
-            let found = match self.fetch(session, granted.id, number, &[]).await {
+            let number = self.strands[strand].sequence().next();
+            let found = match self.fetch(session, strand, number, &[]).await {
                 Ok(Some(found)) => found,
                 Err(error) if error.is_broken_connection() => return Err(error),
                 Ok(None) | Err(_) => return Ok(Taken::Durable),
             };
-            self.unproven = 0;
+            self.strands[strand].unproven = 0;
             self.ingest.status.republished();
-            if self.take(session, found).await? == Taken::Stopped {
+            if self.take(session, strand, found).await? == Taken::Stopped {
                 return Ok(Taken::Stopped);
             }
-            acknowledgements.append(&mut self.untold);
-            acknowledgements.push((granted.id, number));
+            let strand = &mut self.strands[strand];
+            acknowledgements.append(&mut strand.untold);
+            acknowledgements.push((strand.granted.id, number));
         }
     }
 
-    /// The server has it no more, or will not let us have it.
-    pub(super) fn forget_subscription(&mut self) {
-        self.unproven = 0;
-        self.suspect = None;
-        self.untold.clear();
-        if let Some(progress) = &mut self.progress {
-            progress.subscription = 0;
+    /// They are still there, and of no use.
+    pub(super) fn abandon_subscriptions(&mut self) {
+        let first = &self.ingest.config.endpoint;
+        let strands = self.strands.iter();
+        let unused: Vec<Unused> = strands
+            .filter_map(|strand| strand.progress.as_ref()?.as_unused(first))
+            .collect();
+        if let Some(progress) = &mut self.first().progress {
+            unused.into_iter().for_each(|it| progress.note_unused(it));
         }
-    }
-
-    /// It is still there, and of no use.
-    pub(super) fn abandon_subscription(&mut self) {
-        if let Some(progress) = &mut self.progress
-            && progress.subscription != 0
-        {
-            let first = || self.ingest.config.endpoint.to_string();
-            let unused = Unused {
-                endpoint: progress.endpoint.clone().unwrap_or_else(first),
-                subscription: progress.subscription,
-                server_start: progress.server_start.clone(),
-            };
-            progress.note_unused(unused);
-        }
-        self.forget_subscription();
+        self.strands.iter_mut().for_each(Strand::forget);
     }
 
     /// Notes a subscription that was just made, until it is in use: a crash or a broken
@@ -160,9 +182,12 @@ impl Link {
             subscription,
             server_start,
         };
-        let progress = self.progress.get_or_insert_with(Progress::nothing);
+        let group = self.first().group;
+        let key = self.ingest.config.progress_key(group);
+        let progress = &mut self.first().progress;
+        let progress = progress.get_or_insert_with(Progress::nothing);
         progress.note_unused(unused);
-        let change = progress.change(&self.ingest.config.name);
+        let change = progress.change(&key);
         self.ingest
             .append(Vec::new(), Some(change), Some(session))
             .await
@@ -172,7 +197,7 @@ impl Link {
     /// gone, or belong to a session that the server does not let us take it from.
     pub(super) async fn delete_unused(&mut self, session: &Session) -> Result<(), Error> {
         let here = self.endpoint().to_string();
-        let Some(progress) = &mut self.progress else {
+        let Some(progress) = &mut self.first().progress else {
             return Ok(());
         };
         let unused = progress.take_unused(&here);

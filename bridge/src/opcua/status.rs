@@ -5,6 +5,7 @@ use super::commands::{Command, CommandsSnapshot, Counters, Outcome};
 use super::config::Config;
 use super::history::Marks;
 use super::nodes::words;
+use super::watch::SERVICE_HEALTHY;
 use super::wire::{Granted, Kept};
 use serde::Serialize;
 use skerry_store::WallNanos;
@@ -42,7 +43,7 @@ struct Inner {
     since: WallNanos,
     error: Option<String>,
     log_refusal: Option<String>,
-    granted: Option<GrantedSnapshot>,
+    granted: Vec<(Option<String>, GrantedSnapshot)>,
     /// Of the node with this handle.
     shortest_queue: Option<(u32, Duration)>,
     /// With the nodes as they are now, by handle; none before the catalog was read.
@@ -54,6 +55,7 @@ struct Inner {
     complaints: BTreeMap<usize, Vec<BadNode>>,
     subscribed: bool,
     clock: Option<Clock>,
+    service_level: Option<u8>,
     history_nodes: usize,
     backfill_pending: usize,
 }
@@ -89,7 +91,10 @@ pub struct Snapshot {
     pub nodes_bad: usize,
     /// The bad ones, the first hundred.
     pub bad_nodes: Vec<BadNode>,
+    /// Of nodes in no group; none where all are in one.
     pub granted: Option<GrantedSnapshot>,
+    /// Of each group that something is in.
+    pub groups: Vec<GroupSnapshot>,
     /// None as long as the subscription was made by an earlier run.
     pub shortest_queue: Option<ShortestQueue>,
     pub values_total: u64,
@@ -108,6 +113,10 @@ pub struct Snapshot {
     pub last_data: Option<WallNanos>,
     /// None before the server has told its time.
     pub server_clock: Option<Clock>,
+    /// How well the server can serve by its own word, from 0 to 255; none where it does not tell.
+    pub service_level: Option<u8>,
+    /// Whether that is less than in full, which is 200.
+    pub degraded: bool,
     /// None where nothing may be commanded.
     pub commands: Option<CommandsSnapshot>,
 }
@@ -139,6 +148,14 @@ pub struct GrantedSnapshot {
     pub lifetime_ms: u64,
 }
 
+/// What the server granted for a publishing group.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GroupSnapshot {
+    pub name: String,
+    #[serde(flatten)]
+    pub granted: GrantedSnapshot,
+}
+
 /// The node whose values the server keeps for the shortest time while nobody collects them: a
 /// longer outage loses some of its values, and says so in a gap record.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -147,6 +164,17 @@ pub struct ShortestQueue {
     pub covers_ms: u64,
     /// Whether that is less than `outage_budget`.
     pub short: bool,
+}
+
+impl GrantedSnapshot {
+    fn new(granted: Granted) -> Self {
+        let interval_ms = granted.publishing_interval.as_millis() as u64;
+        Self {
+            publishing_interval_ms: interval_ms,
+            keep_alive_ms: interval_ms.saturating_mul(granted.keep_alive_count.into()),
+            lifetime_ms: interval_ms.saturating_mul(granted.lifetime_count.into()),
+        }
+    }
 }
 
 impl Inner {
@@ -180,7 +208,7 @@ impl Status {
                 since: WallNanos::now(),
                 error: None,
                 log_refusal: None,
-                granted: None,
+                granted: Vec::new(),
                 shortest_queue: None,
                 config: None,
                 gone: 0,
@@ -188,6 +216,7 @@ impl Status {
                 complaints: BTreeMap::new(),
                 subscribed: false,
                 clock: None,
+                service_level: None,
                 history_nodes: 0,
                 backfill_pending: 0,
             }),
@@ -230,7 +259,18 @@ impl Status {
                 .chain(inner.complaints.values().flatten().cloned())
                 .take(BAD_NODES_LISTED_MAX)
                 .collect(),
-            granted: inner.granted,
+            granted: inner
+                .granted
+                .iter()
+                .find_map(|(name, granted)| name.is_none().then_some(*granted)),
+            groups: inner
+                .granted
+                .iter()
+                .filter_map(|(name, granted)| {
+                    let (name, granted) = (name.clone()?, *granted);
+                    Some(GroupSnapshot { name, granted })
+                })
+                .collect(),
             shortest_queue: self.shortest_queue(&inner),
             values_total: count(&self.values),
             publish_responses_total: count(&self.publish_responses),
@@ -247,6 +287,8 @@ impl Status {
                 nanos => Some(WallNanos(nanos)),
             },
             server_clock: inner.clock,
+            service_level: inner.service_level,
+            degraded: inner.service_level.is_some_and(|it| it < SERVICE_HEALTHY),
             commands: self.commands.as_ref().map(Counters::snapshot),
         }
     }
@@ -279,17 +321,20 @@ impl Status {
         inner
     }
 
-    pub(crate) fn connected(&self, granted: Granted, bad: &BTreeMap<u32, u32>) {
-        let interval_ms = granted.publishing_interval.as_millis() as u64;
+    /// Subscribed, with what was granted for each group.
+    pub(crate) fn connected(
+        &self,
+        granted: Vec<(Option<String>, Granted)>,
+        bad: &BTreeMap<u32, u32>,
+    ) {
         let mut inner = self.enter(State::Connected);
         inner.error = None;
         inner.subscribed = true;
         inner.bad.clone_from(bad);
-        inner.granted = Some(GrantedSnapshot {
-            publishing_interval_ms: interval_ms,
-            keep_alive_ms: interval_ms.saturating_mul(granted.keep_alive_count.into()),
-            lifetime_ms: interval_ms.saturating_mul(granted.lifetime_count.into()),
-        });
+        let granted = granted.into_iter();
+        inner.granted = granted
+            .map(|(name, granted)| (name, GrantedSnapshot::new(granted)))
+            .collect();
     }
 
     /// Without connection. `failed` where no connection came about, otherwise one broke.
@@ -333,6 +378,11 @@ impl Status {
     /// The server's clock; returns what was known of it before.
     pub(crate) fn clock(&self, clock: Clock) -> Option<Clock> {
         self.inner().clock.replace(clock)
+    }
+
+    /// The server's `ServiceLevel`; returns what was known of it before.
+    pub(crate) fn service_level(&self, level: Option<u8>) -> Option<u8> {
+        std::mem::replace(&mut self.inner().service_level, level)
     }
 
     /// The nodes there are now, by handle, `gone` of them for good.

@@ -19,9 +19,9 @@ use super::link::Link;
 use super::roster::{Changes, Roster};
 use super::value::Value;
 use super::walk::{Bounds, Cut, Sight, walk};
-use super::wire::{Class, Granted, Session, status_name};
+use super::wire::{Class, Session, status_name};
 use futures_util::future::BoxFuture;
-use skerry_store::{Kind, Record};
+use skerry_store::{Change, Kind, Record};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -291,7 +291,6 @@ impl Link {
     pub(super) async fn adapt(
         &mut self,
         session: &Session,
-        granted: Granted,
         look: Result<Look, Error>,
     ) -> Result<Taken, Error> {
         let look = match look {
@@ -313,7 +312,7 @@ impl Link {
             return Ok(Taken::Durable);
         }
         if Roster::is_worn(&changes) {
-            self.forget_subscription();
+            self.abandon_subscriptions();
             return Err(Error::Service {
                 step: "following the folders",
                 status: 0,
@@ -351,9 +350,9 @@ impl Link {
         } = changes;
         let appeared = create.len();
         self.appoint(nodes);
-        if let Err(error) = self.exchange(session, granted, &release, &create).await {
+        if let Err(error) = self.exchange(session, &release, &create).await {
             // What the server monitors by now is unknown: rather a new subscription, after a gap.
-            self.forget_subscription();
+            self.abandon_subscriptions();
             return Err(error);
         }
         tracing::info!(
@@ -363,12 +362,7 @@ impl Link {
             "followed the server: its nodes have changed"
         );
         let records = self.newly_bad(&before);
-        let monitored = create
-            .iter()
-            .filter(|handle| !self.bad.contains_key(handle));
-        if let Some(progress) = &mut self.progress {
-            monitored.for_each(|handle| progress.initial.insert(*handle));
-        }
+        self.await_first(&create);
         self.resume(records, session).await
     }
 
@@ -377,7 +371,6 @@ impl Link {
     pub(super) async fn release_lost(
         &mut self,
         session: &Session,
-        granted: Granted,
         looks: &mut Looks<'_>,
     ) -> Result<Taken, Error> {
         let lost = self.roster.take_lost();
@@ -391,8 +384,8 @@ impl Link {
         for handle in &lost {
             self.bad.insert(*handle, status::BAD_NODE_ID_UNKNOWN);
         }
-        if let Err(error) = self.exchange(session, granted, &lost, &[]).await {
-            self.forget_subscription();
+        if let Err(error) = self.exchange(session, &lost, &[]).await {
+            self.abandon_subscriptions();
             return Err(error);
         }
         tracing::warn!(
@@ -407,50 +400,92 @@ impl Link {
     async fn exchange(
         &mut self,
         session: &Session,
-        granted: Granted,
         release: &[u32],
         create: &[u32],
     ) -> Result<(), Error> {
-        let items = self.roster.take_items(release);
-        session.unmonitor(granted.id, &items).await?;
+        let config = Arc::clone(&self.ingest.config);
+        for strand in 0..self.strands.len() {
+            let (group, subscription) = self.strands[strand].at_server();
+            let mine = release.iter().copied();
+            let mine: Vec<u32> = mine.filter(|it| config.group_of(*it) == group).collect();
+            let items = self.roster.take_items(&mine);
+            session.unmonitor(subscription, &items).await?;
+        }
         let (items, mut refused) = self.items(session, create).await?;
-        self.monitor(session, granted.id, &items, &mut refused)
-            .await?;
+        self.monitor(session, items.clone(), &mut refused).await?;
         self.bad.extend(refused);
         self.ask_history(session, &items).await?;
         self.ingest.status.bad_nodes(&self.bad);
         Ok(())
     }
 
-    /// Takes `records`, and says that a crash from here on ends the subscription.
-    async fn suspend(&mut self, records: Vec<Record>, session: &Session) -> Result<Taken, Error> {
-        let Some(progress) = &mut self.progress else {
+    /// The next value of each of these nodes, where it is monitored now, is its first.
+    pub(super) fn await_first(&mut self, handles: &[u32]) {
+        for handle in handles {
+            if self.bad.contains_key(handle) {
+                continue;
+            }
+            let strand = self.strand_of(*handle);
+            if let Some(progress) = strand.and_then(|strand| strand.progress.as_mut()) {
+                progress.initial.insert(*handle);
+            }
+        }
+    }
+
+    /// Takes `records`, and says that a crash from here on ends the subscriptions.
+    pub(super) async fn suspend(
+        &mut self,
+        records: Vec<Record>,
+        session: &Session,
+    ) -> Result<Taken, Error> {
+        let group = self.first().group;
+        let key = self.ingest.config.progress_key(group);
+        // One that is not carried on takes the others along.
+        let Some(progress) = &mut self.first().progress else {
             return Ok(Taken::Durable);
         };
         progress.fingerprint = 0;
-        let change = progress.change(&self.ingest.config.name);
+        let change = progress.change(&key);
         self.ingest
             .append_many(records, vec![change], Some(session))
             .await
     }
 
-    /// Takes `records`, and says which nodes the subscription has now.
+    /// Takes `records`, and says which nodes the subscriptions have now.
     pub(super) async fn resume(
         &mut self,
         records: Vec<Record>,
         session: &Session,
     ) -> Result<Taken, Error> {
-        let Some(progress) = &mut self.progress else {
-            return Ok(Taken::Durable);
-        };
-        progress.fingerprint = self.ingest.config.fingerprint();
-        progress.set_bad(&self.bad);
-        let progress = progress.change(&self.ingest.config.name);
-        let nodes = self.roster.change(&self.ingest.config.nodes);
-        let changes = std::iter::once(progress).chain(nodes).collect();
+        let fingerprint = self.ingest.config.fingerprint();
+        for progress in self
+            .strands
+            .iter_mut()
+            .filter_map(|it| it.progress.as_mut())
+        {
+            progress.fingerprint = fingerprint;
+        }
+        let bad = std::mem::take(&mut self.bad);
+        if let Some(progress) = &mut self.first().progress {
+            progress.set_bad(&bad);
+        }
+        self.bad = bad;
+        let mut changes = self.progress_changes();
+        changes.extend(self.roster.change(&self.ingest.config.nodes));
         self.ingest
             .append_many(records, changes, Some(session))
             .await
+    }
+
+    /// The progress of all subscriptions, for the catalog.
+    pub(super) fn progress_changes(&self) -> Vec<Change> {
+        let strands = self.strands.iter();
+        strands
+            .filter_map(|strand| {
+                let key = self.ingest.config.progress_key(strand.group);
+                Some(strand.progress.as_ref()?.change(&key))
+            })
+            .collect()
     }
 
     /// Names of nodes that are gone or were never there, which the log says already.

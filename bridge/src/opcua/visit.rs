@@ -8,7 +8,7 @@ use super::find::locate;
 use super::pki::Identity;
 use super::user::{User, login};
 use super::value::{Sample, Value};
-use super::wire::{Item, Login, Session, Target, status_name};
+use super::wire::{Item, Login, Pace, Session, Target, status_name};
 use crate::Boxed;
 use serde::Serialize;
 use skerry_store::WallNanos;
@@ -223,9 +223,13 @@ async fn follow(
     let addresses: Vec<&NodeAddress> = nodes.iter().collect();
     let located = locate(session, &addresses).await?;
     let limits = session.limits().await?;
-    let granted = session
-        .subscribe(interval, KEEP_ALIVE_COUNT, LIFETIME_COUNT)
-        .await?;
+    let pace = Pace {
+        publishing_interval: interval,
+        keep_alive_count: KEEP_ALIVE_COUNT,
+        lifetime_count: LIFETIME_COUNT,
+        priority: 0,
+    };
+    let granted = session.subscribe(pace).await?;
     let (mut items, mut unknown) = (Vec::new(), Vec::new());
     for ((handle, node), located) in (0..).zip(nodes).zip(located) {
         match located {

@@ -12,6 +12,7 @@
 //! one is not connected to again and again.
 
 use super::error::Error;
+use super::ingest::Ingest;
 use super::link::Link;
 use super::status::Clock;
 use super::wire::{Session, clock_item};
@@ -30,6 +31,9 @@ const MEASURE_INTERVAL: Duration = Duration::from_secs(600);
 const JUMP: Duration = Duration::from_secs(2);
 /// Beyond this the clock is wrong enough that people should hear of it.
 pub(crate) const OFF: Duration = Duration::from_secs(5);
+
+/// `ServiceLevel` of a server that can serve in full, at least (Part 4, 6.6.2.4.2).
+pub(crate) const SERVICE_HEALTHY: u8 = 200;
 
 /// One connection's view of the server's clock. Time is an argument.
 #[derive(Debug)]
@@ -198,7 +202,7 @@ impl Reading {
 }
 
 impl Link {
-    /// Has the server sample its clock in this subscription, after everything else it is asked
+    /// Has the server sample its clock in this subscription too, after everything else it is asked
     /// for; how often it does. One that cannot is read instead.
     pub(super) async fn sample_clock(
         &self,
@@ -219,8 +223,8 @@ impl Link {
         }
     }
 
-    pub(super) fn watch(&self, keep_alive: Duration) -> Watch {
-        let progress = self.progress.as_ref();
+    pub(super) fn watch(&self, strand: usize, keep_alive: Duration) -> Watch {
+        let progress = self.strands[strand].progress.as_ref();
         let sampling = progress.and_then(|progress| progress.clock_sampling_ms);
         let proven = progress.is_some_and(|progress| progress.clock_proven);
         let sampling = sampling.map(Duration::from_millis);
@@ -231,10 +235,12 @@ impl Link {
     pub(super) async fn look(
         &mut self,
         session: &Session,
+        strand: usize,
         watch: &mut Watch,
     ) -> Result<Verdict, Error> {
         let (asked, asked_wall) = (Instant::now(), WallNanos::now());
-        let shown = session.clock().await?;
+        let (shown, level) = session.clock().await?;
+        self.ingest.told_service_level(level);
         // It was read about half-way.
         let half = asked.elapsed() / 2;
         let half_nanos = i64::try_from(half.as_nanos()).unwrap_or(i64::MAX);
@@ -245,7 +251,10 @@ impl Link {
         let endpoint = self.ingest.config.name.as_str();
         let before = self.ingest.status.clock(finding.clock);
         let (clock, offset_ms) = (finding.clock, finding.clock.offset_ms);
-        if let Some(jumped_ms) = finding.jumped_ms {
+        // Another group may have been told by the same jump.
+        let new = before
+            .is_none_or(|before| before.offset_ms.abs_diff(offset_ms) > JUMP.as_millis() as u64);
+        if let Some(jumped_ms) = finding.jumped_ms.filter(|_| new) {
             tracing::warn!(endpoint, jumped_ms, offset_ms, "the server's clock was set");
         }
         let was = |of: fn(&Clock) -> bool| before.as_ref().is_some_and(of);
@@ -265,11 +274,29 @@ impl Link {
         if clock.stands_still && !was(|clock| clock.stands_still) {
             tracing::warn!(endpoint, "the server's clock stands still");
         }
-        if let Some(progress) = &mut self.progress {
+        if let Some(progress) = &mut self.strands[strand].progress {
             // After a verdict the next connection or subscription has to prove itself anew.
             progress.clock_proven = watch.proven && finding.verdict == Verdict::Well;
         }
         Ok(finding.verdict)
+    }
+}
+
+impl Ingest {
+    /// How well the server can serve, by its own word.
+    fn told_service_level(&self, level: Option<u8>) {
+        let endpoint = self.config.name.as_str();
+        let degraded = |level: Option<u8>| level.is_some_and(|level| level < SERVICE_HEALTHY);
+        let before = self.status.service_level(level);
+        match (degraded(before), degraded(level)) {
+            (false, true) => tracing::warn!(
+                endpoint,
+                level,
+                "the server says that it can serve only in part: its values may be missing or old"
+            ),
+            (true, false) => tracing::info!(endpoint, level, "the server can serve in full again"),
+            _ => {}
+        }
     }
 }
 

@@ -240,6 +240,18 @@ impl Published {
         })
     }
 
+    /// As it is, with nothing left at the server to be fetched but itself.
+    pub(crate) fn nothing_kept(&self) -> Vec<u8> {
+        let mut fields = self.subscription.to_le_bytes().to_vec();
+        fields.extend(1_u32.to_le_bytes());
+        fields.extend(self.sequence.to_le_bytes());
+        fields.push(0);
+        fields.extend(self.sequence.to_le_bytes());
+        fields.extend(0_i64.to_le_bytes());
+        fields.extend(&self.rest);
+        fields
+    }
+
     /// With nothing left at the server to be fetched, and these notifications.
     pub(crate) fn with(&self, notifications: &[u8]) -> Vec<u8> {
         let mut fields = self.subscription.to_le_bytes().to_vec();

@@ -270,6 +270,11 @@ impl OpcuaServer {
         space.delete(&NodeId::new(self.namespace, name), true);
     }
 
+    /// How well it can serve, by its own word.
+    pub fn set_service_level(&self, level: u8) {
+        self.handle.set_service_level(level);
+    }
+
     /// Tells the clients, closes their connections and the port.
     pub async fn stop(mut self) {
         self.handle.cancel();

@@ -3,6 +3,7 @@
 pub mod commands;
 mod events;
 mod folders;
+mod groups;
 mod history;
 mod profile;
 mod redundancy;
@@ -12,6 +13,7 @@ mod user;
 use super::reader::{Table, Value};
 use super::streams::Streams;
 use super::units;
+use groups::Paces;
 use skerry_bridge::opcua::{
     BrowsePath, Config, Deadband, Node, NodeAddress, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL,
 };
@@ -78,15 +80,16 @@ fn read_server(
     let interval = table.optional("publishing_interval", units::duration(INTERVALS));
     let interval = interval.unwrap_or(PUBLISHING_INTERVAL);
     let outage_budget = table.optional("outage_budget", units::duration(OUTAGE_BUDGETS));
+    let paces = Paces::read(table, interval);
     let nodes: Vec<Option<Node>> = table
         .tables("nodes")
         .iter()
-        .map(|node| read_node(node, interval, sources))
+        .map(|node| read_node(node, &paces, sources))
         .collect();
-    let events = events::sources(table, sources);
+    let events = events::sources(table, &paces, sources);
     let history = history::history(table);
-    ungrouped(table, "groups");
-    let folders = folders::read(table, interval);
+    let folders = folders::read(table, &paces);
+    let groups = paces.finish(table);
     let no_events = events.as_ref().is_none_or(Vec::is_empty);
     if nodes.is_empty() && folders.is_empty() && no_events {
         let message =
@@ -107,6 +110,7 @@ fn read_server(
     config.security = security?;
     config.user = user;
     config.publishing_interval = interval;
+    config.groups = groups?;
     config.outage_budget = outage_budget.unwrap_or(config.outage_budget);
     config.nodes = nodes;
     config.events = events?;
@@ -118,14 +122,10 @@ fn read_server(
     Some(config)
 }
 
-fn read_node(
-    table: &Table<'_>,
-    interval: Duration,
-    sources: &mut BTreeSet<String>,
-) -> Option<Node> {
+fn read_node(table: &Table<'_>, paces: &Paces, sources: &mut BTreeSet<String>) -> Option<Node> {
     let name = table.required("name", source(sources));
     let id = place(table);
-    ungrouped(table, "group");
+    let (group, interval) = paces.of(table);
     let sampling = table.optional(
         "sampling",
         units::duration(Duration::ZERO..=*INTERVALS.end()),
@@ -136,6 +136,7 @@ fn read_node(
     let mut node = Node::new(name?, id?, sampling.unwrap_or(interval));
     node.queue = queue.and_then(|values| u32::try_from(values).ok());
     node.deadband = deadband;
+    node.group = group;
     Some(node)
 }
 
@@ -149,15 +150,6 @@ fn source(sources: &mut BTreeSet<String>) -> impl FnOnce(&Value<'_>) -> Result<S
                 "`{name}` is already the name of another node; it is the key in the cluster"
             )),
         }
-    }
-}
-
-/// What other programs have, and what does the same here.
-fn ungrouped(table: &Table<'_>, key: &str) {
-    if table.has(key) {
-        let message = "is not there: all nodes of an [[opcua]] have its publishing_interval; those of another \
-                       pace go into another [[opcua]] with the same endpoint";
-        table.problem(key, message);
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Action {
     },
     /// Acknowledges an alarm; which one, the message says.
     Acknowledge,
+    /// Confirms what was done about an alarm that was acknowledged.
+    Confirm,
 }
 
 /// What a number that is written must lie within, both ends included.
@@ -93,6 +95,7 @@ impl fmt::Display for Action {
             Self::Write { node, .. } => write!(f, "writes {node}"),
             Self::Call { object, method } => write!(f, "calls {method} of {object}"),
             Self::Acknowledge => f.write_str("acknowledges alarms"),
+            Self::Confirm => f.write_str("confirms alarms"),
         }
     }
 }

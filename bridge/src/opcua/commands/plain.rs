@@ -2,9 +2,9 @@
 
 use crate::opcua::wire::status_name;
 
-/// The StatusCodes of Write and Call (Part 4, 5.11.4 and 5.12.2) and of Acknowledge (Part 9,
-/// 5.7.3), as numbers (Part 6, annex A).
-const WORDS: [(u32, &str); 19] = [
+/// The StatusCodes of Write and Call (Part 4, 5.11.4 and 5.12.2) of Acknowledge and Confirm (Part 9,
+/// 5.7.3 and 5.7.4), and of paths, as numbers (Part 6, annex A).
+const WORDS: [(u32, &str); 22] = [
     (
         0x801F_0000,
         "this user may not do that at the server; another login may",
@@ -38,7 +38,13 @@ const WORDS: [(u32, &str); 19] = [
         "the server does not know this event any more: the alarm may have come again",
     ),
     (0x80CF_0000, "the alarm was acknowledged before"),
+    (0x80D0_0000, "the alarm was confirmed before"),
     (0x8099_0000, "the alarm is switched off"),
+    (0x806F_0000, "no node has this path"),
+    (
+        0x806D_0000,
+        "more than one node has this path: name the namespace, as in 2:Speed, or use the id",
+    ),
 ];
 
 /// What a bad StatusCode of a command means, with its name.
@@ -77,6 +83,9 @@ mod tests {
             (0x808B_0000, "BadDeviceFailure"),
             (0x809A_0000, "BadEventIdUnknown"),
             (0x80CF_0000, "BadConditionBranchAlreadyAcked"),
+            (0x80D0_0000, "BadConditionBranchAlreadyConfirmed"),
+            (0x806F_0000, "BadNoMatch"),
+            (0x806D_0000, "BadTooManyMatches"),
             (0x8099_0000, "BadConditionDisabled"),
         ] {
             let words = words(number);

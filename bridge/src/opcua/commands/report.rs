@@ -76,6 +76,7 @@ enum What {
     Write { node: String },
     Call { object: String, method: String },
     Acknowledge { acknowledge: bool },
+    Confirm { confirm: bool },
 }
 
 /// Of whom a report is.
@@ -152,6 +153,7 @@ impl What {
                 method: method.to_string(),
             },
             Action::Acknowledge => Self::Acknowledge { acknowledge: true },
+            Action::Confirm => Self::Confirm { confirm: true },
         }
     }
 }

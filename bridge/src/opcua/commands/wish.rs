@@ -5,6 +5,7 @@ use super::payload::{Alarm, Payload, Unreadable};
 use super::report::{Deed, Outcome};
 use crate::opcua::address::NodeAddress;
 use crate::opcua::error::{Error, status};
+use crate::opcua::find::locate;
 use crate::opcua::value::Value;
 use crate::opcua::wire::{Argument, Encoded, Misfit, Session, Shape, status_name};
 use serde_json::{Value as Json, json};
@@ -14,6 +15,8 @@ use std::time::Duration;
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// `AcknowledgeableConditionType_Acknowledge` (Part 9, 5.7.3): called on the condition itself.
 const ACKNOWLEDGE: &str = "ns=0;i=9111";
+/// `AcknowledgeableConditionType_Confirm` (Part 9, 5.7.4), called in the same way.
+const CONFIRM: &str = "ns=0;i=9113";
 
 /// What a message wants, as far as it can be told without the server.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +91,7 @@ impl Wish {
                 Err(Unreadable::Empty) => Ok((Self::Call(Vec::new()), None)),
                 Err(why) => Err(why),
             },
-            Action::Acknowledge => {
+            Action::Acknowledge | Action::Confirm => {
                 let (alarm, id) = Payload::parse_alarm(payload)?;
                 Ok((Self::Acknowledge(alarm), id))
             }
@@ -101,29 +104,30 @@ impl Wish {
         session: &Session,
         command: &Command,
     ) -> Result<Ready, Hindrance> {
-        let namespaces = session.namespaces().await?;
-        let resolve = |address: &NodeAddress| {
-            let node = address.resolve(&namespaces);
-            node.ok_or_else(|| Hindrance::failed(status::BAD_NODE_ID_UNKNOWN, &address.to_string()))
-        };
         match (self, &command.action) {
             (Self::Write(value), Action::Write { node, limits }) => {
-                prepare_write(session, resolve(node)?, value, *limits).await
+                let [node] = located(session, [node]).await?;
+                prepare_write(session, node, value, *limits).await
             }
             (Self::Call(values), Action::Call { object, method }) => {
-                let (object, method) = (resolve(object)?, resolve(method)?);
+                let [object, method] = located(session, [object, method]).await?;
                 prepare_call(session, object, method, values).await
             }
-            (Self::Acknowledge(alarm), _) => {
+            (Self::Acknowledge(alarm), action) => {
                 let condition = alarm.condition.parse::<NodeAddress>();
                 let deed = || alarm.deed();
                 let condition = condition.map_err(|why| Hindrance::refused(why, deed()))?;
                 let event = bytes(&alarm.event);
                 let event = event.map_err(|why| Hindrance::refused(why, deed()))?;
+                let [object] = located(session, [&condition]).await?;
+                let method = match action {
+                    Action::Confirm => CONFIRM,
+                    _ => ACKNOWLEDGE,
+                };
                 Ok(Ready {
                     request: Request::Call {
-                        object: resolve(&condition)?,
-                        method: ACKNOWLEDGE.to_owned(),
+                        object,
+                        method: method.to_owned(),
                         arguments: vec![event, Encoded::text(&alarm.comment)],
                     },
                     deed: deed(),
@@ -160,6 +164,20 @@ fn list(value: Json) -> Vec<Json> {
 fn bytes(base64: &str) -> Result<Encoded, Misfit> {
     let shape = Shape::named("ByteString").expect("one of the built-in types");
     shape.encode(&Json::String(base64.to_owned()))
+}
+
+/// Where `addresses` are today, each of them one node: a path that leads to several, or nowhere,
+/// leads to none.
+async fn located<const N: usize>(
+    session: &Session,
+    addresses: [&NodeAddress; N],
+) -> Result<[String; N], Hindrance> {
+    let mut nodes = [const { String::new() }; N];
+    let located = locate(session, &addresses).await?;
+    for ((node, address), located) in nodes.iter_mut().zip(addresses).zip(located) {
+        *node = located.map_err(|code| Hindrance::failed(code, &address.to_string()))?;
+    }
+    Ok(nodes)
 }
 
 async fn prepare_write(

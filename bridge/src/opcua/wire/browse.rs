@@ -51,6 +51,14 @@ pub(crate) struct Children {
 }
 
 impl Session {
+    /// Which of `nodes` the server has; one that it does not speak of is there.
+    pub(crate) async fn are_there(&self, nodes: &[String]) -> Result<Vec<bool>, Error> {
+        let classes = self.read_attribute(nodes, AttributeId::NodeClass).await?;
+        let unknown = [status::BAD_NODE_ID_UNKNOWN, status::BAD_NODE_ID_INVALID];
+        let there = classes.into_iter().map(|it| !unknown.contains(&it.status));
+        Ok(there.collect())
+    }
+
     /// What stands below each of `nodes`, in their order. Listens to no more than `limit`
     /// references of one node, and to no list without end.
     pub(crate) async fn children(

@@ -1,4 +1,5 @@
-//! The server's clock: `Server_ServerStatus_CurrentTime`.
+//! What the server says of itself: its clock, `Server_ServerStatus_CurrentTime`, and its
+//! `Server_ServiceLevel`.
 
 use super::vendor::{
     AttributeId, DataValue, NodeId, Read, ReadValueId, TimestampsToReturn, Variant,
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 /// Its node (Part 6, annex A).
 const CURRENT_TIME: u32 = 2258;
-/// Handle of the item that watches it, far from any configured node's.
+/// How well it can serve, from 0 to 255 (Part 4, 6.6.2.4.2).
+const SERVICE_LEVEL: u32 = 2267;
+/// Handle of the item that watches the clock, far from any configured node's.
 pub(super) const HANDLE: u32 = 0x7FFF_FFFE;
 
 /// The clock as an item of a subscription.
@@ -34,18 +37,22 @@ pub(super) fn shown(data: &DataValue) -> Option<WallNanos> {
 }
 
 impl Session {
-    /// The server's time, if it tells.
-    pub(crate) async fn clock(&self) -> Result<Option<WallNanos>, Error> {
-        let node = ReadValueId {
-            node_id: NodeId::new(0, CURRENT_TIME),
+    /// The server's time, and how well it can serve, as far as it tells.
+    pub(crate) async fn clock(&self) -> Result<(Option<WallNanos>, Option<u8>), Error> {
+        let node = |id| ReadValueId {
+            node_id: NodeId::new(0, id),
             attribute_id: AttributeId::Value as u32,
             ..ReadValueId::default()
         };
         let request = request!(self, Read)
             .timestamps_to_return(TimestampsToReturn::Neither)
-            .nodes_to_read(vec![node]);
+            .nodes_to_read(vec![node(CURRENT_TIME), node(SERVICE_LEVEL)]);
         let response = self.call("reading the server's clock", request).await?;
         let results = response.results.unwrap_or_default();
-        Ok(results.first().and_then(shown))
+        let level = match results.get(1).and_then(|data| data.value.as_ref()) {
+            Some(Variant::Byte(level)) => Some(*level),
+            _ => None,
+        };
+        Ok((results.first().and_then(shown), level))
     }
 }

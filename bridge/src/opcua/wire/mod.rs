@@ -33,6 +33,7 @@ pub use discover::Offer;
 pub use encode::Misfit;
 pub(crate) use encode::{Encoded, Shape};
 pub(crate) use events::{Event, EventItem, field_names};
+pub(crate) use granted::{Granted, Pace};
 pub(crate) use history::{Chapter, Page};
 pub(crate) use keys::KeyPair;
 pub(crate) use limits::Portion;
@@ -46,7 +47,6 @@ use super::value::{Sample, Value};
 use connect::REQUEST_TIMEOUT;
 use driver::Driver;
 use futures_util::future::BoxFuture;
-use granted::Revised;
 use limits::Limits;
 use skerry_store::WallNanos;
 use std::sync::{LazyLock, Mutex};
@@ -55,15 +55,11 @@ use tokio::sync::{OnceCell, watch};
 use types::Types;
 use vendor::{
     AsyncSecureChannel, AtomicHandle, AttributeId, CloseSession, CreateMonitoredItems,
-    CreateSubscription, DataChangeFilter, DataChangeTrigger, DataValue, DeadbandType,
-    DeleteMonitoredItems, DeleteSubscriptions, ExtensionObject, MonitoredItemCreateRequest,
-    MonitoringMode, MonitoringParameters, NodeId, Publish, Read, ReadValueId, Republish,
-    StatusCode, TimestampsToReturn, TransferSubscriptions, UARequest, VendorError,
+    DataChangeFilter, DataChangeTrigger, DataValue, DeadbandType, DeleteMonitoredItems,
+    ExtensionObject, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId,
+    Publish, Read, ReadValueId, Republish, StatusCode, TimestampsToReturn, UARequest, VendorError,
 };
 
-/// Values in one notification, at most: what a server sends after an outage comes in pieces
-/// that fit into memory and into one append.
-const NOTIFICATION_VALUES_MAX: u32 = 5_000;
 /// A server that is slow to say good-bye must not hold up the node's stop.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The crate takes a client handle of 0 for none given and puts its own in its place; on the wire
@@ -90,15 +86,6 @@ pub(crate) struct Session {
     limits: OnceCell<Limits>,
     /// Whether this is an earlier session taken up again.
     pub(crate) revived: bool,
-}
-
-/// What the server granted for a subscription.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Granted {
-    pub(crate) id: u32,
-    pub(crate) publishing_interval: Duration,
-    pub(crate) keep_alive_count: u32,
-    pub(crate) lifetime_count: u32,
 }
 
 /// A node to monitor; `handle` comes back with its values.
@@ -132,20 +119,6 @@ pub(crate) struct Publication {
     pub(crate) available: Vec<u32>,
 }
 
-impl Publication {
-    /// The server's clock, and whether there is any other value, in `subscription`.
-    pub(crate) fn brings(&self, subscription: u32) -> (Option<WallNanos>, bool) {
-        match self.subscription == subscription {
-            true => {
-                let message = &self.message;
-                let data = !message.samples.is_empty() || !message.events.is_empty();
-                (message.clock, data)
-            }
-            false => (None, false),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) sequence: u32,
@@ -160,9 +133,15 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// The server's clock, and whether there is anything else.
+    pub(crate) fn brings(&self) -> (Option<WallNanos>, bool) {
+        let data = !self.samples.is_empty() || !self.events.is_empty();
+        (self.clock, data)
+    }
+
     pub(crate) fn is_only_clock(&self) -> bool {
-        let news = !self.samples.is_empty() || !self.events.is_empty();
-        self.clock.is_some() && !news && self.ended.is_none()
+        let (clock, data) = self.brings();
+        clock.is_some() && !data && self.ended.is_none()
     }
 }
 
@@ -340,28 +319,6 @@ impl Session {
         Ok(response.results.unwrap_or_default())
     }
 
-    pub(crate) async fn subscribe(
-        &self,
-        publishing_interval: Duration,
-        keep_alive_count: u32,
-        lifetime_count: u32,
-    ) -> Result<Granted, Error> {
-        let request = request!(self, CreateSubscription)
-            .publishing_interval(publishing_interval)
-            .max_keep_alive_count(keep_alive_count)
-            .max_lifetime_count(lifetime_count)
-            .max_notifications_per_publish(NOTIFICATION_VALUES_MAX)
-            .publishing_enabled(true);
-        let response = self.call("creating the subscription", request).await?;
-        let revised = Revised {
-            id: response.subscription_id,
-            interval_ms: response.revised_publishing_interval,
-            keep_alive_count: response.revised_max_keep_alive_count,
-            lifetime_count: response.revised_lifetime_count,
-        };
-        Ok(revised.granted(publishing_interval, keep_alive_count))
-    }
-
     /// Monitors `items`, in the server's own time and queue where it grants less.
     pub(crate) async fn monitor(
         &self,
@@ -462,42 +419,6 @@ impl Session {
             }
             Err(error) if error.status() == Some(status::BAD_MESSAGE_NOT_AVAILABLE) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-
-    /// Takes over a subscription of an earlier session.
-    pub(crate) async fn transfer(&self, subscription: u32) -> Result<(), Error> {
-        let step = "taking over the subscription";
-        let request = request!(self, TransferSubscriptions).subscription(subscription);
-        let response = self.call(step, request).await?;
-        let code = response
-            .results
-            .and_then(|results| results.first().map(|result| result.status_code))
-            .unwrap_or(StatusCode::BadUnknownResponse);
-        if code.is_bad() {
-            return Err(Error::Service {
-                step,
-                status: code.bits(),
-                detail: code.to_string(),
-            });
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn unsubscribe(&self, subscription: u32) -> Result<(), Error> {
-        let step = "deleting a subscription";
-        let request = request!(self, DeleteSubscriptions).subscription(subscription);
-        let response = self.call(step, request).await?;
-        let code = response
-            .results
-            .and_then(|results| results.first().copied());
-        match code.filter(|code| code.is_bad()) {
-            Some(code) => Err(Error::Service {
-                step,
-                status: code.bits(),
-                detail: code.to_string(),
-            }),
-            None => Ok(()),
         }
     }
 

@@ -5,7 +5,7 @@ use super::super::streams::Streams;
 use super::super::units;
 use super::parsed;
 use skerry_bridge::opcua::{
-    Action, COMMAND_AGE_MAX, Command, Commands, Limits, NodeAddress, result_topic,
+    Action, BrowsePath, COMMAND_AGE_MAX, Command, Commands, Limits, NodeAddress, result_topic,
 };
 use skerry_broker::{Acl, Config as Mqtt};
 use std::collections::BTreeSet;
@@ -92,30 +92,52 @@ fn read_command(
 }
 
 fn read_action(table: &Table<'_>) -> Option<Action> {
-    let write = table.optional("write", parsed::<NodeAddress>);
-    let object = table.optional("object", parsed::<NodeAddress>);
-    let method = table.optional("method", parsed::<NodeAddress>);
+    let write = node(table, "write", "write_path");
+    let object = node(table, "object", "object_path");
+    let method = node(table, "method", "method_path");
     let acknowledge = table.optional("acknowledge", units::flag) == Some(true);
+    let confirm = table.optional("confirm", units::flag) == Some(true);
     let limits = read_limits(table);
-    let calls = table.has("object") || table.has("method");
-    let said = [table.has("write"), calls, acknowledge];
+    let has = |keys: [&str; 2]| keys.into_iter().any(|key| table.has(key));
+    let has_object = has(["object", "object_path"]);
+    let has_method = has(["method", "method_path"]);
+    let calls = has_object || has_method;
+    let writes = has(["write", "write_path"]);
+    let said = [writes, calls, acknowledge, confirm];
     if said.into_iter().filter(|said| *said).count() != 1 {
         let why = "says what its topic does: write = \"NODE\", or object = \"NODE\" and method = \
-                   \"NODE\", or acknowledge = true";
+                   \"NODE\", or acknowledge = true, or confirm = true";
         table.problem("topic", why);
         return None;
     }
-    if calls && !(table.has("object") && table.has("method")) {
+    if calls && !(has_object && has_method) {
         table.problem("method", "goes together with object: give both");
     }
-    if limits.are_set() && write.is_none() {
+    if limits.are_set() && !writes {
         table.problem("min", "and max are for what is written");
     }
     match (write, object.zip(method)) {
         (Some(node), _) => Some(Action::Write { node, limits }),
         (_, Some((object, method))) => Some(Action::Call { object, method }),
-        _ => acknowledge.then_some(Action::Acknowledge),
+        _ if acknowledge => Some(Action::Acknowledge),
+        _ => confirm.then_some(Action::Confirm),
     }
+}
+
+/// A node by its id, or under another key by its path from Objects down.
+fn node(table: &Table<'_>, key: &str, path_key: &str) -> Option<NodeAddress> {
+    if table.has(path_key) {
+        let path = table.optional(path_key, parsed::<BrowsePath>);
+        if table.has(key) {
+            table.problem(
+                path_key,
+                format!("goes in place of {key}: give one of them"),
+            );
+            return None;
+        }
+        return path.map(NodeAddress::from);
+    }
+    table.optional(key, parsed::<NodeAddress>)
 }
 
 fn read_limits(table: &Table<'_>) -> Limits {

@@ -2,7 +2,8 @@
 
 use super::super::reader::{Table, Value};
 use super::super::units;
-use super::{INTERVALS, QUEUES, deadband, place, ungrouped};
+use super::groups::Paces;
+use super::{INTERVALS, QUEUES, deadband, place};
 use skerry_bridge::opcua::{Config, Folder, Pattern};
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ const NODES: std::ops::RangeInclusive<usize> = 1..=10_000;
 /// Both ways to write them.
 const KEYS: [&str; 2] = ["folders", "folder"];
 
-pub(super) fn read(table: &Table<'_>, interval: Duration) -> Vec<Option<Folder>> {
+pub(super) fn read(table: &Table<'_>, paces: &Paces) -> Vec<Option<Folder>> {
     let tables = tables(table);
-    let read = tables.iter().map(|table| read_folder(table, interval));
+    let read = tables.iter().map(|table| read_folder(table, paces));
     read.collect()
 }
 
@@ -31,10 +32,10 @@ pub(super) fn key(table: &Table<'_>) -> &'static str {
         .unwrap_or(KEYS[0])
 }
 
-fn read_folder(table: &Table<'_>, interval: Duration) -> Option<Folder> {
+fn read_folder(table: &Table<'_>, paces: &Paces) -> Option<Folder> {
     let name = table.required("name", units::text);
     let at = place(table);
-    ungrouped(table, "group");
+    let (group, interval) = paces.of(table);
     let patterns = |key| {
         let read = |value: &Value<'_>| value.list(pattern);
         table.optional(key, read).unwrap_or_default()
@@ -56,6 +57,7 @@ fn read_folder(table: &Table<'_>, interval: Duration) -> Option<Folder> {
     folder.nodes_max = nodes_max.unwrap_or(folder.nodes_max);
     folder.queue = queue.and_then(|values| u32::try_from(values).ok());
     folder.deadband = deadband;
+    folder.group = group;
     Some(folder)
 }
 

@@ -32,6 +32,23 @@ pub(super) fn check(table: &Table<'_>, config: &Config) {
         publishing,
         capacity.publishing_min,
     );
+    let groups = super::groups::tables(table);
+    for (table, group) in groups.iter().zip(&config.groups) {
+        let interval = group.publishing_interval;
+        shorter(
+            table,
+            "publishing_interval",
+            interval,
+            capacity.publishing_min,
+        );
+    }
+    let (paces, most) = (config.groups_in_use().len(), capacity.subscriptions);
+    if paces > most {
+        let message = format!(
+            "{paces} paces take a subscription each; an {kind} has {most}, all clients together"
+        );
+        table.remark(super::groups::key(table), Severity::Warning, message);
+    }
     let nodes = table.tables("nodes");
     for (table, node) in nodes.iter().zip(&config.nodes) {
         // What follows from the publishing interval was said there.

@@ -14,6 +14,9 @@ fn a_command_topic_does_one_thing_that_is_said() {
         one("topic = \"cmd/a\"\nwrite = \"i=2\"\nmin = 0\nmax = 10.5\nmax_age = \"5s\""),
         one("topic = \"cmd/b\"\nobject = \"i=3\"\nmethod = \"i=4\""),
         one("topic = \"cmd/c\"\nacknowledge = true"),
+        one("topic = \"cmd/d\"\nconfirm = true"),
+        one("topic = \"cmd/e\"\nwrite_path = \"Plant/2:Pump1/Speed\""),
+        one("topic = \"cmd/f\"\nobject_path = \"Plant\"\nmethod_path = \"Plant/Start\""),
     ];
     let read = parse(&config(mqtt, &good.concat())).unwrap();
     let commands = read.opcua[0].commands.as_ref().unwrap();
@@ -27,7 +30,10 @@ fn a_command_topic_does_one_thing_that_is_said() {
         [
             "writes ns=0;i=2, 0 to 10.5",
             "calls ns=0;i=4 of ns=0;i=3",
-            "acknowledges alarms"
+            "acknowledges alarms",
+            "confirms alarms",
+            "writes Plant/2:Pump1/Speed",
+            "calls Plant/Start of Plant",
         ]
     );
     assert_eq!(commands.list[0].max_age, Duration::from_secs(5));
@@ -35,7 +41,7 @@ fn a_command_topic_does_one_thing_that_is_said() {
     assert_eq!(commands.audit.as_str(), "audit");
     assert_eq!(
         read.mqtt.as_ref().unwrap().signed,
-        ["cmd/a", "cmd/b", "cmd/c"]
+        ["cmd/a", "cmd/b", "cmd/c", "cmd/d", "cmd/e", "cmd/f"]
     );
     let summary = read.summary(Path::new("f"));
     let line = "cmd/a writes ns=0;i=2, 0 to 10.5, up to 5s old, for anybody who may connect";
@@ -52,6 +58,11 @@ fn a_command_topic_does_one_thing_that_is_said() {
     let a = "topic = \"cmd/a\"\nwrite = \"i=2\"";
     for (mqtt, commands, part) in [
         ("", one(a), "command: comes by MQTT"),
+        (
+            mqtt,
+            one("topic = \"cmd/a\"\nwrite = \"i=2\"\nwrite_path = \"Plant/Speed\""),
+            "write_path: goes in place of write",
+        ),
         (
             mqtt,
             one("topic = \"cmd/+\"\nwrite = \"i=2\""),

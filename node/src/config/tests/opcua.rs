@@ -1,5 +1,7 @@
 use super::*;
-use skerry_bridge::opcua::{Deadband, History, Policy, Security, User};
+use skerry_bridge::opcua::{
+    Deadband, GroupId, History, PUBLISHING_INTERVAL, Policy, Security, User,
+};
 use std::path::Path;
 
 #[test]
@@ -273,7 +275,7 @@ fn nodes_by_path_and_folders_are_read() {
         ("", "nodes: lists no node, and there is no folder"),
         (
             "nodes = [{ name = \"x\", id = \"i=1\", group = \"fast\" }]",
-            "nodes[0].group: is not there: all nodes of an [[opcua]] have its publishing_interval",
+            "nodes[0].group: `fast` is no group here: add [[opcua.group]] with this name",
         ),
         (
             "nodes = [{ name = \"x\", path = \"a//b\" }]",
@@ -357,5 +359,47 @@ fn what_is_too_much_for_a_plc_is_a_remark_at_its_key() {
     assert!(
         found[0].contains("6: opcua[0].profile: profile `s7-300` is not known"),
         "{found:?}"
+    );
+}
+
+#[test]
+fn groups_have_a_pace_that_nodes_folders_and_events_can_name() {
+    let with_groups = |more: &str| {
+        format!(
+            "[node]\nname = \"n\"\n[[opcua]]\nname = \"plc\"\nendpoint = \"opc.tcp://plc\"\n{more}\n\
+             [[opcua.group]]\nname = \"fast\"\npublishing_interval = \"100 ms\"\npriority = 200\n\
+             [[opcua.group]]\nname = \"slow\"\npublishing_interval = \"2 s\"\n"
+        )
+    };
+    let parsed = parse(&with_groups(
+        "nodes = [{ name = \"a\", id = \"i=1\", group = \"slow\" }, { name = \"b\", id = \"i=2\" }]\n\
+         folders = [{ name = \"hall\", path = \"Hall\", group = \"fast\", sampling = \"50 ms\" }]\n\
+         events = [{ name = \"alarms\", group = \"slow\" }]",
+    ));
+    let server = &parsed.unwrap().opcua[0];
+    let (fast, slow) = (GroupId::new(0), GroupId::new(1));
+    assert_eq!((server.nodes[0].group, server.nodes[1].group), (slow, None));
+    assert_eq!(server.nodes[0].sampling, Duration::from_secs(2), "its pace");
+    assert_eq!(server.nodes[1].sampling, PUBLISHING_INTERVAL);
+    assert_eq!(server.folders[0].group, fast);
+    assert_eq!(server.folders[0].sampling, Duration::from_millis(50));
+    assert_eq!(server.events[0].group, slow);
+    let paces: Vec<_> = server.groups.iter().map(|it| it.priority).collect();
+    assert_eq!(paces, [200, 0]);
+    assert_eq!(server.groups_in_use().len(), 3);
+
+    let wrong = problems(&with_groups(
+        "nodes = [{ name = \"a\", id = \"i=1\", group = \"fsat\" }]",
+    ));
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    let told = "nodes[0].group: `fsat` is no group here; there is: fast, slow";
+    assert!(wrong[0].contains(told), "{wrong:?}");
+    let twice = problems(&with_groups(
+        "groups = [{ name = \"fast\", publishing_interval = \"1s\" }]\n\
+         nodes = [{ name = \"a\", id = \"i=1\" }]",
+    ));
+    assert!(
+        twice[0].contains("`fast` is already the name of another group"),
+        "{twice:?}"
     );
 }
