@@ -288,14 +288,12 @@ if (options.alarm) {
       write({ event: 'set', name: 'Level', value: swung, status: 0 })
     })
   }
-  alarm.on('acknowledged', (eventId, comment) => {
-    write({
-      event: 'acknowledged',
-      name: 'LevelAlarm',
-      id: eventId?.toString('base64'),
-      comment: comment?.text,
+  for (const event of ['acknowledged', 'confirmed']) {
+    alarm.on(event, (eventId, comment) => {
+      const id = eventId?.toString('base64')
+      write({ event, name: 'LevelAlarm', id, comment: comment?.text })
     })
-  })
+  }
 }
 
 await server.start()

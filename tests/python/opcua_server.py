@@ -3,7 +3,8 @@
 Writes what each counter was set to as a JSON line, with its source time in nanoseconds since the
 Unix epoch. Every `--bad-every`-th value carries BadSensorFailure instead of Good. `--namespaces`
 puts that many namespaces before the counters' own. SIGUSR2 deletes every subscription. `--types`
-adds State, Report and Temperature, `--events` an event at every tick.
+adds State, Report and Temperature, `--events` an event at every tick, `--clock` a clock that can be
+set (opcua_clock.py).
 The options for security are those of opcua-js/server.mjs.
 """
 
@@ -21,6 +22,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 from cryptography import x509
 
 from lines import Lines, asked_to_stop
+from opcua_clock import Clock
 from opcua_machine import Events, Machine
 
 NAMESPACE = "urn:skerry:tests"
@@ -145,6 +147,8 @@ async def serve(options):
     if options.events:
         others.append(Events())
         await others[-1].add(server)
+    if options.clock:
+        Clock(server, out)
     value = options.first
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGUSR2, lambda: asyncio.ensure_future(delete_subscriptions(server, out))
@@ -192,6 +196,7 @@ def main():
     parser.add_argument("--commands", action="store_true", help="let clients write and call")
     parser.add_argument("--types", action="store_true")
     parser.add_argument("--events", action="store_true")
+    parser.add_argument("--clock", action="store_true", help="one that can be set and stopped")
     parser.add_argument("--out", required=True)
     logging.basicConfig(level=logging.ERROR)
     asyncio.run(serve(parser.parse_args()))

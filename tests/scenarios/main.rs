@@ -55,6 +55,8 @@ const WAITING: &[&str] = &[
     "opcua_sessions_deleted_by_servers",
     "opcua_history_fills_what_sessions_lost",
     "opcua_node_killed_while_subscribed",
+    "opcua_node_with_groups_killed",
+    "opcua_server_with_an_odd_clock",
     "peers_that_are_not_there",
 ];
 
@@ -281,6 +283,16 @@ fn main() -> std::process::ExitCode {
             run: opcua_faults::node_killed,
         },
         Scenario {
+            name: "opcua_node_with_groups_killed",
+            needs: THREE_PLANTS,
+            run: opcua_faults::node_with_groups_killed,
+        },
+        Scenario {
+            name: "opcua_server_with_an_odd_clock",
+            needs: PYTHON,
+            run: opcua::clock_odd,
+        },
+        Scenario {
             name: "opcua_types_and_units",
             needs: TWO_PLANTS,
             run: opcua_types::types_and_units,
@@ -309,6 +321,11 @@ fn main() -> std::process::ExitCode {
             name: "opcua_security_certificates",
             needs: &[Need::Python, Need::NodeOpcua],
             run: opcua_security::certificates,
+        },
+        Scenario {
+            name: "opcua_certificate_swapped",
+            needs: PYTHON,
+            run: opcua_security::certificate_swapped,
         },
         Scenario {
             name: "opcua_commands",

@@ -1,17 +1,21 @@
 //! OPC-UA from servers that are not ours, and not all well behaved.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 use skerry_tests::audit::{self, Arrived};
 use skerry_tests::node;
 use skerry_tests::opcua::{Make, NAMESPACE, OpcuaServer, judge};
+use skerry_tests::process::Signal;
 use skerry_tests::python::Helper;
 use skerry_tests::world::World;
 use skerry_tests::{Context as _, Result, ensure, wait};
 
 use crate::common::{drained, log_agrees};
 
+/// Three samples of the clock that do not come, and two looks at it.
+const CLOCK_TOLD: Duration = Duration::from_secs(90);
 const COUNTERS: u32 = 3;
 /// Every fifth value is a bad one.
 const BAD_EVERY: u64 = 5;
@@ -228,5 +232,61 @@ fn browsed(world: &World, name: &str, url: &str) -> Result<()> {
         "what browse printed is refused: {}",
         checked.text()
     );
+    Ok(())
+}
+
+/// The server's clock is set an hour ahead, and later stands still, while its values go on: both are
+/// told, and nothing is torn down for them.
+pub(crate) fn clock_odd(world: &World) -> Result<()> {
+    let port = world.port()?;
+    let server = OpcuaServer::new(Make::Asyncua, "plant", port)
+        .with("--counters=1")
+        .with("--clock")
+        .start(world)?;
+    let mut settings = world.settings()?;
+    settings.add_opcua(port, 1);
+    let mut node = world.started(settings)?;
+    let clock = |status: &Value, key: &str| status["opcua"][0]["server_clock"][key].clone();
+    node.wait_for_status("a clock that is right", wait::START, |status| {
+        clock(status, "wrong") == false && clock(status, "stands_still") == false
+    })?;
+    server.process().signal(Signal::USR1)?;
+    let hour_ms = 3_600_000;
+    let set = node.wait_for_status("the jump is told", CLOCK_TOLD, |status| {
+        clock(status, "wrong") == true
+    })?;
+    let offset_ms = clock(&set, "offset_ms").as_i64().context("an offset")?;
+    ensure!((offset_ms - hour_ms).abs() < 10_000, "{offset_ms}");
+    server.process().signal(Signal::HUP)?;
+    let stopped = node.wait_for_status("the standstill is told", CLOCK_TOLD, |status| {
+        clock(status, "stands_still") == true
+    })?;
+    let values = |status: &Value| status["opcua"][0]["values_total"].as_u64();
+    let so_far = values(&stopped);
+    let later = node.wait_for_status("values all the same", wait::START, |status| {
+        values(status) > so_far.map(|count| count + 50)
+    })?;
+    let endpoint = &later["opcua"][0];
+    let reconnects = &endpoint["reconnects_total"];
+    ensure!(
+        endpoint["state"] == "connected" && *reconnects == 0,
+        "{endpoint}"
+    );
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    let logged = node::log_cat(&node.settings().data, "machines")?;
+    let lines = server.lines()?;
+    let set = lines.iter().filter(|line| line["event"] == "set");
+    let set: Vec<u64> = set.filter_map(|line| line["value"].as_u64()).collect();
+    let read = |record: &Value| record["payload"]["value"].as_u64();
+    let read: Vec<u64> = logged.iter().filter_map(read).collect();
+    let missing = read.windows(2).find(|two| two[1] != two[0] + 1);
+    ensure!(
+        missing.is_none() && read.len() > 100,
+        "{missing:?} in {}",
+        read.len()
+    );
+    ensure!(read.last() <= set.last(), "only what was set");
+    let told = logged.iter().filter(|record| record["kind"] == "gap");
+    ensure!(told.count() == 0, "nothing is missing");
     Ok(())
 }

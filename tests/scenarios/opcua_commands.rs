@@ -136,12 +136,16 @@ write = "nsu=urn:skerry:tests;s=Level"
 
 [[opcua.command]]
 topic = "cmd/add"
-object = "nsu=urn:skerry:tests;s=Machine"
-method = "nsu=urn:skerry:tests;s=Machine.Add"
+object_path = "Machine"
+method_path = "Machine/Add"
 
 [[opcua.command]]
 topic = "cmd/acknowledge"
 acknowledge = true
+
+[[opcua.command]]
+topic = "cmd/confirm"
+confirm = true
 "#;
 
 /// An alarm of node-opcua's, which is raised and acknowledged by messages.
@@ -196,7 +200,29 @@ pub(crate) fn acknowledged(world: &World) -> Result<()> {
         seen.len() == 1 && seen[0]["id"] == event && seen[0]["comment"] == "seen",
         "{seen:?}"
     );
+    confirmed(world, &node)?;
+    server.wait_for("the confirmation", wait::START, |lines| {
+        lines.iter().any(|line| line["event"] == "confirmed")
+    })?;
     ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    Ok(())
+}
+
+/// Confirms it too, by the event that says that it was acknowledged.
+fn confirmed(world: &World, node: &Node) -> Result<()> {
+    let alarm = wait::until("the acknowledged alarm in the log", wait::START, || {
+        let records = node::log_cat(&node.settings().data, "machines")?;
+        let mut events = records
+            .into_iter()
+            .map(|mut record| record["payload"].take());
+        Ok(events
+            .rfind(|event| event["ConditionName"] == "LevelAlarm" && event["AckedState"] == true))
+    })?;
+    let confirm = json!({"topic": "cmd/confirm", "payload": alarm.to_string()});
+    let answers = command(world, node, "confirmer", &[confirm.clone(), confirm])?;
+    let [first, second] = [0, 1].map(|number| &answers[number]["payload"]);
+    ensure!(first["outcome"] == "done", "{first}");
+    ensure!(second["outcome"] == "failed", "{second}");
     Ok(())
 }
 

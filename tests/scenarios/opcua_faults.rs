@@ -30,6 +30,8 @@ const STREAM: &str = "machines";
 const TICKS: usize = 20;
 /// "Data again within 30 s."
 const BACK: Duration = Duration::from_secs(30);
+/// The groups of the counters.
+const PACES: [Option<&str>; COUNTERS as usize] = [None, Some("fast"), Some("slow")];
 /// A server that takes another's place starts here, far from where the first can have got to.
 const SECOND_FROM: u64 = 100_000;
 
@@ -120,6 +122,27 @@ pub(crate) fn node_killed(world: &World) -> Result<()> {
     site.recovers(bridging).map(drop)
 }
 
+/// The same with nodes at three paces, which are three subscriptions at each server.
+pub(crate) fn node_with_groups_killed(world: &World) -> Result<()> {
+    let plants = Make::ALL.map(|make| (make, Vec::new()));
+    let mut site = Site::grouped(world, &plants, &PACES)?;
+    let status = site.node.status()?;
+    for at in 0..site.plants.len() {
+        let groups = &status["opcua"][at]["groups"];
+        let paces = PACES.iter().flatten().zip([100, 2_000]);
+        for (place, (group, interval_ms)) in paces.enumerate() {
+            let granted = &groups[place];
+            let as_asked =
+                granted["name"] == *group && granted["publishing_interval_ms"] == interval_ms;
+            ensure!(as_asked, "{granted}");
+        }
+    }
+    site.node.kill()?;
+    let bridging = lasts(6, 60);
+    site.node.start()?;
+    site.recovers(bridging).map(drop)
+}
+
 /// Passes a fault's time; the servers that keep our subscription through it. open62541 hands one on
 /// only as long as the session lives that made it, which is a minute.
 fn lasts(seconds: u64, seconds_in_a_plant: u64) -> &'static [Make] {
@@ -145,6 +168,15 @@ impl<'a> Site<'a> {
 
     /// The same of these servers with these options.
     fn of(world: &'a World, makes: &[(Make, Vec<&str>)]) -> Result<Self> {
+        Self::grouped(world, makes, &[None; COUNTERS as usize])
+    }
+
+    /// The same with the counters in these groups.
+    fn grouped(
+        world: &'a World,
+        makes: &[(Make, Vec<&str>)],
+        groups: &[Option<&str>; COUNTERS as usize],
+    ) -> Result<Self> {
         let mut plants = Vec::new();
         for (make, options) in makes {
             let port = world.port()?;
@@ -161,7 +193,7 @@ impl<'a> Site<'a> {
             });
         }
         let mut settings = world.settings()?;
-        settings.more = endpoints(&plants);
+        settings.more = endpoints(&plants, groups);
         let node = world.started(settings)?;
         let site = Self {
             world,
@@ -243,15 +275,16 @@ impl Plant {
     }
 }
 
-fn endpoints(plants: &[Plant]) -> String {
+fn endpoints(plants: &[Plant], groups: &[Option<&str>; COUNTERS as usize]) -> String {
     let mut text = format!("\n[[stream]]\nname = \"{STREAM}\"\ntopics = []\n");
     for plant in plants {
         let (name, port) = (plant.make.name(), plant.proxy.port());
         // Sampling zero: whatever is set is a sample.
-        let nodes = (0..COUNTERS).map(|n| {
+        let nodes = groups.iter().enumerate().map(|(n, group)| {
+            let group = group.map_or_else(String::new, |group| format!(", group = \"{group}\""));
             format!(
                 "  {{ name = \"{name}/Counter{n}\", id = \"nsu={NAMESPACE};s=Counter{n}\", \
-                 sampling = \"0ms\" }},\n"
+                 sampling = \"0ms\"{group} }},\n"
             )
         });
         let nodes: String = nodes.collect();
@@ -261,6 +294,13 @@ fn endpoints(plants: &[Plant]) -> String {
              stream = \"{STREAM}\"\npublishing_interval = \"100ms\"\nnodes = [\n{nodes}]\n"
         )
         .expect("a String takes everything");
+        for (group, interval) in groups.iter().flatten().zip(["100ms", "2s"]) {
+            write!(
+                text,
+                "\n[[opcua.group]]\nname = \"{group}\"\npublishing_interval = \"{interval}\"\n"
+            )
+            .expect("a String takes everything");
+        }
     }
     text
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use serde_json::Value;
 use skerry_tests::node;
-use skerry_tests::opcua::{self, Make, OpcuaServer};
+use skerry_tests::opcua::{self, Make, NAMESPACE, OpcuaServer};
 use skerry_tests::process::Output;
 use skerry_tests::python::Helper;
 use skerry_tests::world::World;
-use skerry_tests::{Context as _, Result, bail, ensure};
+use skerry_tests::{Context as _, Result, bail, ensure, wait};
 
 const SECURITIES: [&str; 11] = [
     "None",
@@ -24,6 +26,9 @@ const SECURITIES: [&str; 11] = [
     "Basic128Rsa15/Sign",
     "Basic128Rsa15/SignAndEncrypt",
 ];
+
+/// The server with the second certificate counts from here.
+const SECOND_FROM: u64 = 100_000;
 
 const LOGINS: [Login; 3] = [Login::Anonymous, Login::Password, Login::Certificate];
 
@@ -304,4 +309,66 @@ pub(crate) fn certificates(world: &World) -> Result<()> {
     fs::remove_file(&key)?;
     let refused = visitor.read(&url, security, &[])?;
     says(&refused, &["its key is missing", "private/private.pem"])
+}
+
+/// The server comes back with another certificate while the node runs: nothing is read until an
+/// operator has said that it is right, and then everything, without a restart.
+pub(crate) fn certificate_swapped(world: &World) -> Result<()> {
+    let make = Make::Asyncua;
+    let port = world.port()?;
+    let [first, second] = ["first", "second"].map(|name| world.folder().join(name));
+    for folder in [&first, &second] {
+        opcua::certificates(folder, make)?;
+    }
+    let server = |folder: &Path, from: u64| {
+        let file = |name: &str| folder.join(name).display().to_string();
+        OpcuaServer::new(make, &format!("plc-{from}"), port)
+            .with("--secure")
+            .with("--trust-all")
+            .with(format!("--first={from}"))
+            .with(format!("--certificate={}", file("server.pem")))
+            .with(format!("--private-key={}", file("server-key.pem")))
+            .start(world)
+    };
+    let mut settings = world.settings()?;
+    settings.more = format!(
+        "\n[[stream]]\nname = \"machines\"\ntopics = []\n\n[[opcua]]\nname = \"plc\"\nendpoint = \"opc.tcp://127.0.0.1:{port}/tests\"\n\
+         security_policy = \"Basic256Sha256\"\nsecurity_mode = \"SignAndEncrypt\"\n\
+         stream = \"machines\"\npublishing_interval = \"100ms\"\n\
+         nodes = [{{ name = \"count\", id = \"nsu={NAMESPACE};s=Counter0\" }}]\n"
+    );
+    let running = server(&first, 0)?;
+    let mut node = world.started(settings)?;
+    node.wait_for_status("values", wait::START, |status| {
+        status["opcua"][0]["values_total"].as_u64() > Some(10)
+    })?;
+    running.kill()?;
+    let _running = server(&second, SECOND_FROM)?;
+    let asks = "accept it with `skerry opcua trust plc`";
+    node.wait_for_status("the operator is asked", wait::DRAIN, |status| {
+        let error = status["opcua"][0]["error"].as_str();
+        error.is_some_and(|error| error.contains(asks))
+    })?;
+    // For as long as nobody answers.
+    let before = node.status()?["opcua"][0]["values_total"].clone();
+    std::thread::sleep(Duration::from_secs(3));
+    let status = &node.status()?["opcua"][0];
+    ensure!(status["state"] == "retrying", "{status}");
+    ensure!(status["values_total"] == before, "{status}");
+
+    let config = world.folder().join("skerry.toml").display().to_string();
+    let trusted = node::skerry(&["opcua", "trust", "plc", "--config", &config])?;
+    ensure!(trusted.code == Some(0), "{}", trusted.text());
+    wait::until_true("values of the second", wait::DRAIN, || {
+        let logged = node::log_cat(&node.settings().data, "machines")?;
+        let value = |record: &Value| record["payload"]["value"].as_u64();
+        let last = logged.iter().filter_map(value).next_back();
+        ensure!(last >= Some(SECOND_FROM), "{last:?} so far");
+        Ok(true)
+    })?;
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    let logged = node::log_cat(&node.settings().data, "machines")?;
+    let gaps = logged.iter().filter(|record| record["kind"] == "gap");
+    ensure!(gaps.count() == 1, "one gap tells of the time in between");
+    Ok(())
 }
