@@ -1,16 +1,20 @@
-//! From records to tensor columns: which record feeds which asset's column, and with what number.
+//! From records to columns: which record feeds which columns of which asset, and with what.
 
 use crate::asset::Skip;
-use crate::config::{Model, Source};
+use crate::config::Model;
+use crate::feature::Features;
+use crate::input::{Burst, Source};
 use serde_json::Value;
 use skerry_store::{Kind, Record};
 use std::collections::HashMap;
+use std::ops::Range;
 
-/// One column of one asset, both by index.
+/// What one input gives one asset, both by index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) asset: usize,
-    pub(crate) column: usize,
+    pub(crate) input: usize,
+    pub(crate) columns: Range<usize>,
 }
 
 /// The targets of each source, per input stream.
@@ -24,6 +28,7 @@ pub(crate) struct Bindings {
 struct Sources {
     opcua: HashMap<String, Vec<Target>>,
     mqtt: HashMap<String, Vec<Target>>,
+    scores: HashMap<String, Vec<Target>>,
 }
 
 impl Bindings {
@@ -32,19 +37,24 @@ impl Bindings {
         let mut streams: Vec<Sources> = names.iter().map(|_| Sources::default()).collect();
         // The clock, column 0, comes last: a record that feeds it and others at once makes a row
         // of its own values, not of the record before it.
-        for (column, input) in model.inputs.iter().enumerate().rev() {
+        let mut end = model.columns();
+        for (index, input) in model.inputs.iter().enumerate().rev() {
+            let columns = end - input.columns()..end;
+            end = columns.start;
             let stream = names.iter().position(|name| *name == input.stream);
             let sources = &mut streams[stream.expect("the model's streams are its inputs'")];
             let targets = match input.source {
                 Source::Opcua { .. } => &mut sources.opcua,
                 Source::Mqtt { .. } => &mut sources.mqtt,
+                Source::Model { .. } => &mut sources.scores,
             };
             for (asset, name) in model.assets.iter().enumerate() {
                 let source = input.source.of(name);
-                targets
-                    .entry(source)
-                    .or_default()
-                    .push(Target { asset, column });
+                targets.entry(source).or_default().push(Target {
+                    asset,
+                    input: index,
+                    columns: columns.clone(),
+                });
             }
         }
         Self { streams }
@@ -56,7 +66,8 @@ impl Bindings {
         let targets = match record.kind {
             Kind::Opcua => &sources.opcua,
             Kind::Mqtt => &sources.mqtt,
-            Kind::Score | Kind::Alert | Kind::Gap | Kind::Node => return &[],
+            Kind::Score => &sources.scores,
+            Kind::Alert | Kind::Gap | Kind::Node => return &[],
         };
         targets.get(&record.source).map_or(&[], Vec::as_slice)
     }
@@ -77,21 +88,33 @@ impl Payload {
         Self { parsed }
     }
 
-    /// The number for one column.
-    pub(crate) fn column(&self, model: &Model, column: usize) -> Result<f32, Skip> {
-        let input = &model.inputs[column];
-        let pointer = match &input.source {
-            Source::Opcua { .. } => "/value",
-            Source::Mqtt { pointer, .. } => pointer,
-        };
+    /// What one input makes of it, a value for each of its columns, into `values`.
+    pub(crate) fn read(
+        &self,
+        model: &Model,
+        input: usize,
+        features: &mut Features,
+        values: &mut Vec<f32>,
+    ) -> Result<(), Skip> {
+        let input = &model.inputs[input];
         let parsed = self.parsed.as_ref().map_err(|skip| *skip)?;
-        let value = parsed
-            .pointer(pointer)
-            .and_then(number)
-            .ok_or(Skip::Unreadable)?;
-        let scaled = (value * input.scale + input.offset) as f32;
-        if scaled.is_finite() {
-            Ok(scaled)
+        let found = parsed.pointer(input.source.pointer());
+        let found = found.ok_or(Skip::Unreadable)?;
+        let scaled = |value: &Value| number(value).map(|value| input.scaling.apply(value));
+        match input.burst {
+            None => values.push(scaled(found).ok_or(Skip::Unreadable)? as f32),
+            Some(Burst { samples_max }) => {
+                let samples = found.as_array().ok_or(Skip::Unreadable)?;
+                if samples.is_empty() || samples.len() > samples_max {
+                    return Err(Skip::Unreadable);
+                }
+                let samples: Option<Vec<f64>> = samples.iter().map(scaled).collect();
+                let samples = samples.ok_or(Skip::Unreadable)?;
+                features.compute(&input.features, &samples, input.rate_hz, values);
+            }
+        }
+        if values.iter().all(|value| value.is_finite()) {
+            Ok(())
         } else {
             Err(Skip::NotFinite)
         }
@@ -119,15 +142,23 @@ fn number(value: &Value) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::asset::CLOCK;
+    use crate::feature::Feature;
     use crate::fixture;
+    use crate::input::{Input, Scaling};
 
     fn read(payload: &str, status: u32) -> Result<f32, Skip> {
         let mut options = fixture::options();
-        (options.inputs[1].scale, options.inputs[1].offset) = (2.0, 1.0);
+        options.inputs[1].scaling = Scaling::Linear {
+            scale: 2.0,
+            offset: 1.0,
+        };
         let model = Model::new(options).expect("good options");
         let mut record = Record::new(Kind::Mqtt, "plant/a/temperature", payload.to_owned());
         record.status = status;
-        Payload::of(&record).column(&model, 1)
+        let mut values = Vec::new();
+        Payload::of(&record).read(&model, 1, &mut Features::default(), &mut values)?;
+        assert_eq!(values.len(), 1);
+        Ok(values[0])
     }
 
     #[test]
@@ -146,7 +177,10 @@ mod tests {
         let bindings = Bindings::new(&model);
         let targets = bindings.targets(0, &Record::new(Kind::Mqtt, source, "1"));
         assert_eq!(targets.len(), model.inputs.len());
-        assert_eq!(targets.last().map(|target| target.column), Some(CLOCK));
+        assert_eq!(
+            targets.last().map(|target| target.columns.clone()),
+            Some(CLOCK..CLOCK + 1)
+        );
     }
 
     #[test]
@@ -163,20 +197,13 @@ mod tests {
                 .targets(stream, &Record::new(kind, source, "1"))
                 .to_vec()
         };
-        let one = [Target {
-            asset: 1,
-            column: 0,
-        }];
-        let all = [
-            Target {
-                asset: 0,
-                column: 1,
-            },
-            Target {
-                asset: 1,
-                column: 1,
-            },
-        ];
+        let target = |asset, input| Target {
+            asset,
+            input,
+            columns: input..input + 1,
+        };
+        let one = [target(1, 0)];
+        let all = [target(0, 1), target(1, 1)];
         assert_eq!(targets(0, Kind::Opcua, "b/vibration"), one);
         assert_eq!(targets(1, Kind::Mqtt, "plant/hall"), all);
         assert_eq!(
@@ -231,5 +258,63 @@ mod tests {
             Ok(9.0),
             "Good with info bits is good"
         );
+    }
+
+    /// A model whose first input is a burst of two features, and whose second follows another's
+    /// scores.
+    fn mixed() -> Model {
+        let mut options = fixture::options();
+        options.inputs[0] = Input {
+            features: vec![Feature::Mean, Feature::PeakToPeak],
+            burst: Some(Burst { samples_max: 4 }),
+            ..fixture::mqtt("plant/{asset}/burst", "telemetry")
+        };
+        let scores = Source::Model {
+            model: "other".to_owned(),
+            asset: "{asset}".to_owned(),
+        };
+        options.inputs[1] = Input::new(scores, options.scores.clone());
+        Model::new(options).expect("good options")
+    }
+
+    #[test]
+    fn a_burst_gives_a_column_for_each_feature() {
+        let model = mixed();
+        let bindings = Bindings::new(&model);
+        let read = |payload: &str| {
+            let record = Record::new(Kind::Mqtt, "plant/a/burst", payload.to_owned());
+            let [target] = bindings.targets(0, &record) else {
+                panic!("a burst feeds its input alone");
+            };
+            assert_eq!((target.input, target.columns.clone()), (0, 0..2));
+            let mut values = Vec::new();
+            let payload = Payload::of(&record);
+            payload
+                .read(&model, 0, &mut Features::default(), &mut values)
+                .map(|()| values)
+        };
+        assert_eq!(read(r#"{"value":[1,2,"3",6]}"#), Ok(vec![3.0, 5.0]));
+        for unreadable in ["[1,2,3,4,5]", "[]", "7", r#"[1,null]"#] {
+            let payload = format!(r#"{{"value":{unreadable}}}"#);
+            assert_eq!(read(&payload), Err(Skip::Unreadable), "{unreadable}");
+        }
+        assert_eq!(read(r#"{"value":[1,"NaN"]}"#), Err(Skip::NotFinite));
+    }
+
+    #[test]
+    fn another_models_scores_feed_the_same_asset() {
+        let model = mixed();
+        let bindings = Bindings::new(&model);
+        let payload = r#"{"model":"other","asset":"a","score":0.25}"#;
+        let record = Record::new(Kind::Score, "other/a", payload);
+        let [target] = bindings.targets(1, &record) else {
+            panic!("the scores feed one input");
+        };
+        assert_eq!((target.input, target.columns.clone()), (1, 2..3));
+        let mut values = Vec::new();
+        let read = Payload::of(&record).read(&model, 1, &mut Features::default(), &mut values);
+        assert_eq!((read, values), (Ok(()), vec![0.25]));
+        let another = Record::new(Kind::Score, "another/a", payload);
+        assert_eq!(bindings.targets(1, &another), []);
     }
 }

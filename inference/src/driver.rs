@@ -5,12 +5,12 @@
 //!                     (rows)     (child)    (alerts)   append alerts, emptying the outbox
 //! ```
 
-use crate::alert::Transition;
 use crate::config::{Config, Model};
-use crate::derived::Due;
+use crate::derived::{Due, EventKind, Provenance};
+use crate::drift::Reference;
 use crate::engine::{Engine, Outcome};
 use crate::error::Error;
-use crate::isolation::{Host, Worker};
+use crate::isolation::{Host, Loaded, Worker};
 use crate::lifecycle::{Life, Surroundings};
 use crate::merge::{Heads, Merge};
 use crate::shadow::Scored;
@@ -77,6 +77,37 @@ async fn run_all(
     Ok(())
 }
 
+/// What a version's package tells of it besides the model.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Package {
+    pub(crate) provenance: Provenance,
+    /// What its inputs looked like in training.
+    pub(crate) reference: Option<Reference>,
+}
+
+impl Package {
+    /// Holds what was loaded against the binding.
+    pub(crate) fn of(model: &Model, loaded: &Loaded) -> Result<Self, Error> {
+        let reference = loaded.reference.as_deref().map(|text| {
+            let broken = |reason: String| Error::Manifest {
+                path: model.file.clone(),
+                reason: format!("reference: {reason}"),
+            };
+            let read: Result<Reference, _> = serde_json::from_str(text);
+            let read = read.map_err(|error| broken(error.to_string()))?;
+            read.check(model.columns()).map_err(broken)?;
+            Ok::<_, Error>(read)
+        });
+        Ok(Self {
+            provenance: Provenance {
+                sha256: loaded.sha256.clone(),
+                version: loaded.version.clone(),
+            },
+            reference: reference.transpose()?,
+        })
+    }
+}
+
 /// One loaded model until `stop`, or with what it cannot go on after. An error is the log's, and
 /// final.
 pub(crate) async fn follow(
@@ -84,7 +115,7 @@ pub(crate) async fn follow(
     log: &Log,
     entry: &Entry,
     worker: &Worker,
-    sha256: &str,
+    package: &Package,
     stop: &CancellationToken,
 ) -> Result<Option<Error>, Error> {
     let session = Session {
@@ -92,10 +123,11 @@ pub(crate) async fn follow(
         log,
         entry,
         worker,
+        package,
     };
     let mut delay = RETRY_DELAY_MIN;
     loop {
-        let Err(error) = session.run(sha256, stop, &mut delay).await else {
+        let Err(error) = session.run(stop, &mut delay).await else {
             return Ok(None);
         };
         match cure(&error) {
@@ -161,36 +193,37 @@ struct Session<'a> {
     log: &'a Log,
     entry: &'a Entry,
     worker: &'a Worker,
+    package: &'a Package,
 }
 
 impl Session<'_> {
-    async fn run(
-        &self,
-        sha256: &str,
-        stop: &CancellationToken,
-        delay: &mut Duration,
-    ) -> Result<(), Error> {
+    async fn run(&self, stop: &CancellationToken, delay: &mut Duration) -> Result<(), Error> {
         let streams = self.model.streams();
         let mut heads = Heads::open(self.log, &streams)?;
         self.settle().await?;
         self.deliver_posted().await?;
         let cursors = self.cursors(&streams, &heads).await?;
         let mut merge = Merge::open(self.log, &streams, &cursors)?;
-        let (model, sha256) = (self.model.clone(), sha256.to_owned());
+        let model = self.model.clone();
         let entries = self.scan(WINDOW_BUCKET).await?;
-        let (mut engine, obsolete) = Engine::new(model, sha256, cursors, &entries);
+        let Package {
+            provenance,
+            reference,
+        } = self.package.clone();
+        let (mut engine, obsolete) = Engine::new(model, provenance, reference, cursors, &entries);
         for changes in obsolete.chunks(CHANGES_MAX) {
             self.append(&StreamName::catalog(), Vec::new(), changes.to_vec())
                 .await?;
         }
         for asset in 0..self.model.assets.len() {
-            self.entry.alert(asset, engine.alert(asset).is_raised());
+            let (severity, drifted) = engine.standing(asset);
+            self.entry.standing(asset, severity, drifted);
         }
         self.entry.set(State::Running, None);
         loop {
             heads.mark();
             merge = blocking(move || merge.fill().map(|()| merge)).await?;
-            while !merge.is_drained() {
+            while !merge.is_drained() || engine.has_left() {
                 self.round(&mut engine, &mut merge, stop.is_cancelled())
                     .await?;
                 *delay = RETRY_DELAY_MIN;
@@ -214,11 +247,11 @@ impl Session<'_> {
         merge: &mut Merge,
         stopping: bool,
     ) -> Result<(), Error> {
-        while let Some((stream, offset, record)) = merge.pop() {
+        engine.resume();
+        while !engine.is_round_full()
+            && let Some((stream, offset, record)) = merge.pop()
+        {
             engine.take(stream, offset, &record);
-            if engine.is_round_full() {
-                break;
-            }
         }
         self.entry.count(&engine.take_tally(), merge.take_missing());
         let mut scored = Vec::new();
@@ -242,12 +275,12 @@ impl Session<'_> {
             let Outcome {
                 scores,
                 changes,
-                alerts,
+                events,
             } = outcome;
             self.append(&self.model.scores, scores, changes).await?;
             self.show(engine, &scored);
-            if !alerts.is_empty() {
-                self.deliver(alerts).await?;
+            if !events.is_empty() {
+                self.deliver(events).await?;
             }
         }
         Ok(())
@@ -256,22 +289,20 @@ impl Session<'_> {
     fn show(&self, engine: &Engine, scored: &[(Due, f32)]) {
         for (due, score) in scored {
             self.entry.scored(due.asset, *score, due.newest.time);
-            self.entry
-                .alert(due.asset, engine.alert(due.asset).is_raised());
+        }
+        for asset in 0..self.model.assets.len() {
+            let (severity, drifted) = engine.standing(asset);
+            self.entry.standing(asset, severity, drifted);
         }
     }
 
-    /// Writes alerts to their stream and takes them out of the outbox.
-    async fn deliver(&self, alerts: Vec<Posted>) -> Result<(), Error> {
-        let changes = alerts.iter().map(Posted::delivered).collect();
-        let raised = alerts
-            .iter()
-            .filter(|alert| alert.transition == Transition::Raised)
-            .count();
-        let cleared = alerts.len() - raised;
-        let records = alerts.into_iter().map(|alert| alert.record).collect();
+    /// Writes events to the stream of alerts and takes them out of the outbox.
+    async fn deliver(&self, events: Vec<Posted>) -> Result<(), Error> {
+        let changes = events.iter().map(Posted::delivered).collect();
+        let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
+        let records = events.into_iter().map(|event| event.record).collect();
         self.append(&self.model.alerts, records, changes).await?;
-        self.entry.alerted(raised as u64, cleared as u64);
+        self.entry.told(&kinds);
         Ok(())
     }
 

@@ -128,7 +128,14 @@ async fn start(log: &Log, runner: impl Runner + Send + 'static) -> Node {
     let worker = Worker::scripted(runner);
     let (log, ended) = (log.clone(), stop.clone());
     let following = async move {
-        let failed = follow(&model, &log, &entry, &worker, "5ha", &ended).await?;
+        let package = Package {
+            provenance: Provenance {
+                sha256: "5ha".to_owned(),
+                version: None,
+            },
+            reference: None,
+        };
+        let failed = follow(&model, &log, &entry, &worker, &package, &ended).await?;
         if let Some(error) = failed {
             disable(&model, &entry, &error);
         }

@@ -7,33 +7,28 @@
 //! reads on from its cursors, and comes to no score twice: none was written since. Streams may
 //! interleave differently the second time, which no reader can tell, for the same reason.
 //!
-//! Alerts live in another stream than scores, and one append writes one stream. So an alert is
-//! first posted in the catalog, with the score that tipped it, and taken out of there by the
+//! Alerts and other events live in another stream than scores, and one append writes one stream.
+//! So an event is first posted in the catalog, with the score that tipped it, and taken out of there by the
 //! append that writes it to its stream (see [`Outcome`]).
 
-use crate::alert::AlertState;
-use crate::asset::{Asset, Hole, Skip, Taken};
+use crate::alert::Severity;
+use crate::asset::{Asset, LateValues, Skip, Taken, Unfit, Values};
 use crate::binding::{Bindings, Payload};
-use crate::config::{ASSETS_MAX, Model};
-use crate::derived::{Due, alert_record, score_record};
+use crate::config::Model;
+use crate::derived::{
+    Due, EventKind, Provenance, alert_record, drift_record, late_record, score_record,
+};
+use crate::drift::{Drift, Reference};
+use crate::feature::Features;
 use crate::runner::Score;
-use crate::state::{self, Posted, STATE_BYTES_MAX};
-use crate::window::{CHUNK_BYTES_MAX, Mark};
+use crate::state::{self, Posted};
+use crate::window::Mark;
 use bytes::Bytes;
 use skerry_store::{Change, Offset, Record, WallNanos};
+use std::collections::VecDeque;
 
-/// Values taken in between two appends: bounds what one append holds.
-const TOUCHES_MAX: usize = 500;
 /// Records that may be read again after a crash when none of them led to a score.
 const UNSAVED_RECORDS_MAX: usize = 4_096;
-
-/// A derived record: names of 64 bytes, a hash in hex, numbers, and JSON around them.
-const DERIVED_BYTES_MAX: usize = 900;
-/// Each touched value may change a state and one chunk, and tip a score and an alert.
-const TOUCH_BYTES_MAX: usize = STATE_BYTES_MAX + CHUNK_BYTES_MAX + 2 * DERIVED_BYTES_MAX;
-// The last record of a round may feed every asset.
-const _: () =
-    assert!((TOUCHES_MAX + ASSETS_MAX) * TOUCH_BYTES_MAX <= skerry_store::APPEND_BYTES_MAX);
 
 /// What a round of records came to, for the status.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -46,24 +41,38 @@ pub(crate) struct Tally {
     pub(crate) not_finite: u64,
     pub(crate) unreadable: u64,
     pub(crate) stale: u64,
+    pub(crate) no_successor: u64,
+    pub(crate) late: u64,
+    pub(crate) ahead: u64,
+    pub(crate) set_back: u64,
+    pub(crate) undefined: u64,
+    pub(crate) overflow: u64,
+    /// Values that were not good, whether they cost a row or not.
+    pub(crate) bad_values: u64,
 }
 
 /// What is to be written after a round: first `scores` and `changes` in one append, then the
-/// `alerts` in another, which also takes them out of the outbox.
+/// `events` in another, which also takes them out of the outbox.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Outcome {
     pub(crate) scores: Vec<Record>,
     pub(crate) changes: Vec<Change>,
-    pub(crate) alerts: Vec<Posted>,
+    pub(crate) events: Vec<Posted>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Engine {
     model: Model,
-    sha256: String,
+    provenance: Provenance,
+    /// Without one, nothing is watched for drift.
+    reference: Option<Reference>,
     fingerprint: u64,
+    touches_max: usize,
     bindings: Bindings,
+    features: Features,
     assets: Vec<Asset>,
+    /// On a grid, those that may have points to close.
+    pending: VecDeque<usize>,
     /// Per input stream, the first offset not taken in yet.
     next: Vec<Offset>,
     saved_next: Vec<Offset>,
@@ -80,17 +89,27 @@ impl Engine {
     /// before anything else is written.
     pub(crate) fn new(
         model: Model,
-        sha256: String,
+        provenance: Provenance,
+        reference: Option<Reference>,
         cursors: Vec<Offset>,
         entries: &[(Bytes, Bytes)],
     ) -> (Self, Vec<Change>) {
         let fingerprint = state::fingerprint(&model);
+        let reference = reference.filter(|_| model.drift.is_some());
         let mut assets: Vec<Asset> = model.assets.iter().map(|_| Asset::new(&model)).collect();
+        for asset in &mut assets {
+            asset.drift = reference.as_ref().map(Drift::new);
+        }
         let obsolete = state::restore(&model, fingerprint, &mut assets, entries);
+        let pending = |index: &usize| assets[*index].is_pending();
         let engine = Self {
             bindings: Bindings::new(&model),
+            features: Features::default(),
+            pending: (0..assets.len()).filter(pending).collect(),
+            touches_max: state::touches_max(&model).expect("a checked model fits an append"),
             fingerprint,
-            sha256,
+            provenance,
+            reference,
             assets,
             saved_next: cursors.clone(),
             next: cursors,
@@ -104,13 +123,14 @@ impl Engine {
         (engine, obsolete)
     }
 
-    /// Takes the next record of an input stream.
+    /// Takes the next record of an input stream; not while something [is left](Self::has_left).
     pub(crate) fn take(&mut self, stream: usize, offset: Offset, record: &Record) {
         debug_assert!(offset >= self.next[stream], "records come in order");
+        debug_assert!(!self.has_left(), "points are closed in the order of time");
         self.next[stream] = offset.plus(1);
         self.unsaved_records += 1;
         self.tally.records += 1;
-        let targets = self.bindings.targets(stream, record);
+        let targets = self.bindings.targets(stream, record).to_vec();
         if targets.is_empty() {
             return;
         }
@@ -119,30 +139,108 @@ impl Engine {
             offset,
             time: record.event_time(),
         };
+        let mut values = Vec::new();
         for target in targets {
-            let value = payload.column(&self.model, target.column);
+            values.clear();
+            let read = payload.read(&self.model, target.input, &mut self.features, &mut values);
+            self.tally.bad_values += u64::from(read.is_err());
             let asset = &mut self.assets[target.asset];
-            let (taken, Hole(hole)) =
-                asset.take(&self.model, target.column, value, mark, record.ingest_time);
-            self.touches += 1;
-            self.tally.count(taken, hole);
-            if taken == Taken::Due {
-                let window = asset.window();
-                self.due.push(Due {
-                    asset: target.asset,
-                    sequence: asset.sequence,
-                    window: window.tensor(),
-                    oldest: window.oldest(),
-                    newest: window.newest(),
-                });
-                asset.sequence += 1;
+            if self.pending.back() != Some(&target.asset) {
+                let set_back = asset.arrived(&self.model, record.ingest_time);
+                self.tally.set_back += u64::from(set_back);
+                self.touches += 1;
+                self.pending.push_back(target.asset);
+            }
+            let new = Values {
+                columns: target.columns,
+                values: read.map(|()| &values[..]),
+                mark,
+                taken_in: record.ingest_time,
+            };
+            let taken = asset.take(&self.model, &new);
+            self.note(target.asset, taken);
+        }
+        self.resume();
+    }
+
+    /// Closes the points of the grid that can be, as far as one append holds what comes of them.
+    pub(crate) fn resume(&mut self) {
+        while let Some(&asset) = self.pending.front() {
+            if self.is_round_full() {
+                return;
+            }
+            match self.assets[asset].close(&self.model) {
+                Some(taken) => {
+                    self.touches += 1;
+                    self.note(asset, taken);
+                }
+                None => drop(self.pending.pop_front()),
             }
         }
     }
 
+    /// Whether points of the grid are still to be closed, by [`Engine::resume`].
+    pub(crate) fn has_left(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Whether this round has taken in what one append can hold.
     pub(crate) fn is_round_full(&self) -> bool {
-        self.touches >= TOUCHES_MAX
+        self.touches >= self.touches_max
+    }
+
+    /// Follows up on what came of an asset's values.
+    fn note(&mut self, index: usize, taken: Taken) {
+        self.tally.count(taken);
+        let Taken::Row { due, .. } = taken else {
+            return;
+        };
+        self.watch(index);
+        if !due {
+            return;
+        }
+        let reports = self.model.grid().is_some_and(|grid| grid.report_late);
+        let asset = &mut self.assets[index];
+        match asset.tensor(&self.model, &mut self.features) {
+            Ok(tensor) => {
+                self.due.push(Due {
+                    asset: index,
+                    sequence: asset.sequence,
+                    window: tensor.values,
+                    oldest: tensor.oldest,
+                    newest: tensor.newest,
+                    late: match reports {
+                        true => std::mem::take(&mut asset.late),
+                        false => LateValues::default(),
+                    },
+                });
+                asset.sequence += 1;
+            }
+            Err(Unfit::Undefined) => self.tally.undefined += 1,
+            Err(Unfit::Overflow) => self.tally.overflow += 1,
+        }
+    }
+
+    /// Takes a new row as to drift.
+    fn watch(&mut self, index: usize) {
+        let Some(reference) = &self.reference else {
+            return;
+        };
+        let asset = &mut self.assets[index];
+        let Some(shift) = asset.drifts(&self.model, reference) else {
+            return;
+        };
+        let (model, window) = (&self.model, asset.window());
+        let rows = window.total().min(model.rows as u64) as usize;
+        let marks = (window.mark(rows), window.mark(1));
+        // Dated by its last row: what is read again after a crash must not differ.
+        let now = window.mark(1).time;
+        let record = drift_record(model, &self.provenance, index, &shift, marks, now);
+        let kind = EventKind::Drift {
+            raised: shift.raised,
+        };
+        let posted = Posted::new(model, index, window.total(), kind, record);
+        self.outcome.post(posted);
     }
 
     /// The windows to score, in the order their scores are to be [`judged`](Self::judge).
@@ -154,19 +252,25 @@ impl Engine {
     pub(crate) fn judge(&mut self, due: &Due, score: &Score, now: WallNanos) {
         let Self {
             model,
-            sha256,
+            provenance,
             outcome,
             ..
         } = self;
         outcome
             .scores
-            .push(score_record(model, sha256, due, score, now));
-        let alert = &mut self.assets[due.asset].alert;
-        if let Some(transition) = alert.observe(score.value, &model.thresholds) {
-            let record = alert_record(model, sha256, due, score.value, transition, now);
-            let posted = Posted::new(model, due.asset, due.sequence, transition, record);
-            outcome.changes.push(posted.post());
-            outcome.alerts.push(posted);
+            .push(score_record(model, provenance, due, score, now));
+        let asset = &mut self.assets[due.asset];
+        let alerting = &model.alerting;
+        let judged = alerting.judged(score.value, score.class.as_deref());
+        if let Some(transition) = asset.alert.observe(judged, due.newest.time, alerting) {
+            let record = alert_record(model, provenance, due, score, transition, now);
+            let kind = EventKind::Alert(transition.change);
+            outcome.post(Posted::new(model, due.asset, due.sequence, kind, record));
+        }
+        if due.late.count > 0 {
+            let record = late_record(model, provenance, due, now);
+            let posted = Posted::new(model, due.asset, due.sequence, EventKind::Late, record);
+            outcome.post(posted);
         }
     }
 
@@ -178,7 +282,8 @@ impl Engine {
             "a window that was not judged would be lost"
         );
         let must = !self.outcome.scores.is_empty()
-            || self.touches >= TOUCHES_MAX
+            || !self.outcome.events.is_empty()
+            || self.is_round_full()
             || self.unsaved_records >= UNSAVED_RECORDS_MAX;
         let may = stopping && self.unsaved_records > 0;
         if !(must || may) {
@@ -212,24 +317,45 @@ impl Engine {
         std::mem::take(&mut self.tally)
     }
 
-    pub(crate) fn alert(&self, asset: usize) -> AlertState {
-        self.assets[asset].alert
+    /// The severity of the asset's alert that stands, and whether its inputs have drifted.
+    pub(crate) fn standing(&self, asset: usize) -> (Option<Severity>, bool) {
+        let asset = &self.assets[asset];
+        let drifted = asset.drift.as_ref().is_some_and(Drift::is_raised);
+        (asset.alert.severity(&self.model.alerting), drifted)
+    }
+}
+
+impl Outcome {
+    fn post(&mut self, posted: Posted) {
+        self.changes.push(posted.post());
+        self.events.push(posted);
     }
 }
 
 impl Tally {
-    fn count(&mut self, taken: Taken, hole: bool) {
-        self.holes += u64::from(hole);
-        let counter = match taken {
+    fn count(&mut self, taken: Taken) {
+        let (counter, count) = match taken {
             Taken::Held => return,
-            Taken::Row | Taken::Due => &mut self.rows,
-            Taken::Skipped(Skip::NoValue) => &mut self.no_value,
-            Taken::Skipped(Skip::BadStatus) => &mut self.bad_status,
-            Taken::Skipped(Skip::NotFinite) => &mut self.not_finite,
-            Taken::Skipped(Skip::Unreadable) => &mut self.unreadable,
-            Taken::Skipped(Skip::Stale) => &mut self.stale,
+            Taken::Row { hole, .. } => {
+                self.holes += u64::from(hole);
+                (&mut self.rows, 1)
+            }
+            Taken::Late => (&mut self.late, 1),
+            Taken::Ahead => (&mut self.ahead, 1),
+            Taken::Skipped(skip, rows) => (self.skipped(skip), rows),
         };
-        *counter += 1;
+        *counter += count;
+    }
+
+    fn skipped(&mut self, skip: Skip) -> &mut u64 {
+        match skip {
+            Skip::NoValue => &mut self.no_value,
+            Skip::BadStatus => &mut self.bad_status,
+            Skip::NotFinite => &mut self.not_finite,
+            Skip::Unreadable => &mut self.unreadable,
+            Skip::Stale => &mut self.stale,
+            Skip::NoSuccessor => &mut self.no_successor,
+        }
     }
 }
 

@@ -68,6 +68,13 @@ fn model() -> Model {
     Model::new(options).expect("good options")
 }
 
+fn provenance() -> Provenance {
+    Provenance {
+        sha256: "5ha".to_owned(),
+        version: Some("1.4".to_owned()),
+    }
+}
+
 /// Two assets on two streams; values swing so that alerts come and go.
 fn input() -> Vec<(usize, Offset, Record)> {
     let mut next = [0_u64; 2];
@@ -124,7 +131,7 @@ fn run(crash_odds: u64, seed: u64) -> Disk {
         disk.deliver(posted.collect());
         let entries = disk.bucket(state::WINDOW_BUCKET);
         let (mut engine, obsolete) =
-            Engine::new(model(), "5ha".to_owned(), disk.cursors.to_vec(), &entries);
+            Engine::new(model(), provenance(), None, disk.cursors.to_vec(), &entries);
         assert_eq!(obsolete, []);
         let left = input
             .iter()
@@ -153,7 +160,7 @@ fn run(crash_odds: u64, seed: u64) -> Disk {
             if crashes(&disk).is_some() {
                 continue 'life;
             }
-            disk.deliver(outcome.alerts);
+            disk.deliver(outcome.events);
             if crashes(&disk).is_some() {
                 continue 'life;
             }
@@ -185,6 +192,9 @@ fn no_score_and_no_alert_is_lost_or_doubled_whenever_it_crashes() {
     }
 }
 
+#[path = "once_tests.rs"]
+mod once;
+
 #[test]
 fn scores_say_what_they_rest_on() {
     let disk = run(0, 0);
@@ -196,7 +206,7 @@ fn scores_say_what_they_rest_on() {
     assert_eq!(first.ingest_time, WallNanos(7));
     let payload = &Disk::payloads(&disk.scores)[0];
     let expected = serde_json::json!({
-        "model": "bearing", "asset": "a", "sequence": 0, "sha256": "5ha", "stream": "machines",
+        "model": "bearing", "asset": "a", "sequence": 0, "sha256": "5ha", "kind": "score", "stream": "machines",
         "from_ns": 200_000_000,
     });
     for (key, value) in expected.as_object().expect("it is one") {
@@ -229,9 +239,10 @@ fn a_class_is_told_beside_its_score_and_only_where_there_is_one() {
         window: Vec::new(),
         oldest: mark,
         newest: mark,
+        late: LateValues::default(),
     };
     let class_of = |score: Score| {
-        let record = score_record(&model(), "5ha", &due, &score, WallNanos(7));
+        let record = score_record(&model(), &provenance(), &due, &score, WallNanos(7));
         Disk::payloads(&[record])[0].get("class").cloned()
     };
     assert_eq!(class_of(Score::from(0.5)), None);
@@ -247,7 +258,7 @@ fn another_binding_starts_the_windows_over_and_keeps_the_alerts() {
     let disk = run(0, 0);
     let entries = disk.bucket(state::WINDOW_BUCKET);
     assert_eq!(entries.len(), 4, "a state and one chunk for each asset");
-    let start = |model| Engine::new(model, String::new(), disk.cursors.to_vec(), &entries);
+    let start = |model| Engine::new(model, provenance(), None, disk.cursors.to_vec(), &entries);
     let deleted = |changes: &[Change]| {
         let is_delete = |change: &Change| matches!(change, Change::Delete { .. });
         assert!(changes.iter().all(is_delete));
@@ -278,7 +289,7 @@ fn rows_that_cannot_be_read_start_a_window_over() {
         .find(|(key, _)| key.starts_with(b"bearing\0a\0w"));
     rows.expect("a has rows").1 = Bytes::from_static(b"garbage");
     let cursors = disk.cursors.to_vec();
-    let (engine, obsolete) = Engine::new(model(), String::new(), cursors, &entries);
+    let (engine, obsolete) = Engine::new(model(), provenance(), None, cursors, &entries);
     assert_eq!(obsolete.len(), 1);
     assert_eq!(engine.assets[0].window().total(), 0);
     assert!(engine.assets[1].window().total() > 0, "b is whole");
@@ -286,7 +297,7 @@ fn rows_that_cannot_be_read_start_a_window_over() {
 
 #[test]
 fn what_led_to_no_score_is_written_now_and_then() {
-    let (mut engine, _) = Engine::new(model(), String::new(), vec![Offset::ZERO; 2], &[]);
+    let (mut engine, _) = Engine::new(model(), provenance(), None, vec![Offset::ZERO; 2], &[]);
     let other = Record::new(Kind::Opcua, "nobody/asked", "{}");
     let mut written = 0;
     for n in 0..UNSAVED_RECORDS_MAX as u64 * 3 {
@@ -308,7 +319,7 @@ fn what_led_to_no_score_is_written_now_and_then() {
 
 #[test]
 fn rows_that_were_not_made_are_counted_by_reason() {
-    let (mut engine, _) = Engine::new(model(), String::new(), vec![Offset::ZERO; 2], &[]);
+    let (mut engine, _) = Engine::new(model(), provenance(), None, vec![Offset::ZERO; 2], &[]);
     let mut next = 0;
     let mut clock = |engine: &mut Engine, payload: &str, status: u32| {
         let mut record = Record::new(Kind::Opcua, "a/vibration", payload.to_owned());
@@ -333,6 +344,7 @@ fn rows_that_were_not_made_are_counted_by_reason() {
         bad_status: 1,
         not_finite: 1,
         unreadable: 1,
+        bad_values: 3,
         ..Tally::default()
     };
     assert_eq!(tally, expected);

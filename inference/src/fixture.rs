@@ -1,10 +1,9 @@
 //! Options that the tests of this crate start from.
 
-use crate::config::{
-    Budget, Input, ModelOptions, STALE_AFTER_DEFAULT, Severity, Source, Thresholds,
-};
+use crate::alert::{Alerting, Hold, Severity};
+use crate::config::ModelOptions;
+use crate::input::{Input, Source};
 use crate::isolation::HostCommand;
-use crate::output::Output;
 use skerry_store::StreamName;
 use std::path::Path;
 
@@ -16,12 +15,7 @@ pub(crate) fn opcua(name: &str, in_stream: &str) -> Input {
     let source = Source::Opcua {
         name: name.to_owned(),
     };
-    Input {
-        source,
-        stream: stream(in_stream),
-        scale: 1.0,
-        offset: 0.0,
-    }
+    Input::new(source, stream(in_stream))
 }
 
 pub(crate) fn mqtt(topic: &str, in_stream: &str) -> Input {
@@ -29,38 +23,24 @@ pub(crate) fn mqtt(topic: &str, in_stream: &str) -> Input {
         topic: topic.to_owned(),
         pointer: "/value".to_owned(),
     };
-    Input {
-        source,
-        stream: stream(in_stream),
-        scale: 1.0,
-        offset: 0.0,
-    }
+    Input::new(source, stream(in_stream))
 }
 
 /// One asset, `a`: vibration from OPC-UA as the clock, temperature from MQTT.
 pub(crate) fn options() -> ModelOptions {
-    ModelOptions {
-        name: "bearing".to_owned(),
-        file: Path::new(env!("CARGO_MANIFEST_DIR")).join("models/bearing/bearing.onnx"),
-        assets: vec!["a".to_owned()],
-        rows: 32,
-        step: 8,
-        inputs: vec![
-            opcua("{asset}/vibration", "machines"),
-            mqtt("plant/{asset}/temperature", "telemetry"),
-        ],
-        stale_after: STALE_AFTER_DEFAULT,
-        output: Output::default(),
-        thresholds: Thresholds {
-            raise: 0.8,
-            clear: 0.6,
-            hold: 2,
-        },
-        severity: Severity::Warning,
-        budget: Budget::default(),
-        scores: stream("scores"),
-        alerts: stream("alerts"),
-    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/bearing/bearing.onnx");
+    let inputs = vec![
+        opcua("{asset}/vibration", "machines"),
+        mqtt("plant/{asset}/temperature", "telemetry"),
+    ];
+    let mut options = ModelOptions::new("bearing", file, inputs, 0.8);
+    options.assets = vec!["a".to_owned()];
+    (options.rows, options.step) = (32, 8);
+    options.alerting = Alerting {
+        hold: Hold::Scores(2),
+        ..Alerting::at(Severity::Warning, 0.8, 0.6)
+    };
+    options
 }
 
 /// The shipped model's binding for the simulated plant's pumps.

@@ -11,14 +11,20 @@
 //!                     └ then: alerts, out of the outbox       ──► stream `alerts`
 //! ```
 //!
-//! **Binding.** A tensor column is a source's latest number, scaled. The first column is the
-//! clock: each of its values makes a row, in which the other columns hold what they last had. A
-//! value whose StatusCode is not Good, that is not finite, unreadable or older than
+//! **Binding.** A column is a source's numbers, scaled: of an MQTT topic, an OPC-UA node, or of
+//! another model's scores; or features of the bursts that a source sends. Rows are made with each
+//! value of the first column, in which the others hold what they last had; or on a grid, see
+//! `resample`. A value whose StatusCode is not Good, that is not finite, unreadable or older than
 //! `stale_after` never reaches the tensor: no row is made until it is replaced, and why is
-//! counted. A window never spans a hole longer than that either.
+//! counted. A window never spans a hole longer than that either. The tensor is the window's rows,
+//! or features of its columns, see `feature`.
+//!
+//! **Alerts.** Levels with hysteresis, a hold, and a limit to how often somebody is told, see
+//! `alert`; whether the inputs still look as in training, see `drift`.
 //!
 //! **Exactly once.** State, cursors and scores change in one append. Through kill -9 each window
-//! is scored once, and each alert is raised and cleared once; see `engine`.
+//! is scored once, and each alert is raised and cleared once; see `engine`. That holds for chains of
+//! models, too: each is a reader of the log.
 //!
 //! **Isolation.** Models are read and run in processes of their own, within time and memory, their
 //! golden cases first; see `isolation`. A model that is none, panics, stalls, grows, ends its
@@ -31,19 +37,23 @@
 //!
 //! **Memory.** Windows are set aside from the configuration: [`Model::memory_bytes`].
 //!
-//! Not here: trees (tract has no operators for them worth using), features computed on the box.
+//! Not here: trees (tract has no operators for them worth using).
 
 mod alert;
 mod asset;
 mod binding;
+mod chain;
 mod config;
 mod derived;
+mod drift;
 mod driver;
 mod encoding;
 mod engine;
 mod error;
+mod feature;
 mod golden;
 mod graph;
+mod input;
 mod isolation;
 mod lifecycle;
 mod manifest;
@@ -51,9 +61,11 @@ mod merge;
 mod net;
 mod output;
 mod package;
+mod resample;
 mod runner;
 mod scorer;
 mod shadow;
+mod spectrum;
 mod state;
 mod status;
 mod tract;
@@ -64,17 +76,26 @@ mod window;
 #[cfg(test)]
 mod fixture;
 
-pub use config::{
-    ASSET, ASSETS_MAX, Budget, COLUMNS_MAX, Config, Input, Model, ModelOptions, Problem, ROWS_MAX,
-    STALE_AFTER_DEFAULT, Severity, Source, Thresholds, WINDOW_VALUES_MAX,
+pub use alert::{
+    Alerting, Direction, Hold, LEVELS_MAX, Level, RATE_ALERTS_MAX, RateLimit, Severity,
 };
+pub use chain::chain_problems;
+pub use config::{
+    ASSET, ASSETS_MAX, Budget, COLUMNS_MAX, Config, Grid, Model, ModelOptions, OutputKind, Pace,
+    Problem, ROWS_MAX, STALE_AFTER_DEFAULT, Span, WINDOW_VALUES_MAX,
+};
+pub use drift::{ColumnReference, DriftOptions, Hysteresis, Reference};
 pub use driver::run;
 pub use error::{Error, RunFault};
+pub use feature::Feature;
+pub use input::{BURST_SAMPLES_MAX, Burst, FEATURES_MAX, Fill, Input, Scaling, Source};
 pub use isolation::{HostCommand, serve as serve_host};
 pub use output::{Output, Pick};
 pub use package::ModelInfo;
 pub use scorer::Scorer;
 pub use shadow::ShadowReport;
-pub use status::{AssetSnapshot, ModelSnapshot, RowsSkipped, Snapshot, State, Status};
+pub use status::{
+    AssetSnapshot, ModelSnapshot, RowsSkipped, Snapshot, State, Status, ValuesLeftOut, WindowsUnfit,
+};
 pub use trial::{Bench, Said, Trial};
 pub use versions::{Command, Refused};

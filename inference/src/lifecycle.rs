@@ -18,7 +18,9 @@
 //! alerts stay as they are.
 
 use crate::config::Model;
-use crate::driver::{self, Cure, RETRY_DELAY_MAX, RETRY_DELAY_MIN, blocking, cure, jittered};
+use crate::driver::{
+    self, Cure, Package, RETRY_DELAY_MAX, RETRY_DELAY_MIN, blocking, cure, jittered,
+};
 use crate::error::Error;
 use crate::isolation::{Host, HostCommand, Loaded, Worker};
 use crate::package::ModelInfo;
@@ -54,6 +56,7 @@ pub(crate) struct Life {
 struct Live {
     worker: Worker,
     loaded: Loaded,
+    package: Package,
 }
 
 /// What made a version the last one for now.
@@ -154,7 +157,12 @@ impl Life {
     async fn load(&self, version: &Version) -> Result<Live, Refused> {
         let host = &self.around.host;
         let (worker, loaded) = self.load_in(host, version).await?;
-        Ok(Live { worker, loaded })
+        let package = Package::of(&self.model, &loaded)?;
+        Ok(Live {
+            worker,
+            loaded,
+            package,
+        })
     }
 
     async fn load_in(&self, host: &Host, version: &Version) -> Result<(Worker, Loaded), Refused> {
@@ -188,7 +196,7 @@ impl Life {
         );
         let pause = self.stop.child_token();
         let (model, log, entry) = (&self.model, &self.around.log, &self.entry);
-        let following = driver::follow(model, log, entry, &live.worker, sha256, &pause);
+        let following = driver::follow(model, log, entry, &live.worker, &live.package, &pause);
         let swapping = self.candidate(choice, commands);
         tokio::pin!(following, swapping);
         let (ended, swap) = tokio::select! {

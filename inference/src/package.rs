@@ -65,7 +65,7 @@ impl Model {
     pub fn trial(&self) -> Trial {
         Trial {
             file: self.file.clone(),
-            shape: Some((self.rows, self.inputs.len())),
+            shape: Some(self.tensor()),
             output: self.output.clone(),
             budget: self.budget,
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::alert::Hold;
 use crate::config::ModelOptions;
 use crate::fixture;
 use crate::output::Output;
@@ -59,9 +60,11 @@ fn the_shipped_files_belong_together() {
     }
     let metrics = shipped_json("metrics.json");
     let alerting = &metrics["alerting"];
-    let thresholds = fixture::pumps().thresholds;
-    assert_eq!(alerting["hold"], thresholds.hold);
-    assert!((alerting["threshold"].as_f64().unwrap() - f64::from(thresholds.raise)).abs() < 1e-6);
+    let ours = fixture::pumps().alerting;
+    let hold = alerting["hold"].as_u64().and_then(|it| it.try_into().ok());
+    assert_eq!(hold.map(Hold::Scores), Some(ours.hold));
+    let raise = f64::from(ours.levels[0].raise);
+    assert!((alerting["threshold"].as_f64().unwrap() - raise).abs() < 1e-6);
 }
 
 #[test]

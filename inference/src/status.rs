@@ -1,6 +1,8 @@
 //! How each model fares, for the status page and metrics.
 
+use crate::alert::Severity;
 use crate::config::Model;
+use crate::derived::EventKind;
 use crate::engine::Tally;
 use crate::package::ModelInfo;
 use crate::shadow::{Shadow, ShadowReport};
@@ -69,6 +71,12 @@ pub struct ModelSnapshot {
     /// Alerts raised.
     pub alerts_total: u64,
     pub alerts_cleared_total: u64,
+    /// Assets whose inputs were found to have drifted.
+    pub drifts_total: u64,
+    pub values_left_out_total: ValuesLeftOut,
+    pub windows_unfit_total: WindowsUnfit,
+    /// Times that the node's clock was found to have been set back.
+    pub clock_set_back_total: u64,
     pub run_p50_us: Option<f64>,
     pub run_max_us: Option<f64>,
     /// The version that runs beside it, if one does.
@@ -76,7 +84,27 @@ pub struct ModelSnapshot {
     pub assets: Vec<AssetSnapshot>,
 }
 
-/// Clock values that made no row, by the first reason found.
+/// Values that did not get as far as a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ValuesLeftOut {
+    /// Not good, not finite, or no number.
+    pub bad: u64,
+    /// On a grid: came after the rows they belong to were made.
+    pub late: u64,
+    /// On a grid: dated ahead of the node's own clock by more than `stale_after`.
+    pub ahead: u64,
+}
+
+/// Windows that were due and not scored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct WindowsUnfit {
+    /// A feature has no value, as the kurtosis of equal values.
+    pub undefined: u64,
+    /// More rows came in the window's time than it may have.
+    pub overflow: u64,
+}
+
+/// Rows that were not made, by the first reason found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RowsSkipped {
     pub no_value: u64,
@@ -84,6 +112,7 @@ pub struct RowsSkipped {
     pub not_finite: u64,
     pub unreadable: u64,
     pub stale: u64,
+    pub no_successor: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -93,6 +122,10 @@ pub struct AssetSnapshot {
     /// Event time of the last row of the window that was scored last.
     pub last_score_time_ms: Option<i64>,
     pub alert: bool,
+    /// Of the alert that stands.
+    pub severity: Option<Severity>,
+    /// Whether its inputs look other than in training.
+    pub drift: bool,
 }
 
 impl Status {
@@ -156,6 +189,8 @@ impl Entry {
             last_score: None,
             last_score_time_ms: None,
             alert: false,
+            severity: None,
+            drift: false,
         });
         let snapshot = ModelSnapshot {
             name: model.name.clone(),
@@ -178,6 +213,10 @@ impl Entry {
             scores_total: 0,
             alerts_total: 0,
             alerts_cleared_total: 0,
+            drifts_total: 0,
+            values_left_out_total: ValuesLeftOut::default(),
+            windows_unfit_total: WindowsUnfit::default(),
+            clock_set_back_total: 0,
             run_p50_us: None,
             run_max_us: None,
             assets: assets.collect(),
@@ -257,6 +296,15 @@ impl Entry {
         skipped.not_finite += tally.not_finite;
         skipped.unreadable += tally.unreadable;
         skipped.stale += tally.stale;
+        skipped.no_successor += tally.no_successor;
+        let left_out = &mut snapshot.values_left_out_total;
+        left_out.bad += tally.bad_values;
+        left_out.late += tally.late;
+        left_out.ahead += tally.ahead;
+        let unfit = &mut snapshot.windows_unfit_total;
+        unfit.undefined += tally.undefined;
+        unfit.overflow += tally.overflow;
+        snapshot.clock_set_back_total += tally.set_back;
     }
 
     /// A score is in its stream.
@@ -268,16 +316,24 @@ impl Entry {
         asset.last_score_time_ms = Some(time.millis());
     }
 
-    /// Whether the asset's alert stands, as a restart or a score left it.
-    pub(crate) fn alert(&self, asset: usize, raised: bool) {
-        lock(&self.inner).snapshot.assets[asset].alert = raised;
+    /// What stands of an asset, as a restart or a score left it.
+    pub(crate) fn standing(&self, asset: usize, severity: Option<Severity>, drift: bool) {
+        let asset = &mut lock(&self.inner).snapshot.assets[asset];
+        (asset.alert, asset.severity, asset.drift) = (severity.is_some(), severity, drift);
     }
 
-    /// Alerts are in their stream.
-    pub(crate) fn alerted(&self, raised: u64, cleared: u64) {
+    /// Events are in their stream.
+    pub(crate) fn told(&self, events: &[EventKind]) {
         let mut inner = lock(&self.inner);
-        inner.snapshot.alerts_total += raised;
-        inner.snapshot.alerts_cleared_total += cleared;
+        let snapshot = &mut inner.snapshot;
+        for event in events {
+            match event {
+                EventKind::Alert(change) if change.is_alarm() => snapshot.alerts_total += 1,
+                EventKind::Alert(_) => snapshot.alerts_cleared_total += 1,
+                EventKind::Drift { raised: true } => snapshot.drifts_total += 1,
+                EventKind::Drift { raised: false } | EventKind::Late => {}
+            }
+        }
     }
 
     fn snapshot(&self) -> ModelSnapshot {

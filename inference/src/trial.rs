@@ -1,6 +1,7 @@
 //! A model by itself, without a node: what it is, what it takes, and what it would have said.
 
 use crate::config::{Budget, Model};
+use crate::driver::Package;
 use crate::engine::{Engine, Outcome};
 use crate::error::Error;
 use crate::isolation::{Host, HostCommand, Order, probe};
@@ -109,20 +110,29 @@ impl Model {
         order.file = file.unwrap_or(order.file);
         let replaying = async {
             let (worker, loaded) = Host::new(host.clone()).load(order).await?;
-            let sha256 = loaded.sha256.clone();
+            let Package {
+                provenance,
+                reference,
+            } = Package::of(self, &loaded)?;
             let start = vec![Offset::ZERO; self.streams().len()];
-            let (mut engine, _) = Engine::new(self.clone(), sha256, start, &[]);
+            let (mut engine, _) = Engine::new(self.clone(), provenance, reference, start, &[]);
             for next in records {
                 let (stream, offset, record) = next?;
                 engine.take(stream, offset, &record);
-                for mut due in engine.take_due() {
-                    let window = std::mem::take(&mut due.window);
-                    let answer = worker.run(window).await?;
-                    // As if it had been scored when the last record was taken in.
-                    engine.judge(&due, &answer.score, record.ingest_time);
-                }
-                if let Some(outcome) = engine.finish_round(false) {
-                    self.say(outcome, &mut each)?;
+                loop {
+                    for mut due in engine.take_due() {
+                        let window = std::mem::take(&mut due.window);
+                        let answer = worker.run(window).await?;
+                        // As if it had been scored when the last record was taken in.
+                        engine.judge(&due, &answer.score, record.ingest_time);
+                    }
+                    if let Some(outcome) = engine.finish_round(false) {
+                        self.say(outcome, &mut each)?;
+                    }
+                    if !engine.has_left() {
+                        break;
+                    }
+                    engine.resume();
                 }
             }
             if let Some(outcome) = engine.finish_round(true) {
@@ -140,9 +150,9 @@ impl Model {
     ) -> Result<(), E> {
         let scores = outcome.scores.into_iter();
         let scores = scores.map(|record| (&self.scores, record));
-        let alerts = outcome.alerts.into_iter();
-        let alerts = alerts.map(|alert| (&self.alerts, alert.record));
-        for (stream, record) in scores.chain(alerts) {
+        let events = outcome.events.into_iter();
+        let events = events.map(|event| (&self.alerts, event.record));
+        for (stream, record) in scores.chain(events) {
             let stream = stream.clone();
             each(Said { stream, record })?;
         }

@@ -84,12 +84,25 @@ impl Window {
         [older, newer].concat()
     }
 
-    pub(crate) fn oldest(&self) -> Mark {
-        self.marks[self.slot()]
+    /// The values of one column in the last `rows` rows, oldest first.
+    pub(crate) fn column(&self, column: usize, rows: usize) -> impl Iterator<Item = f32> {
+        let slots = (1..=rows).rev().map(|back| self.slot_of(back));
+        slots.map(move |slot| self.values[slot * self.columns + column])
     }
 
-    pub(crate) fn newest(&self) -> Mark {
-        self.marks[(self.slot() + self.rows - 1) % self.rows]
+    /// What made the row that is so many back: 1 for the newest, at most the window's rows.
+    pub(crate) fn mark(&self, back: usize) -> Mark {
+        self.marks[self.slot_of(back)]
+    }
+
+    /// The newest row.
+    pub(crate) fn newest(&self) -> &[f32] {
+        &self.values[self.slot_of(1) * self.columns..][..self.columns]
+    }
+
+    fn slot_of(&self, back: usize) -> usize {
+        debug_assert!((1..=self.rows).contains(&back));
+        (self.slot() + self.rows - back) % self.rows
     }
 
     /// Bytes set aside, whether used or not.
@@ -174,10 +187,11 @@ impl Window {
 }
 
 /// An empty buffer of the smallest size class that holds `count`.
-fn set_aside<T: 'static>(count: usize) -> Box<VecView<T>> {
+pub(crate) fn set_aside<T: 'static>(count: usize) -> Box<VecView<T>> {
     const _: () = assert!(WINDOW_VALUES_MAX == 16_384 && ROWS_MAX <= WINDOW_VALUES_MAX);
     match count {
-        0..=64 => Box::new(heapless::Vec::<T, 64>::new()),
+        0..=8 => Box::new(heapless::Vec::<T, 8>::new()),
+        9..=64 => Box::new(heapless::Vec::<T, 64>::new()),
         65..=256 => Box::new(heapless::Vec::<T, 256>::new()),
         257..=1_024 => Box::new(heapless::Vec::<T, 1_024>::new()),
         1_025..=4_096 => Box::new(heapless::Vec::<T, 4_096>::new()),
@@ -211,7 +225,10 @@ mod tests {
     fn keeps_the_last_rows_oldest_first() {
         let window = filled(3, 2, 5);
         assert_eq!(window.tensor(), [200.0, 201.0, 300.0, 301.0, 400.0, 401.0]);
-        assert_eq!((window.oldest(), window.newest()), (mark(2), mark(4)));
+        assert_eq!((window.mark(3), window.mark(1)), (mark(2), mark(4)));
+        assert_eq!(window.newest(), [400.0, 401.0]);
+        let last: Vec<f32> = window.column(1, 2).collect();
+        assert_eq!(last, [301.0, 401.0]);
     }
 
     #[test]
@@ -237,7 +254,7 @@ mod tests {
             let parts: Vec<_> = saved.into_iter().collect();
             assert!(again.restore(window.total(), &parts));
             assert_eq!(again.tensor(), window.tensor());
-            assert_eq!(again.oldest(), window.oldest());
+            assert_eq!(again.mark(rows), window.mark(rows));
         }
     }
 

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 use skerry_inference::{
-    Budget, Config, HostCommand, Input, Model, ModelOptions, Output, STALE_AFTER_DEFAULT, Severity,
-    Source, State, Status, Thresholds, run,
+    Alerting, Config, Hold, HostCommand, Input, Model, ModelOptions, Severity, Source, State,
+    Status, run,
 };
 use skerry_simulation::plant::{PUMPS, Plant, Route, SAMPLING};
 use skerry_store::{
@@ -38,56 +38,32 @@ fn stream(name: &str) -> StreamName {
     StreamName::new(name).unwrap()
 }
 
-fn input(source: Source, in_stream: &str) -> Input {
-    Input {
-        source,
-        stream: stream(in_stream),
-        scale: 1.0,
-        offset: 0.0,
-    }
-}
-
 fn opcua(name: &str) -> Input {
-    input(
-        Source::Opcua {
-            name: name.to_owned(),
-        },
-        "machines",
-    )
+    let name = name.to_owned();
+    Input::new(Source::Opcua { name }, stream("machines"))
 }
 
 /// As in the shipped configuration.
 fn model() -> Model {
-    let pointer = "/value".to_owned();
     let temperature = Source::Mqtt {
         topic: "plant/{asset}/temperature".to_owned(),
-        pointer,
+        pointer: "/value".to_owned(),
     };
-    Model::new(ModelOptions {
-        name: "bearing".to_owned(),
-        file: Path::new(env!("CARGO_MANIFEST_DIR")).join("models/bearing/bearing.onnx"),
-        assets: PUMPS.map(str::to_owned).to_vec(),
-        rows: 32,
-        step: 8,
-        inputs: vec![
-            opcua("{asset}/vibration"),
-            input(temperature, "telemetry"),
-            opcua("{asset}/current"),
-            opcua("{asset}/speed"),
-        ],
-        stale_after: STALE_AFTER_DEFAULT,
-        output: Output::default(),
-        thresholds: Thresholds {
-            raise: 0.8,
-            clear: 0.6,
-            hold: 2,
-        },
-        severity: Severity::Warning,
-        budget: Budget::default(),
-        scores: stream("scores"),
-        alerts: stream("alerts"),
-    })
-    .unwrap()
+    let inputs = vec![
+        opcua("{asset}/vibration"),
+        Input::new(temperature, stream("telemetry")),
+        opcua("{asset}/current"),
+        opcua("{asset}/speed"),
+    ];
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/bearing/bearing.onnx");
+    let mut options = ModelOptions::new("bearing", file, inputs, 0.8);
+    options.assets = PUMPS.map(str::to_owned).to_vec();
+    (options.rows, options.step) = (32, 8);
+    options.alerting = Alerting {
+        hold: Hold::Scores(2),
+        ..Alerting::at(Severity::Warning, 0.8, 0.6)
+    };
+    Model::new(options).unwrap()
 }
 
 fn open(directory: &Path) -> Log {

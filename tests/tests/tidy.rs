@@ -37,7 +37,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
 
 /// Crates that are to be replaceable: one file per crate of ours may name each, and what is in the
 /// folder of that file.
-const VENDORS: [&str; 23] = [
+const VENDORS: [&str; 24] = [
     "sled",
     "argon2",
     "rpassword",
@@ -61,6 +61,7 @@ const VENDORS: [&str; 23] = [
     "opcua_crypto",
     "opcua_server",
     "tract_onnx",
+    "rustfft",
 ];
 
 /// Past this, a file hides a concept.

@@ -138,14 +138,7 @@ impl Config {
             lines.extend(commands.flat_map(|it| opcua::commands::summary(it, self.mqtt.as_ref())));
         }
         for model in &self.models.models {
-            lines.push(format!(
-                "  model    {}: {} windows of {} x {}, {} of memory",
-                model.name,
-                model.assets.len(),
-                model.rows,
-                model.inputs.len(),
-                bytesize::ByteSize::b(model.memory_bytes() as u64),
-            ));
+            lines.push(models::summary(model));
         }
         match &self.uplink {
             Some(kafka) => lines.push(format!("  kafka    {}", kafka.brokers.join(", "))),
