@@ -319,7 +319,8 @@ impl Life {
         let host = Host::new(self.around.command.clone());
         let named = Version::Named(version.to_owned());
         let (worker, loaded) = self.load_in(&host, &named).await?;
-        let threshold = self.model.thresholds.raise;
+        // That of the mildest level: where somebody would first be told.
+        let threshold = self.model.alerting.levels[0].raise;
         Ok(Shadow::start(
             worker,
             version.to_owned(),
