@@ -54,6 +54,16 @@ pub enum Error {
         got: f32,
         expected: f32,
     },
+    #[error(
+        "{} answers class {got:?} to golden case {case} where {expected:?} is right: do not use it",
+        path.display()
+    )]
+    GoldenClass {
+        path: PathBuf,
+        case: usize,
+        got: Option<String>,
+        expected: Option<String>,
+    },
     #[error("{} ended the process that read it: {how}; do not use it", path.display())]
     LoadDied { path: PathBuf, how: String },
     #[error("no process for models can be started from {}: {reason}", program.display())]

@@ -17,7 +17,7 @@ pub(crate) struct Golden {
     /// Where it was read; nowhere of its own in a package.
     #[serde(skip)]
     path: PathBuf,
-    /// Largest difference that is no difference.
+    /// Largest difference that is no difference, times the answer where that is above one.
     pub(crate) tolerance: f32,
     pub(crate) cases: Vec<Case>,
 }
@@ -26,6 +26,9 @@ pub(crate) struct Golden {
 pub(crate) struct Case {
     pub(crate) input: Vec<Vec<f32>>,
     pub(crate) output: f32,
+    /// The label beside it, if that is to be held too.
+    #[serde(default)]
+    pub(crate) class: Option<String>,
 }
 
 /// A golden file of its own, beside a plain model.
@@ -102,10 +105,13 @@ impl Golden {
         runner: &mut dyn Runner,
     ) -> Result<Option<Duration>, Error> {
         let mut slowest = None;
-        for (case, Case { input, output }) in self.cases.iter().enumerate() {
+        for (number, case) in self.cases.iter().enumerate() {
+            let Case { input, output, class } = case;
+            let mut label = None;
             let got = match run_caught(runner, &input.concat()) {
                 Ok(answer) => {
-                    slowest = slowest.max((case > 0).then_some(answer.took));
+                    slowest = slowest.max((number > 0).then_some(answer.took));
+                    label = answer.score.class;
                     answer.score.value
                 }
                 Err(RunFault::NotFinite(got)) => got,
@@ -114,13 +120,21 @@ impl Golden {
                     return Err(Error::Run { path, fault });
                 }
             };
-            let agrees = (got - output).abs() <= self.tolerance;
+            let agrees = (got - output).abs() <= self.tolerance * output.abs().max(1.0);
             if !agrees {
                 return Err(Error::GoldenAnswer {
                     path: path.to_owned(),
-                    case,
+                    case: number,
                     got,
                     expected: *output,
+                });
+            }
+            if class.is_some() && class.as_deref() != label.as_deref() {
+                return Err(Error::GoldenClass {
+                    path: path.to_owned(),
+                    case: number,
+                    got: label.map(|label| (*label).to_owned()),
+                    expected: class.clone(),
                 });
             }
         }

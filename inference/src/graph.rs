@@ -1,8 +1,51 @@
 //! From the bytes of an ONNX file to something that scores windows.
+//!
+//! ```text
+//!   bytes ──► proto ──► classical operators, labels or several inputs? ──no──► tract
+//!                                     │ yes
+//!                                     ▼
+//!             feed ──► program: steps over values with fixed places ──► answer
+//!            (window)     trees, linear models, support vectors,       (score, class)
+//!                         encoders and the operators around them
+//! ```
+//!
+//! What scikit-learn, LightGBM and XGBoost export is run here: trees as flat arrays, and the
+//! small set of standard operators that exporters put around them, for one row at a time. Every
+//! other net is tract's. Where runtimes read a file differently, or an operator or attribute is
+//! not known, the model is refused by name: an answer is onnxruntime's, or there is none.
+//!
+//! Files are not trusted: counts are bounded before memory is set aside, names must be made
+//! before they are used, and a tree in which a branch is led to twice is refused, so that
+//! nothing here runs in a circle.
+
+mod answer;
+mod arithmetic;
+mod attributes;
+mod catalogue;
+mod encode;
+mod ensemble;
+mod feed;
+mod forest;
+mod labels;
+mod linear;
+mod operator;
+mod parts;
+mod program;
+mod proto;
+mod reducing;
+mod scale;
+mod shaping;
+mod tensor;
+mod transform;
+mod wire;
 
 use crate::output::Output;
-use crate::runner::Runner;
+use crate::runner::{Runner, Score};
 use crate::tract;
+use answer::Answer;
+use feed::Feed;
+use program::Program;
+use proto::{Graph, Model};
 
 /// Why a file cannot be run, in the words of its reader.
 #[derive(Debug)]
@@ -26,5 +69,46 @@ pub(crate) fn load(
     columns: usize,
     output: &Output,
 ) -> Result<Box<dyn Runner>, Refusal> {
-    tract::load(bytes, rows, columns, output)
+    let model = Model::read(bytes).map_err(Refusal::NotAModel)?;
+    if is_net(&model.graph) {
+        return tract::load(bytes, rows, columns, output);
+    }
+    let feed = Feed::new(&model.graph, rows, columns).map_err(|wants| Refusal::Shape { wants })?;
+    let built = program::build(&model, feed).map_err(Refusal::Unsupported)?;
+    let answer = Answer::choose(&model.graph, &built, output);
+    let answer = answer.map_err(|got| Refusal::Output { got })?;
+    Ok(Box::new(Classical {
+        program: built.program,
+        answer,
+    }))
 }
+
+/// Whether tract runs it: one input of floats, floats out first, and none of the operators that
+/// it has not, or has otherwise.
+fn is_net(graph: &Graph<'_>) -> bool {
+    let mut inputs = feed::inputs(graph);
+    let takes_floats = match (inputs.next(), inputs.next()) {
+        (Some(input), None) => input.kind == tensor::kind::FLOAT,
+        _ => false,
+    };
+    // The type may be left out.
+    let first = graph.outputs.first();
+    let gives_floats = first.is_some_and(|output| matches!(output.kind, 0 | tensor::kind::FLOAT));
+    let is_classical = graph.nodes.iter().any(|node| node.domain == catalogue::ML);
+    takes_floats && gives_floats && !is_classical
+}
+
+struct Classical {
+    program: Program,
+    answer: Answer,
+}
+
+impl Runner for Classical {
+    fn run(&mut self, window: &[f32]) -> Result<Score, String> {
+        self.program.run(window)?;
+        self.answer.read(&self.program)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -36,8 +36,6 @@
 //! package has.
 //!
 //! **Memory.** Windows are set aside from the configuration: [`Model::memory_bytes`].
-//!
-//! Not here: trees (tract has no operators for them worth using).
 
 mod alert;
 mod asset;
