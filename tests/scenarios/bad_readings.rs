@@ -124,6 +124,7 @@ pub(crate) fn counted(world: &World) -> Result<()> {
     settings.mqtt_more = "republish = [\"scores\"]\n".to_owned() + &model();
     let mut node = world.started(settings)?;
     let port = node.mqtt_port();
+    figures_are(&node, "the model is running", &[("/rows_total", 0)])?;
     let publish = |name: &str, messages: &[Value]| -> Result<()> {
         let lines: Vec<_> = messages.iter().map(Value::to_string).collect();
         let path = world.folder().join(format!("{name}.script"));

@@ -115,6 +115,16 @@ impl Recipe {
         world.helper("publisher.py", "publisher", "--journal", &arguments)
     }
 
+    /// Waits until each model has its place in the log: a new one begins with what comes from then on.
+    fn loaded(&self, node: &Node) -> Result<()> {
+        node.wait_for_status("every model is running", wait::START, |status| {
+            let models = status["inference"]["models"].as_array();
+            let running = models.into_iter().flatten();
+            running.filter(|it| it["state"] == "running").count() == self.models.len()
+        })?;
+        Ok(())
+    }
+
     /// Full windows that a script's records make, by asset and step by step.
     fn windows(&self, script: &Path) -> Result<usize> {
         let mut records: BTreeMap<String, usize> = BTreeMap::new();
@@ -264,6 +274,7 @@ pub(crate) fn turbofan(world: &World) -> Result<()> {
     let mut settings = world.settings()?;
     settings.more = TURBOFAN.settings();
     let mut node = world.started(settings)?;
+    TURBOFAN.loaded(&node)?;
     let publisher = TURBOFAN.publisher(world, node.mqtt_port(), &script)?;
     publisher.join(wait::DRAIN)?;
     TURBOFAN.scored(&node, windows)?;
@@ -303,6 +314,7 @@ pub(crate) fn killed(world: &World) -> Result<()> {
     let mut settings = world.settings()?;
     settings.more = recipe.settings();
     let mut node = world.started(settings)?;
+    recipe.loaded(&node)?;
     let mut publisher = recipe.publisher(world, node.mqtt_port(), &script)?;
     for share in [3, 2] {
         acked_more(&mut publisher, messages / 3 / share)?;
