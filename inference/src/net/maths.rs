@@ -320,8 +320,11 @@ impl<S: Simd> FromExponent<S> for f32x16<S> {
 
 #[inline(always)]
 pub(super) fn sigmoid<S: Simd>(x: f32x16<S>) -> f32x16<S> {
-    let one = f32x16::splat(x.token(), 1.0);
-    one / (exp(-x) + one)
+    // Past it the result is nothing that a net could tell from zero.
+    const LEAST: f32 = -60.0;
+    let simd = x.token();
+    let one = f32x16::splat(simd, 1.0);
+    one / (exp(-f32x16::splat(simd, LEAST).max(x)) + one)
 }
 
 /// A quotient of polynomials, as Eigen has it; past ±7.9 it is ±1 in single precision.

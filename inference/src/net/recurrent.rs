@@ -265,12 +265,12 @@ impl Direction {
                 let (leave, forget) = opening.split_at(width);
                 let news = enter.iter().zip(forget).zip(&*fresh);
                 for (cell, ((enter, forget), fresh)) in cell.iter_mut().zip(news) {
-                    *cell = forget * *cell + enter * fresh;
+                    *cell = settled(forget * *cell + enter * fresh);
                 }
                 hidden.copy_from_slice(cell);
                 activate(simd, h, hidden);
                 for (hidden, leave) in hidden.iter_mut().zip(leave) {
-                    *hidden *= leave;
+                    *hidden = settled(*hidden * leave);
                 }
             }
             Cell::Gru {
@@ -306,10 +306,22 @@ impl Direction {
                 let (opening, fresh) = gates.split_at_mut(2 * width);
                 activate(simd, g, fresh);
                 for ((hidden, keep), fresh) in hidden.iter_mut().zip(&*opening).zip(&*fresh) {
-                    *hidden = fresh + keep * (*hidden - fresh);
+                    *hidden = settled(fresh + keep * (*hidden - fresh));
                 }
             }
         }
+    }
+}
+
+/// Zero for what is too small to matter. A state that fades ends below the smallest normal
+/// number, where a processor is 20 times slower.
+#[inline(always)]
+fn settled(number: f32) -> f32 {
+    const NEGLIGIBLE: f32 = 1e-20;
+    if number.abs() < NEGLIGIBLE {
+        0.0
+    } else {
+        number
     }
 }
 

@@ -8,6 +8,12 @@ use crate::net::{Fold, Operand, Packing, Product, Right, Step, Weights};
 use ops::cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool};
 use ops::einsum::EinSum;
 
+/// A dimension: its size, and which one it is of the left side, the right side and the result.
+type Axis = (usize, [Option<usize>; 3]);
+
+/// The place in the image, of these sizes, that a place of the result has at a place of the window.
+type Place<'a> = dyn Fn(&[usize], &[usize], &[usize]) -> Option<Vec<usize>> + 'a;
+
 /// Where the numbers of both sides of a batch of products are, in their tensors.
 struct Sides {
     batch: usize,
@@ -152,7 +158,7 @@ impl Lowering {
             ([0, 1], one, other)
         };
         // Dimensions by where they are: both and the result, one and the result, both alone.
-        let mut kinds: [Vec<(usize, [Option<usize>; 3])>; 4] = Default::default();
+        let mut kinds: [Vec<Axis>; 4] = Default::default();
         for axis in op.axes.iter_all_axes() {
             let place = |places: &[usize], shape: &[usize]| match *places {
                 [] => Ok(None),
@@ -180,12 +186,10 @@ impl Lowering {
             kinds[kind].push((dim, places));
         }
         let [batch, rows, columns, depth] = kinds;
-        let sizes = |axes: &[(usize, [Option<usize>; 3])]| -> Vec<usize> {
-            axes.iter().map(|(dim, _)| *dim).collect()
-        };
+        let sizes = |axes: &[Axis]| -> Vec<usize> { axes.iter().map(|(dim, _)| *dim).collect() };
         let by = [&left.shape, &right.shape, &shape].map(|shape| strides(shape));
         // For each combination of some dimensions, where that is in the left, right and result.
-        let places = |kinds: [&[(usize, [Option<usize>; 3])]; 3], of: usize| {
+        let places = |kinds: [&[Axis]; 3], of: usize| {
             let axes = kinds.concat();
             let mut places = Vec::new();
             each_index(&sizes(&axes), |index| {
@@ -195,7 +199,7 @@ impl Lowering {
             });
             places
         };
-        let count = |axes: &[(usize, [Option<usize>; 3])]| sizes(axes).iter().product::<usize>();
+        let count = |axes: &[Axis]| sizes(axes).iter().product::<usize>();
         let sides = Sides {
             batch: count(&batch),
             rows: count(&rows),
@@ -218,7 +222,7 @@ impl Lowering {
         group: usize,
         inputs: &[Value],
         shape: Vec<usize>,
-        place: &dyn Fn(&[usize], &[usize], &[usize]) -> Option<Vec<usize>>,
+        place: &Place<'_>,
     ) -> Result<Value, Unknown> {
         let [image, kernel, bias] = inputs else {
             return Err(format!("Conv of {}", inputs.len()));
