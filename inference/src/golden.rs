@@ -106,7 +106,11 @@ impl Golden {
     ) -> Result<Option<Duration>, Error> {
         let mut slowest = None;
         for (number, case) in self.cases.iter().enumerate() {
-            let Case { input, output, class } = case;
+            let Case {
+                input,
+                output,
+                class,
+            } = case;
             let mut label = None;
             let got = match run_caught(runner, &input.concat()) {
                 Ok(answer) => {

@@ -8,8 +8,8 @@ mod onnx;
 use onnx::{bomb, mean_then, package, write_manifest};
 use serde_json::{Value, json};
 use skerry_inference::{
-    Budget, Command, Config, HostCommand, Input, Model, ModelOptions, ModelSnapshot, Output,
-    STALE_AFTER_DEFAULT, Severity, Source, State, Status, Thresholds, run,
+    Command, Config, HostCommand, Input, Model, ModelOptions, ModelSnapshot, Source, State, Status,
+    run,
 };
 use skerry_store::{
     Append, Kind, Log, Offset, Options, Record, StreamName, StreamOptions, WallNanos,
@@ -154,33 +154,12 @@ fn start(log: &Log, folder: &Path) -> (Arc<Status>, CancellationToken, JoinHandl
         topic: "t".to_owned(),
         pointer: "/value".to_owned(),
     };
-    let model = Model::new(ModelOptions {
-        name: "mean".to_owned(),
-        file: folder.join("first.onnx"),
-        assets: vec!["a".to_owned()],
-        rows: ROWS,
-        step: 1,
-        inputs: vec![Input {
-            source,
-            stream: stream("telemetry"),
-            scale: 1.0,
-            offset: 0.0,
-        }],
-        stale_after: STALE_AFTER_DEFAULT,
-        output: Output::default(),
-        thresholds: Thresholds {
-            raise: 50.0,
-            clear: 50.0,
-            hold: 1,
-        },
-        severity: Severity::Warning,
-        budget: Budget {
-            memory_max_bytes: 64 * 1024 * 1024,
-            ..Budget::default()
-        },
-        scores: stream("scores"),
-        alerts: stream("alerts"),
-    });
+    let inputs = vec![Input::new(source, stream("telemetry"))];
+    let mut options = ModelOptions::new("mean", folder.join("first.onnx"), inputs, 50.0);
+    options.assets = vec!["a".to_owned()];
+    options.rows = ROWS;
+    options.budget.memory_max_bytes = 64 * 1024 * 1024;
+    let model = Model::new(options);
     let config = Config {
         models: vec![model.unwrap()],
         host: host(),
