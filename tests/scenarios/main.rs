@@ -12,6 +12,7 @@ mod copied;
 mod crashes;
 mod demo;
 mod doctor;
+mod families;
 mod fleet;
 mod foreign;
 mod hostile;
@@ -356,6 +357,11 @@ fn main() -> std::process::ExitCode {
             name: "model_fed_nonsense",
             needs: PYTHON,
             run: bad_readings::counted,
+        },
+        Scenario {
+            name: "models_of_every_family",
+            needs: PYTHON,
+            run: families::agree,
         },
         Scenario {
             name: "models_on_real_turbofans",

@@ -67,7 +67,12 @@ impl Scores {
             ));
         }
         let rows = self.coefficients.chunks_exact(due).zip(&self.intercepts);
-        output.extend(rows.map(|(coefficients, intercept)| dot(row, coefficients) + intercept));
+        // In doubles: where large terms cancel, a sum of floats is mostly noise.
+        output.extend(rows.map(|(coefficients, intercept)| {
+            let terms = row.iter().zip(coefficients);
+            let sum: f64 = terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            (sum + f64::from(*intercept)) as f32
+        }));
         Ok(())
     }
 }

@@ -138,7 +138,7 @@ def everything(rows, seed):
         yield f"made_three_{name.lower()}", made, {"index": 2}
     made = regressor(rows, dice, MODES, 2, aggregate_function="MIN")
     yield "made_two_min", made, {"index": 1}
-    small = regressor(rows, dice, MODES, post_transform="PROBIT", base_values=[0.5])
+    small = regressor(rows, dice, MODES, post_transform="PROBIT", base_values=[0.2])
     scale_weights(small, 0.03)
     yield "made_probit", small, {}
     for name in ["SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "NONE"]:

@@ -266,10 +266,10 @@ def regressors(x, y):
     yield "xgboost_regressor", xgb(XGBRegressor(**small).fit(x, y), x), {}
     counted = XGBRegressor(**small, objective="count:poisson")
     yield "xgboost_poisson", xgb(counted.fit(x, y), x), {}
-    yield "linear", skl(LinearRegression().fit(x, y), x), {}
+    yield "linear", skl(scaled(LinearRegression()).fit(x, y), x), {}
     chain = make_pipeline(SimpleImputer(), RobustScaler(), PCA(8), Ridge())
     yield "chain", skl(chain.fit(x, y), x), {}
-    chain = make_pipeline(MaxAbsScaler(), Normalizer("l1"), LinearRegression())
+    chain = make_pipeline(MaxAbsScaler(), Normalizer("l1"), Ridge(1e-3))
     yield "normalized", skl(chain.fit(x, y), x), {}
     chain = make_pipeline(MinMaxScaler(clip=True), PolynomialFeatures(2), Ridge())
     yield "polynomial", skl(chain.fit(x[:, :6], y), x[:, :6]), {}
