@@ -3,6 +3,8 @@
 //!
 //! The files are made by `families/nets.py`; onnxruntime answers live, in `families/answers.py`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use skerry_inference::{Output, Pick, Scorer};
 use std::path::{Path, PathBuf};
 use std::process::Command;
