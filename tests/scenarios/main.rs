@@ -369,6 +369,11 @@ fn main() -> std::process::ExitCode {
             run: recipes::turbofan,
         },
         Scenario {
+            name: "models_on_milling_records",
+            needs: REAL_SERIES,
+            run: recipes::milling,
+        },
+        Scenario {
             name: "models_killed_among_turbofans",
             needs: REAL_SERIES,
             run: recipes::killed,
