@@ -58,6 +58,7 @@ def main():
                "inputs": list(COLUMNS), "held_out": {"records": int(held_out.sum()), "failures": int(y[held_out].sum())},
                "models": {}}
     for name, model in models(x[~held_out], y[~held_out].astype(np.int64)):
+        model.graph.name = name  # converters draw one at random
         path = HERE / f"{name}.onnx"
         path.write_bytes(model.SerializeToString())
         # Probabilities of (no, yes); the isolation forest's score, which is low for the odd ones.

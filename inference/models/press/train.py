@@ -120,6 +120,7 @@ def main():
     model = compose.add_prefix(model, "trees_", rename_inputs=False, rename_outputs=False)
     whole = compose.merge_models(features, model, io_map=[("features", "trees_input")])
     whole.producer_name = "skerry"
+    whole.graph.name = "press"  # converters draw one at random
     path = HERE / "press.onnx"
     path.write_bytes(whole.SerializeToString())
 

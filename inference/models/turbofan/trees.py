@@ -106,6 +106,7 @@ def train(windows, lives, path, seed):
     model.ir_version = 9
     whole = compose.merge_models(front, model, io_map=[("flat_features", "trees_input")])
     whole.producer_name = "skerry"
+    whole.graph.name = "turbofan"  # converters draw one at random
     onnx.checker.check_model(whole, full_check=True)
     path.write_bytes(whole.SerializeToString())
 
