@@ -5,8 +5,8 @@
 
 *How many cycles does this engine have left?* Each model sees 30 cycles of 14 sensors, as the engine
 sends them, and answers with a number of cycles, 125 standing for all above. `trees.py` and `nets.py`
-hold a family each. The figures of the test engines were seen while configurations were tried, as in most
-of the published ones: the cross-validation over training engines is the more careful figure.
+hold a family each. The figures of the test engines were seen while configurations were tried:
+the cross-validation of the trees over training engines, beside them, is the more careful figure.
 
 Seeded; float sums may differ in their last digits between machines, and with them the files.
 """
