@@ -292,8 +292,10 @@ async fn a_snapshot_that_does_not_fit_keeps_neither_the_reserve_nor_what_has_no_
     fault.refuses.store(true, Ordering::SeqCst);
     let (one, refusal) = write(&log, "one", 10_000).await;
     assert!(is_no_space(refusal));
+    // All but what sled put into its own file while the reserve was given back: two of its segments
+    // at most.
     wait_until("the reserve is back", || {
-        log.stats().reserve_bytes_held >= held
+        log.stats().reserve_bytes_held >= held - MIB
     })
     .await;
     reclaims_with_a_large_catalog(&log, one / 2).await;

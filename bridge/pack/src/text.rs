@@ -144,10 +144,24 @@ mod tests {
                 let rows = column.ids.iter().map(|id| column.get(*id as usize));
                 prop_assert!(rows.eq(texts.iter().map(String::as_bytes)));
                 let different: std::collections::BTreeSet<_> = texts.iter().collect();
-                prop_assert_eq!(column.count(), different.len());
+                // Where a table is crowded a text may be kept again, see `PROBES_MAX`.
+                prop_assert!((different.len()..=texts.len()).contains(&column.count()));
                 prop_assert_eq!(column.lengths().sum::<usize>(), column.bytes.len());
             }
         }
+    }
+
+    #[test]
+    fn nearly_every_text_is_kept_once() {
+        let mut column = TextColumn::default();
+        for _ in 0..3 {
+            (0..1_000).for_each(|number| _ = column.push(format!("sensor-{number}").as_bytes()));
+        }
+        assert!(
+            (1_000..1_020).contains(&column.count()),
+            "{}",
+            column.count()
+        );
     }
 
     #[test]

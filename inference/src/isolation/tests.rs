@@ -5,6 +5,7 @@ use super::*;
 use crate::error::{Error, RunFault};
 use crate::output::Output;
 use crate::runner::{Runner, Score};
+use std::hint::black_box;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -48,7 +49,7 @@ fn load(order: &Order) -> Result<(Box<dyn Runner>, Loaded), Error> {
         "spins" => Box::new(Scripted(|_: &[f32]| spin())),
         "overflows" => Box::new(Scripted(|_: &[f32]| deeper(1))),
         "allocates" => Box::new(Scripted(|_: &[f32]| {
-            vec![1_u8; 1024 * MIB as usize]
+            black_box(vec![1_u8; 1024 * MIB as usize])
                 .iter()
                 .map(|it| f32::from(*it))
                 .sum()
@@ -56,7 +57,7 @@ fn load(order: &Order) -> Result<(Box<dyn Runner>, Loaded), Error> {
         "leaks" => {
             let mut kept = Vec::new();
             Box::new(Scripted(move |_: &[f32]| {
-                kept.push(vec![1_u8; 8 * MIB as usize]);
+                kept.push(black_box(vec![1_u8; 8 * MIB as usize]));
                 kept.len() as f32
             }))
         }
@@ -76,7 +77,8 @@ fn load(order: &Order) -> Result<(Box<dyn Runner>, Loaded), Error> {
         })),
         "spins while loading" => spin(),
         "allocates while loading" => {
-            let block = vec![1_u8; 1024 * MIB as usize];
+            // What nobody looks into need not be allocated, says the optimiser.
+            let block = black_box(vec![1_u8; 1024 * MIB as usize]);
             return Err(Error::File {
                 path: file,
                 reason: format!("{} bytes too many", block.len()),
