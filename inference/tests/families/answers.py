@@ -15,15 +15,18 @@ import onnxruntime
 
 ROWS = 30
 SENSORS = [2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21]
+# Of the sensors in FD001's training set. Far outside of them a net says nothing, and says it with
+# few digits.
+MEANS = np.array([642.68, 1590.5, 1408.9, 553.37, 2388.1, 9065.2, 47.541, 521.41, 2388.1, 8143.8, 8.4421, 393.21, 38.816, 23.29])
+SPREADS = np.array([0.5, 6.13, 9.0, 0.885, 0.071, 22.1, 0.267, 0.738, 0.0719, 19.1, 0.0375, 1.55, 0.181, 0.108])
 
 
 def windows(data):
-    """All windows of all engines of FD001's test set, or as many that are made up."""
+    """All windows of all engines of FD001's test set, or 2,000 that are made up."""
     path = data / "cmapss" / "test_FD001.txt.gz"
     if not path.exists():
         rng = np.random.default_rng(7)
-        centre, spread = rng.uniform(10, 9000, len(SENSORS)), rng.uniform(0.1, 20, len(SENSORS))
-        return (centre + spread * rng.standard_normal((2000, ROWS, len(SENSORS)))).astype("<f4")
+        return (MEANS + SPREADS * rng.standard_normal((2000, ROWS, len(SENSORS)))).astype("<f4")
     rows = np.loadtxt(io.BytesIO(gzip.decompress(path.read_bytes())))
     found = []
     for unit in np.unique(rows[:, 0]):
