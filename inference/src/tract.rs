@@ -250,9 +250,20 @@ fn first_line(error: &dyn std::fmt::Display) -> String {
 mod tests {
     use super::*;
 
+    fn decluttered(file: &str, shape: &TVec<usize>) -> TypedModel {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let bytes = std::fs::read(path).unwrap();
+        let mut reader = tract_onnx::onnx().with_ignore_value_info(true);
+        layers::register(&mut reader.op_register);
+        let model = reader.model_for_read(&mut &*bytes).unwrap();
+        let fact = InferenceFact::dt_shape(f32::datum_type(), shape);
+        let model = model.with_input_fact(0, fact).unwrap();
+        model.into_typed().unwrap().into_decluttered().unwrap()
+    }
+
     #[test]
     fn the_nets_of_the_tests_are_flattened() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
+        let shape: TVec<usize> = tvec![1, 30, 14];
         for name in [
             "dense_auto_encoder",
             "conv_auto_encoder",
@@ -261,21 +272,18 @@ mod tests {
             "gru_bidirectional_torchscript",
             "transformer",
         ] {
-            let bytes = std::fs::read(folder.join(name).with_extension("onnx")).unwrap();
-            let mut reader = tract_onnx::onnx().with_ignore_value_info(true);
-            layers::register(&mut reader.op_register);
-            let model = reader.model_for_read(&mut &*bytes).unwrap();
-            let shape: TVec<usize> = tvec![1, 30, 14];
-            let fact = InferenceFact::dt_shape(f32::datum_type(), &shape);
-            let model = model
-                .with_input_fact(0, fact)
-                .unwrap()
-                .into_typed()
-                .unwrap();
-            let model = model.into_decluttered().unwrap();
+            let model = decluttered(&format!("tests/families/{name}.onnx"), &shape);
             assert!(lower::lower(&model).is_ok(), "{name}");
-            let engine = Engine::new(model, shape).unwrap();
+            let engine = Engine::new(model, shape.clone()).unwrap();
             assert!(matches!(engine, Engine::Net(_)), "{name}");
         }
+    }
+
+    /// Tables for it would take more memory than the model may have.
+    #[test]
+    fn products_of_large_matrices_stay_with_tract() {
+        let model = decluttered("../tests/hostile-models/slow.onnx", &tvec![1, 32, 4]);
+        let refused = lower::lower(&model).err().unwrap();
+        assert!(refused.contains("[1, 2000, 2000]"), "{refused}");
     }
 }

@@ -18,6 +18,20 @@ use std::rc::Rc;
 /// Why a graph stays with tract: the operator, or what of it.
 type Unknown = String;
 
+/// Most numbers of a tensor, and places in a table. Where there are more, what is between operators
+/// is nothing beside what is in them, and tables would take the memory that a model may have.
+const NUMBERS_MAX: usize = 1 << 20;
+
+fn is_small(dims: &[usize]) -> Result<(), Unknown> {
+    let count = dims
+        .iter()
+        .try_fold(1_usize, |count, dim| count.checked_mul(*dim));
+    match count {
+        Some(count) if count <= NUMBERS_MAX => Ok(()),
+        _ => Err(format!("a tensor, or a table, of {dims:?} numbers")),
+    }
+}
+
 /// A tensor, as a table over a buffer.
 #[derive(Debug, Clone)]
 struct Value {
@@ -97,6 +111,7 @@ impl Lowering {
         let node = model.node(id);
         let fact = &node.outputs[0].fact;
         let shape = dims(fact)?;
+        is_small(&shape)?;
         if let Some(constant) = node.op_as::<ops::konst::Const>() {
             // Numbers of other types are looked up where they are used: they are indices.
             if let Some(value) = self.constant(constant.val(), shape)? {

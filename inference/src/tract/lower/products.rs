@@ -3,7 +3,7 @@
 
 use super::super::vendor::tract_hir::internal::{TractError, TypedOp};
 use super::super::vendor::tract_hir::tract_core::ops;
-use super::{Lowering, Unknown, Value, each_index, operand, strides};
+use super::{Lowering, Unknown, Value, each_index, is_small, operand, strides};
 use crate::net::{Fold, Operand, Packing, Product, Right, Step, Weights};
 use ops::cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool};
 use ops::einsum::EinSum;
@@ -200,11 +200,20 @@ impl Lowering {
             places
         };
         let count = |axes: &[Axis]| sizes(axes).iter().product::<usize>();
+        let [batches, lines, deep, wide] =
+            [&batch, &rows, &depth, &columns].map(|axes| count(axes));
+        for table in [
+            [batches, lines, deep],
+            [batches, deep, wide],
+            [batches, lines, wide],
+        ] {
+            is_small(&table)?;
+        }
         let sides = Sides {
-            batch: count(&batch),
-            rows: count(&rows),
-            depth: count(&depth),
-            columns: count(&columns),
+            batch: batches,
+            rows: lines,
+            depth: deep,
+            columns: wide,
             left: places([&batch, &rows, &depth], 0)
                 .into_iter()
                 .map(Some)
@@ -244,6 +253,7 @@ impl Lowering {
             n * to.n_stride().copied().unwrap_or(0) + c * to.c_stride() + space.sum::<usize>()
         };
         let taps: usize = spec.kernel_shape.iter().product();
+        is_small(&[n * group, places.iter().product(), inner * taps])?;
         let (mut left, mut right, mut result) = (Vec::new(), Vec::new(), Vec::new());
         let (mut biases, bias) = (Vec::new(), self.net.numbers(bias.buffer));
         let bias_of = |c: usize| bias[if bias.len() == 1 { 0 } else { c }];
@@ -362,6 +372,7 @@ impl Lowering {
             spec.rank(),
         );
         let taken = [&*shape, &*spec.kernel_shape].concat();
+        is_small(&taken)?;
         let dims = &image.shape[first..][..rank];
         let rows = self.moved(image, taken, |index| {
             let (out, tap) = index.split_at(shape.len());
