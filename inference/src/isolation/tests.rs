@@ -116,7 +116,7 @@ fn spin() -> ! {
 
 #[expect(unconditional_recursion, reason = "until the stack is used up")]
 fn deeper(depth: u64) -> f32 {
-    deeper(std::hint::black_box(depth) + 1) + 1.0
+    deeper(black_box(depth) + 1) + 1.0
 }
 
 fn order(file: impl Into<PathBuf>) -> Order {

@@ -5,6 +5,7 @@
 //! then tract runs the graph itself.
 
 mod products;
+mod shape;
 
 use super::layers::Layer;
 use super::vendor::tract_hir::internal::{AxisOp, Datum, OutletId, Tensor, TypedFact, TypedModel};
@@ -12,25 +13,12 @@ use super::vendor::tract_hir::tract_core::ops;
 use crate::net::{Binary, BufferId, Fold, Net, Operand, Recurrent, Spread, Step, Unary};
 use ops::array::{Gather, MultiBroadcastTo, Pad, PadMode, Slice, TypedConcat};
 use ops::nn::{LeakyRelu, Reduce, Reducer, RmsNorm, Softmax, SoftmaxKind};
+use shape::{each_index, is_small, strides};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Why a graph stays with tract: the operator, or what of it.
 type Unknown = String;
-
-/// Most numbers of a tensor, and places in a table. Where there are more, what is between operators
-/// is nothing beside what is in them, and tables would take the memory that a model may have.
-const NUMBERS_MAX: usize = 1 << 20;
-
-fn is_small(dims: &[usize]) -> Result<(), Unknown> {
-    let count = dims
-        .iter()
-        .try_fold(1_usize, |count, dim| count.checked_mul(*dim));
-    match count {
-        Some(count) if count <= NUMBERS_MAX => Ok(()),
-        _ => Err(format!("a tensor, or a table, of {dims:?} numbers")),
-    }
-}
 
 /// A tensor, as a table over a buffer.
 #[derive(Debug, Clone)]
@@ -80,30 +68,6 @@ fn dims(fact: &TypedFact) -> Result<Vec<usize>, Unknown> {
     let dims = fact.shape.as_concrete();
     dims.map(<[usize]>::to_vec)
         .ok_or_else(|| "an unknown shape".to_owned())
-}
-
-/// The distance between neighbours along each dimension.
-fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    strides
-}
-
-/// Calls with each index of a tensor, last dimension fastest.
-fn each_index(shape: &[usize], mut call: impl FnMut(&[usize])) {
-    let mut index = vec![0; shape.len()];
-    for _ in 0..shape.iter().product() {
-        call(&index);
-        for (at, dim) in index.iter_mut().zip(shape).rev() {
-            *at += 1;
-            if *at < *dim {
-                break;
-            }
-            *at = 0;
-        }
-    }
 }
 
 impl Lowering {

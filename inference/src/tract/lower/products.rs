@@ -3,7 +3,8 @@
 
 use super::super::vendor::tract_hir::internal::{TractError, TypedOp};
 use super::super::vendor::tract_hir::tract_core::ops;
-use super::{Lowering, Unknown, Value, each_index, is_small, operand, strides};
+use super::shape::{each_index, is_small, strides};
+use super::{Lowering, Unknown, Value, operand};
 use crate::net::{Fold, Operand, Packing, Product, Right, Step, Weights};
 use ops::cnn::{Conv, Deconv, KernelFormat, MaxPool, PaddingSpec, PoolSpec, SumPool};
 use ops::einsum::EinSum;
