@@ -1,7 +1,7 @@
 //! The only file that names rustfft: how much of a signal is at which frequency.
 
 use rustfft::num_complex::Complex;
-use rustfft::{Fft, FftPlanner};
+use rustfft::{Fft, FftPlannerScalar};
 use std::sync::Arc;
 
 /// The one-sided power spectrum of the samples last transformed.
@@ -23,7 +23,9 @@ impl Spectrum {
         let known = self.plan.take();
         let plan = known
             .filter(|plan| plan.len() == samples.len())
-            .unwrap_or_else(|| FftPlanner::new().plan_fft_forward(samples.len()));
+            // The planner of vector instructions would compile into every one of our binaries all
+            // transforms for each instruction set, twice: a third of this crate's machine code.
+            .unwrap_or_else(|| FftPlannerScalar::new().plan_fft_forward(samples.len()));
         self.scratch
             .resize(plan.get_inplace_scratch_len(), Complex::default());
         plan.process_with_scratch(&mut self.lines, &mut self.scratch);
