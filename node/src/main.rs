@@ -20,6 +20,7 @@ mod outlook;
 mod panics;
 mod quarantine;
 mod rate;
+mod reload;
 mod run;
 mod status;
 mod supervise;
@@ -40,15 +41,18 @@ fn main() -> ExitCode {
     logging::init();
     panics::install_hook();
     let exit = match cli.command {
-        Command::Run(args) => match load(&args.config.path()) {
-            Ok(config) => {
-                for warning in config.warnings() {
-                    tracing::warn!("{warning}");
+        Command::Run(args) => {
+            let path = args.config.path();
+            match load(&path) {
+                Ok(config) => {
+                    for warning in config.warnings() {
+                        tracing::warn!("{warning}");
+                    }
+                    run::run(config, &path, args.until_stdin_closes)
                 }
-                run::run(config, args.until_stdin_closes)
+                Err(exit) => exit,
             }
-            Err(exit) => exit,
-        },
+        }
         Command::Check(file) => check(&file.path()),
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),

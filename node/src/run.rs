@@ -5,6 +5,7 @@
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::http;
+use crate::reload;
 use crate::supervise::supervise;
 use crate::view::View;
 use sd_notify::NotifyState;
@@ -13,6 +14,7 @@ use skerry_bridge::{opcua, uplink};
 use skerry_broker::Broker;
 use skerry_store::{Append, Kind, Log, Record, Recovery, StreamName};
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -27,8 +29,15 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// Threads for the async parts. They wait, mostly; a small board has other work for its cores.
 const WORKERS_MAX: usize = 4;
 
-/// Runs the node until it is asked to stop.
-pub fn run(config: Config, until_stdin_closes: bool) -> Exit {
+/// How a run ended.
+enum Ended {
+    For(Exit),
+    /// All is on disk, as after a stop, and the config has changed.
+    ToBeginAnew,
+}
+
+/// Runs the node until it is asked to stop, with what `path` had in it.
+pub fn run(config: Config, path: &Path, until_stdin_closes: bool) -> Exit {
     let (log, recovery) = match Log::open(config.store.clone()) {
         Ok(opened) => opened,
         Err(error) => {
@@ -49,26 +58,36 @@ pub fn run(config: Config, until_stdin_closes: bool) -> Exit {
             return Exit::Failed;
         }
     };
-    let exit = runtime.block_on(serve(config, log, recovery, until_stdin_closes));
+    let ended = runtime.block_on(serve(config, path, log, recovery, until_stdin_closes));
     runtime.shutdown_timeout(Duration::from_secs(1));
-    exit
+    match ended {
+        Ended::For(exit) => exit,
+        Ended::ToBeginAnew => reload::begin_anew(),
+    }
 }
 
-async fn serve(config: Config, log: Log, recovery: Recovery, until_stdin_closes: bool) -> Exit {
-    // Both signals are taken over before anything starts, so that an early one is not fatal.
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
+async fn serve(
+    config: Config,
+    path: &Path,
+    log: Log,
+    recovery: Recovery,
+    until_stdin_closes: bool,
+) -> Ended {
+    // The signals are taken over before anything starts, so that an early one is not fatal.
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
     ) else {
         tracing::error!("cannot listen for signals");
-        return Exit::Failed;
+        return Ended::For(Exit::Failed);
     };
     let stop = CancellationToken::new();
     let (view, mut tasks) = match start(config, &log, recovery, &stop).await {
         Ok(started) => started,
         Err(why) => {
             tracing::error!("{why}");
-            return Exit::Failed;
+            return Ended::For(Exit::Failed);
         }
     };
     notify(&[NotifyState::Ready]);
@@ -77,18 +96,24 @@ async fn serve(config: Config, log: Log, recovery: Recovery, until_stdin_closes:
         tokio::spawn(watchdog(Arc::clone(&view), stop.clone())),
     ));
 
+    let reconfigured = async { while hang_up.recv().await.is_some() && !reload::is_sound(path) {} };
+    let mut begin_anew = false;
     let poisoned = tokio::select! {
         _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); None }
         _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); None }
+        () = reconfigured => { tracing::info!("SIGHUP: stopping, to begin anew"); begin_anew = true; None }
         () = stdin_closed(), if until_stdin_closes => { tracing::info!("stdin closed: stopping"); None }
         error = log.poisoned() => Some(error),
     };
     if let Some(error) = poisoned {
         // What the disk holds is unknown now; only a fresh recovery can tell. Nothing to drain.
         tracing::error!("{error}");
-        return Exit::SyncFailed;
+        return Ended::For(Exit::SyncFailed);
     }
-    notify(&[NotifyState::Stopping]);
+    notify(&match begin_anew {
+        true => [NotifyState::Reloading],
+        false => [NotifyState::Stopping],
+    });
     view.set_serving(false);
     stop.cancel();
     drain(tasks).await;
@@ -97,11 +122,14 @@ async fn serve(config: Config, log: Log, recovery: Recovery, until_stdin_closes:
     match (ended, log.close().await) {
         (Ok(()), Ok(())) => {
             tracing::info!("stopped; everything accepted is on disk");
-            Exit::Clean
+            match begin_anew {
+                true => Ended::ToBeginAnew,
+                false => Ended::For(Exit::Clean),
+            }
         }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!("the last commit failed: {error}");
-            Exit::Failed
+            Ended::For(Exit::Failed)
         }
     }
 }

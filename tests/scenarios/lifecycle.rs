@@ -1,5 +1,6 @@
 //! Starting, stopping, and what the node says of itself meanwhile.
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -85,6 +86,37 @@ pub(crate) fn systemd(world: &World) -> Result<()> {
     let logged = audit::logged("telemetry", &node::log_cat(data, "telemetry")?)?;
     audit::offsets(&logged)?;
     audit::messages(&journal, &logged, Copies::One)
+}
+
+/// SIGHUP takes up a config file that changed, in the same process, and refuses a wrong one.
+pub(crate) fn reconfigured(world: &World) -> Result<()> {
+    let short = tempfile::tempdir()?;
+    let path = short.path().join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    let mut node = world.node(world.settings()?)?;
+    node.set_environment("NOTIFY_SOCKET", path.to_str().context("a path in UTF-8")?);
+    node.launch()?;
+    notified(&socket, "READY=1")?;
+
+    let config = fs::read_to_string(node.config())?;
+    fs::write(
+        node.config(),
+        config.replace("name = \"vessel-7\"", "name = \"Not A Name\""),
+    )?;
+    node.running()?.signal(Signal::HUP)?;
+    let refusal = "SIGHUP: the node goes on with the config it has";
+    node.running()?.wait_for_output(refusal, wait::START)?;
+    ensure!(node.status()?["node"] == "vessel-7", "a wrong config counts");
+
+    fs::write(node.config(), config.replace("vessel-7", "vessel-8"))?;
+    node.running()?.signal(Signal::HUP)?;
+    notified(&socket, "RELOADING=1")?;
+    notified(&socket, "READY=1")?;
+    ensure!(node.is_running()?, "the node is another process now");
+    ensure!(node.status()?["node"] == "vessel-8", "a config is passed over");
+    ensure!(recovery(&node, "clean_stop")? == true, "it was not stopped cleanly");
+    ensure!(node.terminate()?.success(), "the node did not stop cleanly");
+    Ok(())
 }
 
 /// What a supervisor, Prometheus and an operator ask; and nothing to complain of in the log.

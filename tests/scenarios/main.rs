@@ -454,6 +454,11 @@ fn main() -> std::process::ExitCode {
             run: lifecycle::systemd,
         },
         Scenario {
+            name: "reconfigured_by_a_signal",
+            needs: &[],
+            run: lifecycle::reconfigured,
+        },
+        Scenario {
             name: "health_readiness_and_metrics",
             needs: PYTHON,
             run: lifecycle::health,
