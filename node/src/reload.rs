@@ -24,7 +24,9 @@ pub fn is_sound(path: &Path) -> bool {
 /// program that was replaced on the disk meanwhile has no path: a supervisor starts the new one.
 pub fn begin_anew() -> Exit {
     let why = match std::env::current_exe() {
-        Ok(program) => Command::new(program).args(std::env::args_os().skip(1)).exec(),
+        Ok(program) => Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .exec(),
         Err(error) => error,
     };
     tracing::error!("the node has stopped and cannot start itself again: {why}");

@@ -106,15 +106,24 @@ pub(crate) fn reconfigured(world: &World) -> Result<()> {
     node.running()?.signal(Signal::HUP)?;
     let refusal = "SIGHUP: the node goes on with the config it has";
     node.running()?.wait_for_output(refusal, wait::START)?;
-    ensure!(node.status()?["node"] == "vessel-7", "a wrong config counts");
+    ensure!(
+        node.status()?["node"] == "vessel-7",
+        "a wrong config counts"
+    );
 
     fs::write(node.config(), config.replace("vessel-7", "vessel-8"))?;
     node.running()?.signal(Signal::HUP)?;
     notified(&socket, "RELOADING=1")?;
     notified(&socket, "READY=1")?;
     ensure!(node.is_running()?, "the node is another process now");
-    ensure!(node.status()?["node"] == "vessel-8", "a config is passed over");
-    ensure!(recovery(&node, "clean_stop")? == true, "it was not stopped cleanly");
+    ensure!(
+        node.status()?["node"] == "vessel-8",
+        "a config is passed over"
+    );
+    ensure!(
+        recovery(&node, "clean_stop")? == true,
+        "it was not stopped cleanly"
+    );
     ensure!(node.terminate()?.success(), "the node did not stop cleanly");
     Ok(())
 }

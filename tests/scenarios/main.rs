@@ -27,6 +27,7 @@ mod opcua_folder;
 mod opcua_security;
 mod opcua_types;
 mod outages;
+mod packages;
 mod packed;
 mod planning;
 mod quarantine;
@@ -59,6 +60,7 @@ const WAITING: &[&str] = &[
     "opcua_node_with_groups_killed",
     "opcua_server_with_an_odd_clock",
     "peers_that_are_not_there",
+    "package_of_bad_versions_gives_way",
 ];
 
 fn main() -> std::process::ExitCode {
@@ -462,6 +464,26 @@ fn main() -> std::process::ExitCode {
             name: "health_readiness_and_metrics",
             needs: PYTHON,
             run: lifecycle::health,
+        },
+        Scenario {
+            name: "unit_is_hardened",
+            needs: &[Need::Systemd],
+            run: packages::unit,
+        },
+        Scenario {
+            name: "package_installed_upgraded_and_purged",
+            needs: &[Need::Machine, Need::Mosquitto],
+            run: packages::lifecycle,
+        },
+        Scenario {
+            name: "package_of_bad_versions_gives_way",
+            needs: &[Need::Machine, Need::Mosquitto],
+            run: packages::bad_versions,
+        },
+        Scenario {
+            name: "package_refused_where_it_cannot_work",
+            needs: &[Need::Machine],
+            run: packages::refused,
         },
         Scenario {
             name: "demo_audit_holds",

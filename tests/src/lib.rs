@@ -25,6 +25,7 @@ pub mod foreign;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod machine;
 pub mod mqtt;
 pub mod node;
 pub mod opcua;

@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 
 use crate::world::World;
-use crate::{disk, workspace};
+use crate::{disk, machine, workspace};
 
 /// A part that is not ours and may be missing on a developer's machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub enum Need {
     Open62541,
     /// A file system of one's own that can be frozen: root, a loop device and `fsfreeze`.
     Disk,
+    /// A machine of one's own with systemd and dpkg: root, overlayfs, binutils.
+    Machine,
+    /// systemd-analyze.
+    Systemd,
     /// The real series beside the repository.
     SharedData,
 }
@@ -84,6 +88,8 @@ impl Need {
             }
             Self::Open62541 => workspace::opcua_c().join("opcua-server").exists(),
             Self::Disk => disk::can_be_had(),
+            Self::Machine => machine::can_be_had(),
+            Self::Systemd => succeeds(Command::new("systemd-analyze").arg("--version")),
             Self::SharedData => workspace::shared_data().join("README.md").exists(),
         }
     }
@@ -100,6 +106,10 @@ impl Need {
             Self::Milo => "the server on Eclipse Milo that tests/run builds (Java 17 and Maven)",
             Self::Open62541 => "the OPC-UA server that tests/run builds (a C compiler and cmake)",
             Self::Disk => "a file system that can be frozen (root, a loop device, fsfreeze)",
+            Self::Machine => {
+                "a machine to install on (root, overlayfs, Debian's dpkg, systemd, binutils, iproute2)"
+            }
+            Self::Systemd => "systemd-analyze (Debian: systemd)",
             Self::SharedData => "the series in ../shared/data",
         }
     }
