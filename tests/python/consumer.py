@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bridge" / "pack" /
 from skerry_pack import unpack_message
 
 DISCOVER_EVERY_S = 1.0
+SHORT_BYTES = 24
 
 
 def text(raw):
@@ -49,6 +50,7 @@ def main():
     parser.add_argument("--brokers", required=True)
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--short", action="store_true", help="cut what came by MQTT short")
     options = parser.parse_args()
     out = Lines(options.out)
     stop = asked_to_stop()
@@ -75,14 +77,16 @@ def main():
                 continue
             # Many of them where the message is packed.
             for record in unpack_message(message):
+                headers = {text(name): text(value) for name, value in record.headers}
+                cut = options.short and headers.get("skerry-kind") == "mqtt"
                 out.write(
                     topic=message.topic(),
                     partition=message.partition(),
                     offset=message.offset(),
                     key=text(record.key),
-                    value=text(record.value),
+                    value=text(record.value[:SHORT_BYTES] if cut else record.value),
                     timestamp=record.timestamp_ms,
-                    headers={text(name): text(value) for name, value in record.headers},
+                    headers=headers,
                 )
 
 

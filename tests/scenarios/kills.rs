@@ -116,8 +116,13 @@ pub(crate) fn rounds(world: &World) -> Result<()> {
 
 /// The log of a node that has stopped, held against what the publishers know.
 pub(crate) fn log_agrees(node: &Node, ledger: &Ledger) -> Result<u64> {
+    streams_agree(node, &["telemetry", "default"], ledger)
+}
+
+/// The same where only these streams are the publishers'.
+pub(crate) fn streams_agree(node: &Node, streams: &[&str], ledger: &Ledger) -> Result<u64> {
     let mut records = Vec::new();
-    for stream in ["telemetry", "default"] {
+    for stream in streams {
         node::each_logged(&node.settings().data, stream, |record| {
             if record["kind"] == "mqtt" {
                 let text = |field: &str| record[field].as_str().unwrap_or_default().to_owned();

@@ -8,6 +8,7 @@ mod bad_models;
 mod bad_peers;
 mod bad_readings;
 mod common;
+mod constrained;
 mod copied;
 mod crashes;
 mod demo;
@@ -44,6 +45,7 @@ const REAL_SERIES: &[Need] = &[Need::Python, Need::SharedData];
 const KAFKA: &[Need] = &[Need::Python, Need::Kafka];
 const TWO_PLANTS: &[Need] = &[Need::Python, Need::NodeOpcua];
 const THREE_PLANTS: &[Need] = &[Need::Python, Need::NodeOpcua, Need::Open62541];
+const KAFKA_AND_LIMIT: &[Need] = &[Need::Python, Need::Kafka, Need::MemoryLimit];
 const KAFKA_AND_MOUNT: &[Need] = &[Need::Python, Need::Kafka, Need::Mount];
 
 /// Those that wait most of their time and leave the processors to others meanwhile. A Kafka whose
@@ -129,6 +131,11 @@ fn main() -> std::process::ExitCode {
             name: "mqtt_on_a_disk_that_stalls",
             needs: &[Need::Disk],
             run: stalled::disk,
+        },
+        Scenario {
+            name: "full_load_on_a_small_board",
+            needs: KAFKA_AND_LIMIT,
+            run: constrained::full_load,
         },
         Scenario {
             name: "hostile_slow_connects",

@@ -18,6 +18,7 @@
 pub mod audit;
 pub mod backlog;
 pub mod certificates;
+pub mod cgroup;
 pub mod chance;
 pub mod cluster;
 pub mod disk;

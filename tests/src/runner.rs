@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 
 use crate::world::World;
-use crate::{disk, machine, workspace};
+use crate::{cgroup, disk, machine, workspace};
 
 /// A part that is not ours and may be missing on a developer's machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub enum Need {
     Machine,
     /// systemd-analyze.
     Systemd,
+    /// Control groups with a memory limit.
+    MemoryLimit,
     /// The real series beside the repository.
     SharedData,
 }
@@ -90,6 +92,7 @@ impl Need {
             Self::Disk => disk::can_be_had(),
             Self::Machine => machine::can_be_had(),
             Self::Systemd => succeeds(Command::new("systemd-analyze").arg("--version")),
+            Self::MemoryLimit => cgroup::can_be_had(),
             Self::SharedData => workspace::shared_data().join("README.md").exists(),
         }
     }
@@ -110,6 +113,7 @@ impl Need {
                 "a machine to install on (root, overlayfs, Debian's dpkg, systemd, binutils, iproute2)"
             }
             Self::Systemd => "systemd-analyze (Debian: systemd)",
+            Self::MemoryLimit => "control groups whose memory can be limited (root, cgroup 1 or 2)",
             Self::SharedData => "the series in ../shared/data",
         }
     }

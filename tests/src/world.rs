@@ -150,6 +150,16 @@ impl World {
         self.helper("consumer.py", "consumer", "--out", &arguments)
     }
 
+    /// The same for many records: of messages from MQTT it has the first characters only.
+    pub fn consumer_of_many(&self, brokers: &str) -> Result<Helper> {
+        let arguments = [
+            format!("--brokers={brokers}"),
+            "--prefix=skerry.".to_owned(),
+            "--short".to_owned(),
+        ];
+        self.helper("consumer.py", "consumer", "--out", &arguments)
+    }
+
     /// An asyncua server whose counters go on from `first`.
     pub fn opcua_server(
         &self,
