@@ -37,6 +37,21 @@ impl Disk {
         &self.path
     }
 
+    /// What the kernel has written to it so far, its journal included, once nothing waits.
+    pub fn written_bytes(&self) -> Result<u64> {
+        const SECTOR_BYTES: u64 = 512;
+        run(Command::new("sync").arg("-f").arg(&self.path))?;
+        let output = Command::new("mountpoint")
+            .arg("-d")
+            .arg(&self.path)
+            .output()?;
+        let device = String::from_utf8(output.stdout)?;
+        let path = format!("/sys/dev/block/{}/stat", device.trim());
+        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let sectors = stat.split_whitespace().nth(6).context("a short stat")?;
+        Ok(sectors.parse::<u64>()? * SECTOR_BYTES)
+    }
+
     /// A shell holds it: when this process ends in whatever way, the shell's input does too, and
     /// the disk moves again.
     pub fn freeze(&self) -> Result<Frozen> {

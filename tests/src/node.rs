@@ -125,6 +125,29 @@ nodes = [ {nodes} ]
     }
 }
 
+/// A config file of `configs/`, with the folder and the ports of these settings and nothing else
+/// changed.
+pub fn shipped(name: &str, settings: &Settings) -> Result<String> {
+    let path = workspace::root().join("configs").join(name);
+    let mut text = fs::read_to_string(&path)?;
+    let Settings {
+        data,
+        http_port,
+        mqtt_port,
+        ..
+    } = settings;
+    for (theirs, ours) in [
+        ("/var/lib/skerry", data.display().to_string()),
+        ("127.0.0.1:9810", format!("127.0.0.1:{http_port}")),
+        ("0.0.0.0:1883", format!("127.0.0.1:{mqtt_port}")),
+    ] {
+        let places = text.matches(theirs).count();
+        ensure!(places == 1, "{name} has {theirs} in {places} places");
+        text = text.replace(theirs, &ours);
+    }
+    Ok(text)
+}
+
 /// Of the running process, now and at its highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {

@@ -20,10 +20,17 @@ pub fn target() -> PathBuf {
         .to_path_buf()
 }
 
-/// The binary under test, from the same profile as the test itself.
+/// The binary under test: `SKERRY_BINARY`, as a package has it, or that from the same profile as the
+/// test itself.
 #[must_use]
 pub fn skerry() -> PathBuf {
-    profile().join("skerry")
+    std::env::var_os("SKERRY_BINARY").map_or_else(|| built("skerry"), PathBuf::from)
+}
+
+/// A program from the same profile as the test itself.
+#[must_use]
+pub fn built(name: &str) -> PathBuf {
+    profile().join(name)
 }
 
 /// Real series for predictive maintenance, which are not part of the repository.

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! publishers   many connections that keep a window of publishes open: messages per second
+//! paced        so many messages a second, and no more
 //! round_trip   one message at a time: time to the acknowledgement, and to a subscriber
 //! fill         a backlog of telemetry, published as fast as it is acknowledged
 //! fan_out      one publisher and many subscribers: deliveries per second
@@ -16,6 +17,7 @@ mod connection;
 mod crowd;
 mod fan_out;
 mod fill;
+mod paced;
 mod packet;
 mod payload;
 mod poll;
@@ -26,6 +28,7 @@ mod telemetry;
 pub use crowd::Crowd;
 pub use fan_out::{FanOut, Spread};
 pub use fill::Fill;
+pub use paced::Paced;
 pub use publishers::{Outcome, Publishers};
 pub use round_trip::{Acknowledged, Delivered, Reporter};
 pub use telemetry::{BYTES as REPORT_BYTES, MACHINES, Machine};

@@ -27,7 +27,14 @@ fn main() -> ExitCode {
             eprintln!("figures of mqtt: {}", mqtt::names().join(", "));
             return ExitCode::from(2);
         }
-        ["footprint"] => footprint::run(),
+        ["footprint"] => footprint::run(quick, None),
+        ["footprint", figure] if footprint::is_figure(figure) => {
+            footprint::run(quick, Some(figure))
+        }
+        ["footprint", _] => {
+            eprintln!("figures of footprint: {}", footprint::names().join(", "));
+            return ExitCode::from(2);
+        }
         ["uplink"] => uplink::run(quick, None),
         ["uplink", figure] if uplink::is_figure(figure) => uplink::run(quick, Some(figure)),
         ["uplink", _] => {

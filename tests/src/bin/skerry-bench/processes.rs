@@ -25,3 +25,20 @@ pub(crate) fn memory_bytes(id: u32) -> Result<u64> {
     let kib: u64 = kib.context("no Pss in smaps_rollup")?.parse()?;
     Ok(kib * 1024)
 }
+
+/// Bytes that a process and its children have in memory. What they share with each other, as the
+/// program's own text, counts for each.
+pub(crate) fn resident_bytes(id: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = resident.and_then(|text| text.trim().strip_suffix(" kB"));
+    let mut bytes = kib.context("no resident size")?.parse::<u64>()? * 1024;
+    for task in fs::read_dir(format!("/proc/{id}/task"))? {
+        // A thread may end meanwhile.
+        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            bytes += resident_bytes(child.parse()?)?;
+        }
+    }
+    Ok(bytes)
+}

@@ -93,6 +93,17 @@ impl Make {
 /// bench ends because its disk does.
 fn node(folder: &Path, port: u16) -> Result<Box<Node>> {
     let mut settings = Settings::new(folder)?;
+    settings.more = endpoint(port);
+    let mut node = Node::new(settings, folder, folder)?;
+    node.start()?;
+    let flows =
+        |status: &Value| status["opcua"][0]["values_total"].as_u64() > Some(u64::from(COUNTERS));
+    node.wait_for_status("the node gets values", wait::START, flows)?;
+    Ok(Box::new(node))
+}
+
+/// The sections of a config that reads every counter of the plant at `port`.
+pub(crate) fn endpoint(port: u16) -> String {
     let mut more = format!(
         "\n[[stream]]\nname = \"{STREAM}\"\ntopics = []\nbytes_max = \"4GiB\"\n\
          when_full = \"drop_oldest\"\n\n[[opcua]]\nname = \"plant\"\n\
@@ -108,13 +119,7 @@ fn node(folder: &Path, port: u16) -> Result<Box<Node>> {
         )
         .expect("a String takes everything");
     }
-    settings.more = more + "]\n";
-    let mut node = Node::new(settings, folder, folder)?;
-    node.start()?;
-    let flows =
-        |status: &Value| status["opcua"][0]["values_total"].as_u64() > Some(u64::from(COUNTERS));
-    node.wait_for_status("the node gets values", wait::START, flows)?;
-    Ok(Box::new(node))
+    more + "]\n"
 }
 
 impl Client {

@@ -23,8 +23,11 @@ use skerry_tests::Result;
 
 use crate::figures;
 
+pub(crate) use clients::endpoint;
+pub(crate) use plant::Plant;
+
 /// Variables of the server, all of them monitored.
-const COUNTERS: u32 = 10_000;
+pub(crate) const COUNTERS: u32 = 10_000;
 /// Ticks a second that the issue names.
 const HERTZ: u32 = 10;
 

@@ -8,14 +8,14 @@ use skerry_tests::{Context as _, Result, ports, wait, workspace};
 
 use super::COUNTERS;
 
-pub(super) struct Plant {
-    pub(super) port: u16,
+pub(crate) struct Plant {
+    pub(crate) port: u16,
     helper: Helper,
 }
 
 impl Plant {
     /// `folder` is to be empty: what the server says is a file in it.
-    pub(super) fn start(folder: &Path, hertz: u32) -> Result<Self> {
+    pub(crate) fn start(folder: &Path, hertz: u32) -> Result<Self> {
         let program = workspace::opcua_c().join("opcua-server");
         let port = ports::free()?;
         let mut command = Command::new(program);
@@ -37,7 +37,7 @@ impl Plant {
         Ok(ticks as u64 * u64::from(COUNTERS))
     }
 
-    pub(super) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         self.helper.finish(wait::START).map(drop)
     }
 }

@@ -113,7 +113,7 @@ impl Producer<'_> {
 
 /// The program of `tests/kafka-clients`, which `tests/bench` builds next to this one.
 pub(super) fn program() -> PathBuf {
-    workspace::skerry().with_file_name("kafka-clients")
+    workspace::built("kafka-clients")
 }
 
 fn succeeds(output: Output) -> Result<String> {
