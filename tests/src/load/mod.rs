@@ -10,6 +10,7 @@
 //! round_trip   one message at a time: time to the acknowledgement, and to a subscriber
 //! fill         a backlog of telemetry, published as fast as it is acknowledged
 //! fan_out      one publisher and many subscribers: deliveries per second
+//! sources      many sources at an even pace, whether the broker keeps up or not
 //! crowd        many connections that do nothing: connects per second, and memory
 //! ```
 
@@ -23,6 +24,7 @@ mod payload;
 mod poll;
 mod publishers;
 mod round_trip;
+mod sources;
 mod telemetry;
 
 pub use crowd::Crowd;
@@ -31,6 +33,7 @@ pub use fill::Fill;
 pub use paced::Paced;
 pub use publishers::{Outcome, Publishers};
 pub use round_trip::{Acknowledged, Delivered, Reporter};
+pub use sources::{Kept, Sources};
 pub use telemetry::{BYTES as REPORT_BYTES, MACHINES, Machine};
 
 use std::time::Duration;

@@ -3,14 +3,13 @@
 mod brokers;
 mod figures;
 mod footprint;
+mod inference;
 mod mqtt;
 mod opcua;
 mod processes;
 mod uplink;
 
 use std::process::ExitCode;
-
-use serde_json::json;
 
 const USAGE: &str =
     "usage: tests/bench mqtt|uplink|footprint|store|opcua|inference [--quick] [FIGURE]";
@@ -47,10 +46,13 @@ fn main() -> ExitCode {
             eprintln!("figures of opcua: {}", opcua::names().join(", "));
             return ExitCode::from(2);
         }
-        [name @ "inference"] => {
-            let why = "no bench of this part yet";
-            figures::print(name, &json!({"why": why}));
-            Ok(())
+        ["inference"] => inference::run(quick, None),
+        ["inference", figure] if inference::is_figure(figure) => {
+            inference::run(quick, Some(figure))
+        }
+        ["inference", _] => {
+            eprintln!("figures of inference: {}", inference::names().join(", "));
+            return ExitCode::from(2);
         }
         _ => {
             eprintln!("{USAGE}");

@@ -15,6 +15,27 @@ pub(crate) fn cpu_seconds(id: u32) -> Result<f64> {
     Ok((field(11)? + field(12)?) / 100.0)
 }
 
+/// A process and those that it has started.
+pub(crate) fn with_children(id: u32) -> Result<Vec<u32>> {
+    let mut found = vec![id];
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(other) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // It may have ended meanwhile.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{other}/stat")) else {
+            continue;
+        };
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
+        let parent = fields.and_then(|fields| fields.split_whitespace().nth(1));
+        if parent.is_some_and(|parent| parent.parse() == Ok(id)) {
+            found.push(other);
+        }
+    }
+    Ok(found)
+}
+
 /// Bytes of memory of a process's own, and its share of what it has in common with others: a
 /// library that many programs use is not one broker's cost.
 pub(crate) fn memory_bytes(id: u32) -> Result<u64> {
