@@ -1,8 +1,10 @@
 //! The command line: what an operator types, and what `--help` tells a newcomer.
 
+mod first_boot;
 mod model;
 mod opcua;
 
+pub use first_boot::FirstBoot;
 pub use model::{
     ModelActivate, ModelBench, ModelCheck, ModelCommand, ModelFile, ModelList, ModelNamed,
     ModelReplay, ModelReport, ModelShadow,
@@ -49,6 +51,8 @@ pub enum Command {
     Run(Run),
     /// Report every problem of a config file; exit code 2 if there is one
     Check(ConfigFile),
+    /// Set a new node up from a USB stick or boot partition, without anybody at it
+    FirstBoot(FirstBoot),
     /// Show the whole product at work on a simulated plant, then audit every record
     Demo(Demo),
     /// Ask the running node how it is

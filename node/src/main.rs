@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod demo;
 mod exit;
+mod first_boot;
 mod http;
 mod logging;
 mod logs;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             }
         }
         Command::Check(file) => check(&file.path()),
+        Command::FirstBoot(args) => first_boot::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
         Command::Log(command) => logs::run(&command),

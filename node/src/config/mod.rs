@@ -12,7 +12,7 @@ mod streams;
 mod units;
 mod uplink;
 
-use reader::{Remark, Report, Source, Table};
+use reader::{Remark, Source, Table};
 use skerry_bridge::uplink as kafka;
 use skerry_store::StreamName;
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ use std::time::Duration;
 use streams::Streams;
 
 pub use access::users_file;
-pub use reader::Severity;
+pub use reader::{Problem, Report, Severity};
 pub use streams::NODE_EVENTS;
 
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/skerry";
