@@ -2,6 +2,7 @@
 //!
 //! This one function is the topology. Every part knows the log and nothing of the others.
 
+use crate::clock;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::http;
@@ -243,6 +244,7 @@ async fn start(
             }),
         );
     }
+    tasks.push(("clock", tokio::spawn(clock::watch(stop.clone()))));
     if let Some((_, observer)) = &view.uplink {
         let observing = Arc::clone(observer).run(stop.clone());
         tasks.push(("observer", tokio::spawn(observing)));

@@ -3,6 +3,7 @@
 use crate::disk::Disk;
 use crate::segment::{Name, Preface};
 use crate::{Error, StreamName};
+use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -57,7 +58,8 @@ pub(crate) fn claim(disk: &Disk, directory: &Path, allow_volatile: bool) -> Resu
                 path: directory.to_owned(),
             });
         }
-        Err(TryLockError::Error(source)) => return Err(unwritable(source)),
+        // Not for want of rights: the kernel or the file system has no locks.
+        Err(TryLockError::Error(source)) => return Err(Error::storage("lock", directory)(source)),
     }
     let lock = Lock(file);
     disk.create_directory(&streams(directory))
@@ -199,12 +201,34 @@ pub(crate) fn establish_epoch(disk: &Disk, directory: &Path) -> Result<u64, Erro
     Ok(epoch)
 }
 
-/// Random bytes of the kernel's. On a box that has only just started, waits until they are.
+/// Random bytes of the kernel's. On a box that has only just started, waits until they are, and
+/// says so.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let fill = |bytes: &mut [u8], flags| rustix::rand::getrandom(bytes, flags);
+    random_from(fill, || {
+        tracing::warn!(
+            "waiting for the kernel's random number generator, which has gathered too little yet: \
+             an id or a key is to be made. It takes seconds to minutes; a hardware generator \
+             (rng-tools), or a seed kept over reboots (systemd-random-seed), ends it for good"
+        );
+    })
+}
+
+fn random_from<const N: usize>(
+    mut fill: impl FnMut(&mut [u8], GetRandomFlags) -> Result<usize, Errno>,
+    waits: impl FnOnce(),
+) -> Result<[u8; N], Error> {
     const { assert!(N <= 256, "of this many, no signal cuts off some") }
     let mut bytes = [0; N];
     let source = Path::new("/dev/random");
-    match rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()) {
+    let filled = match fill(&mut bytes, GetRandomFlags::NONBLOCK) {
+        Err(Errno::AGAIN) => {
+            waits();
+            retry(|| fill(&mut bytes, GetRandomFlags::empty()))
+        }
+        filled => filled,
+    };
+    match filled {
         Ok(count) if count == N => Ok(bytes),
         Ok(_) => Err(Error::storage("read", source)(
             io::ErrorKind::UnexpectedEof.into(),
@@ -213,8 +237,46 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     }
 }
 
+/// Until it is done or fails: who waits may be woken by a signal.
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// The kernel's id of this boot; 0 where it does not tell.
 pub(crate) fn boot_id() -> u128 {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_randomness_yet_is_told_of_and_then_waited_for() {
+        let (mut told, mut woken) = (0, false);
+        let fill = |bytes: &mut [u8], flags: GetRandomFlags| {
+            if flags.contains(GetRandomFlags::NONBLOCK) {
+                return Err(Errno::AGAIN);
+            }
+            if !woken {
+                woken = true;
+                return Err(Errno::INTR);
+            }
+            bytes.fill(7);
+            Ok(bytes.len())
+        };
+        let bytes = random_from::<16>(fill, || told += 1).expect("random bytes");
+        assert_eq!((bytes, told, woken), ([7; 16], 1, true));
+        let filled = random_from::<16>(|bytes, _| Ok(bytes.len()), || told += 1);
+        assert!(filled.is_ok() && told == 1, "told of a wait that was none");
+        let missing = random_from::<16>(|_, _| Err(Errno::NOSYS), || {});
+        let why = missing.expect_err("no such call").to_string();
+        assert!(why.contains("/dev/random"), "{why}");
+    }
 }

@@ -2,6 +2,7 @@
 //! that a power cut could undo.
 
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
@@ -116,10 +117,8 @@ impl Disk {
     /// Has the file system set aside `bytes` for a file, and makes it that long.
     pub(crate) fn allocate(&self, file: &File, path: &Path, bytes: u64) -> io::Result<()> {
         self.before(Operation::Write, path)?;
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
-            Err(rustix::io::Errno::OPNOTSUPP) => zero_fill(file, bytes),
-            other => Ok(other?),
-        }
+        let allocated = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes);
+        or_fill(allocated, file, bytes)
     }
 
     /// Data and length are on the device when this returns.
@@ -171,7 +170,15 @@ impl Disk {
     }
 }
 
-/// Where a file system cannot promise blocks, they are written.
+/// The file system may not know how to promise blocks, and an old kernel or a sandbox may never
+/// have heard of it; then they are written.
+fn or_fill(allocated: Result<(), Errno>, file: &File, bytes: u64) -> io::Result<()> {
+    match allocated {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => zero_fill(file, bytes),
+        other => Ok(other?),
+    }
+}
+
 fn zero_fill(file: &File, bytes: u64) -> io::Result<()> {
     static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
     let mut at = file.metadata()?.len();
@@ -181,4 +188,22 @@ fn zero_fill(file: &File, bytes: u64) -> io::Result<()> {
         at += length;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_nobody_promises_are_written_and_a_full_disk_is_still_one() {
+        for errno in [Errno::OPNOTSUPP, Errno::NOSYS] {
+            let file = tempfile::tempfile().expect("a file");
+            or_fill(Err(errno), &file, 100_000).expect("written");
+            assert_eq!(file.metadata().expect("its length").len(), 100_000);
+        }
+        let file = tempfile::tempfile().expect("a file");
+        let full = or_fill(Err(Errno::NOSPC), &file, 100_000).expect_err("full");
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(file.metadata().expect("its length").len(), 0);
+    }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Position of a record in its stream: 0 for the first record ever, contiguous from there on.
 #[derive(
@@ -44,6 +45,25 @@ impl WallNanos {
                 Self(i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n))
             }
         }
+    }
+
+    /// Whether a clock that shows this has been set. A board without a battery starts in 1970, or
+    /// in a year that its firmware was made in; nothing of skerry is older than this.
+    #[must_use]
+    pub const fn is_set(self) -> bool {
+        const BEGIN_OF_2024: i64 = 1_704_067_200_000_000_000;
+        self.0 >= BEGIN_OF_2024
+    }
+
+    /// How long ago `then` was, as far as the clock can tell: nothing if it was not set then and is
+    /// now, as the decades between the two never passed, nor if it was set back since.
+    #[must_use]
+    pub fn since(self, then: Self) -> Duration {
+        if self.is_set() && !then.is_set() {
+            return Duration::ZERO;
+        }
+        let passed = self.0.saturating_sub(then.0);
+        Duration::from_nanos(u64::try_from(passed).unwrap_or(0))
     }
 
     /// Whole milliseconds since the Unix epoch, rounded towards the past.
@@ -174,4 +194,21 @@ impl Gap {
 
 fn gap_json(gap: &Gap) -> Vec<u8> {
     serde_json::to_vec(gap).expect("a gap has string keys only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_clock_jumps_over_when_it_is_set_has_not_passed() {
+        let at = |seconds: i64| WallNanos(seconds * 1_000_000_000);
+        let (unset, set) = (at(90), at(1_800_000_000));
+        assert!(!unset.is_set() && set.is_set());
+        assert_eq!(set.since(unset), Duration::ZERO);
+        assert_eq!(at(100).since(unset), Duration::from_secs(10));
+        assert_eq!(at(1_800_000_060).since(set), Duration::from_secs(60));
+        assert_eq!(unset.since(set), Duration::ZERO);
+        assert_eq!(WallNanos(i64::MAX).since(set).as_secs(), 7_423_372_036);
+    }
 }

@@ -228,13 +228,23 @@ pub(super) fn fingerprint(certificate: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The part of our application's URI that tells this machine from others.
 fn host_name() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() {
-        "localhost".to_owned()
-    } else {
-        name.to_owned()
+    let name = fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+    in_a_uri(&String::from_utf8_lossy(&name))
+}
+
+/// A kernel takes any bytes for a name, and a URN does not (RFC 8141, 2): servers refuse a
+/// certificate whose URI they cannot read.
+fn in_a_uri(name: &str) -> String {
+    let safe = |c: char| match c {
+        c if c.is_ascii_alphanumeric() || "-._".contains(c) => c,
+        _ => '-',
+    };
+    let name: String = name.trim().chars().map(safe).collect();
+    match name.chars().any(|c| c.is_ascii_alphanumeric()) {
+        true => name,
+        false => "localhost".to_owned(),
     }
 }
 
@@ -282,6 +292,20 @@ pub(super) fn failed<'a>(
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_odd_hostname_makes_a_uri_all_the_same() {
+        for (name, wanted) in [
+            ("vessel-7.fleet\n", "vessel-7.fleet"),
+            ("Größe 7\n", "Gr--e-7"),
+            ("a/b:c#d", "a-b-c-d"),
+            ("(none)\n", "-none-"),
+            ("\n", "localhost"),
+            ("\u{fffd}\u{7}", "localhost"),
+        ] {
+            assert_eq!(in_a_uri(name), wanted);
+        }
+    }
 
     #[test]
     fn the_key_is_made_once_and_is_ours_alone() {

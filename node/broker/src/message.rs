@@ -89,15 +89,16 @@ impl Message {
         }
     }
 
-    /// What is left of the message's life. A wall clock that jumped back does not age it.
+    /// What is left of the message's life. A wall clock that jumped back does not age it, nor does
+    /// one that was set for the first time.
     pub(crate) fn life(&self, now: WallNanos) -> Life {
         let Some(expiry) = self.properties.message_expiry_secs else {
             return Life::Unlimited;
         };
-        let age = now.0.saturating_sub(self.received.0).max(0) / 1_000_000_000;
-        match i64::from(expiry) - age {
-            left if left > 0 => Life::Seconds(u32::try_from(left).unwrap_or(expiry)),
-            _ => Life::Over,
+        let age = now.since(self.received).as_secs();
+        match u64::from(expiry).saturating_sub(age) {
+            0 => Life::Over,
+            left => Life::Seconds(u32::try_from(left).unwrap_or(expiry)),
         }
     }
 }
@@ -137,5 +138,7 @@ mod tests {
         assert_eq!(at(14), Life::Seconds(1));
         assert_eq!(at(15), Life::Over);
         assert_eq!(at(-100), Life::Seconds(10));
+        // From 1970 to the present: none of it passed.
+        assert_eq!(at(1_800_000_000), Life::Seconds(10));
     }
 }

@@ -205,7 +205,7 @@ impl Registry {
             outbound.restore(flight.id, flight.released, flight.named);
         }
         let now = WallNanos::now();
-        let since = |moment: WallNanos| nanos(now.0.saturating_sub(moment.0));
+        let since = |moment: WallNanos| now.since(moment);
         let away = session.absent_since.map_or(Duration::ZERO, since);
         let will = session.will.map(|(due, message)| Will {
             due: Instant::now() + nanos(due.0.saturating_sub(now.0)),

@@ -363,7 +363,8 @@ fn refused_text(refusal: &Refusal, from: &str) -> String {
             "Nothing was changed. Mend it at any computer, put it in again, and switch the box off \
              and on."
         }
-        _ => "Nothing was changed.",
+        Exit::Clean => "Nothing was changed.",
+        _ => "It is tried again at the next start.",
     };
     let why = refusal.to_string();
     format!(

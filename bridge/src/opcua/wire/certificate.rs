@@ -1,11 +1,27 @@
 //! A new application certificate with its key (Part 6, 6.2.2).
 
 use super::vendor::{ByteString, PrivateKey, X509, X509Data};
+use skerry_store::WallNanos;
 
 /// Every policy we speak accepts it; a longer key costs a small PLC seconds per connect.
 const KEY_BITS: u32 = 2048;
 /// An industrial PC runs unattended for longer than any renewal habit: ten years.
 const VALID_DAYS: u32 = 3653;
+
+/// How long a certificate is to be valid that is made when the clock shows `now`. One that has not
+/// been set would have it end before the present: then the decades until then come on top.
+fn valid_days(now: WallNanos) -> u32 {
+    const BEGIN_OF_2026_SECS: u64 = 1_767_225_600;
+    const DAY_SECS: u64 = 86_400;
+    let shown = u64::try_from(now.millis()).unwrap_or(0) / 1_000;
+    let behind = match now.is_set() {
+        true => 0,
+        false => BEGIN_OF_2026_SECS.saturating_sub(shown) / DAY_SECS,
+    };
+    // Twice the ten years, as nobody knows by how much the present is later still.
+    let more = if behind > 0 { VALID_DAYS } else { 0 };
+    VALID_DAYS + more + u32::try_from(behind).unwrap_or(0)
+}
 
 /// DER of the certificate and PKCS#8 PEM of its key: of `key`, where there is one (in PEM), or of a
 /// new one, which takes seconds on a small board.
@@ -21,7 +37,7 @@ pub(crate) fn generate(
         country: "XX".to_owned(),
         state: "-".to_owned(),
         alt_host_names: X509Data::alt_host_names(application_uri, None, false, true, false),
-        certificate_duration_days: VALID_DAYS,
+        certificate_duration_days: valid_days(WallNanos::now()),
     };
     let key = match key {
         Some(pem) => PrivateKey::from_pem(pem).map_err(|_| "its key cannot be read".to_owned())?,
@@ -46,4 +62,18 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
     }
     text.push_str(&format!("-----END {label}-----\n"));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_made_in_1970_is_valid_in_the_present() {
+        let years = |now: i64| valid_days(WallNanos(now * 1_000_000_000)) / 365;
+        assert_eq!(years(1_800_000_000), 10);
+        // Until 2046, from 1970 and from 2015.
+        assert_eq!(years(60), 76);
+        assert_eq!(years(1_420_070_400), 31);
+    }
 }
