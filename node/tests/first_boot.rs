@@ -314,12 +314,8 @@ fn the_units_run_what_there_is() {
     ] {
         let board = Board::new(PRESS_1[0], PRESS_1[1]);
         let root = board.root.path();
-        for (file, text) in [(
-            "skerry.toml",
-            "[node]\nname = \"a-{mac}\"\n[mqtt]\nlisten = \"127.0.0.1:0\"\n",
-        )] {
-            put(&root.join(place).join(file), text);
-        }
+        let config = "[node]\nname = \"a-{mac}\"\n[mqtt]\nlisten = \"127.0.0.1:0\"\n";
+        put(&root.join(place).join("skerry.toml"), config);
         let unit = unit(name).replace("\\\n", " ");
         let line = unit
             .lines()

@@ -150,7 +150,7 @@ fn application_specific(id: [u8; 16], application: [u8; 16]) -> u128 {
     let outer = keyed(0x5c).chain_update(inner).finalize();
     let half = outer[..16].try_into().expect("a digest has 32 bytes");
     let (version, variant) = (0xf000_u128 << 64, 0xc000_u128 << 48);
-    u128::from_be_bytes(half) & !version & !variant | 0x4000 << 64 | 0x8000 << 48
+    (u128::from_be_bytes(half) & !version & !variant) | (0x4000 << 64) | (0x8000 << 48)
 }
 
 fn hostname(root: &Path) -> Result<String, String> {
@@ -208,7 +208,7 @@ fn macs(interfaces: &Path) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     fn write(root: &Path, path: &str, bytes: impl AsRef<[u8]>) {
@@ -218,7 +218,7 @@ pub(super) mod tests {
     }
 
     /// A board with an id, a serial number, a hostname and two interfaces.
-    pub(crate) fn board() -> tempfile::TempDir {
+    fn board() -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a directory");
         let at = root.path();
         write(at, "etc/machine-id", "0123456789abcdef0123456789abcdef\n");
