@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// Ends this process when the other end of standard input is gone, whatever it is doing then.
 pub(super) fn end_with_the_parent() -> io::Result<()> {
@@ -41,10 +42,16 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn open() -> io::Result<Self> {
-        let page_bytes = page_bytes(&std::fs::read("/proc/self/auxv")?)
+        Self::of(Path::new("/proc/self"))
+    }
+
+    fn of(process: &Path) -> io::Result<Self> {
+        let (auxv, statm) = (process.join("auxv"), process.join("statm"));
+        let auxiliary = std::fs::read(&auxv).map_err(unknown_to(&auxv))?;
+        let page_bytes = page_bytes(&auxiliary)
             .ok_or_else(|| io::Error::other("/proc/self/auxv tells no page size"))?;
         let memory = Self {
-            statm: File::open("/proc/self/statm")?,
+            statm: File::open(&statm).map_err(unknown_to(&statm))?,
             page_bytes,
             maximum: getrlimit(Resource::Data).maximum,
         };
@@ -76,7 +83,24 @@ impl Memory {
 
     fn set(&self, current: Option<u64>) -> io::Result<()> {
         let maximum = self.maximum;
-        Ok(setrlimit(Resource::Data, Rlimit { current, maximum })?)
+        let limited = setrlimit(Resource::Data, Rlimit { current, maximum });
+        limited.map_err(|errno| {
+            io::Error::other(format!(
+                "the memory of this process cannot be limited (prlimit of RLIMIT_DATA: {errno}), and \
+                 models are only run where it can: the kernel or a sandbox around it refuses"
+            ))
+        })
+    }
+}
+
+/// What a model is held by comes from the kernel; one that lacks it runs no models.
+fn unknown_to<'p>(path: &'p Path) -> impl FnOnce(io::Error) -> io::Error + 'p {
+    move |error| {
+        let path = path.display();
+        io::Error::other(format!(
+            "cannot read {path}: {error}; models are only run where /proc is mounted, as their \
+             memory is watched there"
+        ))
     }
 }
 
@@ -105,5 +129,19 @@ mod tests {
         // Other tests of this process come and go meanwhile.
         let grown = i128::from(with) - i128::from(before);
         assert!(grown.abs_diff(BYTES as i128) < BYTES as u128 / 2, "{grown}");
+    }
+    #[test]
+    fn what_the_kernel_does_not_have_is_named() {
+        let nowhere = tempfile::tempdir().unwrap();
+        let why = Memory::of(nowhere.path()).err().unwrap().to_string();
+        assert!(
+            why.contains("auxv") && why.contains("/proc is mounted"),
+            "{why}"
+        );
+        let mut memory = Memory::open().unwrap();
+        // More than the most there may be: refused, and nothing is changed.
+        memory.maximum = Some(1);
+        let why = memory.set(Some(2)).unwrap_err().to_string();
+        assert!(why.contains("RLIMIT_DATA"), "{why}");
     }
 }
