@@ -118,10 +118,12 @@ pub(crate) fn problems(world: &World) -> Result<()> {
 /// The example configs, and the ones in README.md, are right.
 pub(crate) fn shipped(world: &World) -> Result<()> {
     let mut configs = Vec::new();
-    for entry in fs::read_dir(workspace::root().join("configs"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "toml") {
-            configs.push(path);
+    for folder in ["configs", "configs/deb"] {
+        for entry in fs::read_dir(workspace::root().join(folder))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|ending| ending == "toml") {
+                configs.push(path);
+            }
         }
     }
     ensure!(!configs.is_empty(), "no example config is shipped");
