@@ -43,6 +43,9 @@ struct Turn {
     latest_ms: f64,
 }
 
+/// A number of something measured.
+type Of<T> = fn(&T) -> f64;
+
 #[derive(Clone, Copy)]
 struct Quantiles {
     p50: f64,
@@ -70,9 +73,7 @@ pub(super) fn run(folder: &Path, scale: Scale) -> Result<()> {
         with.push(turn(&fresh(folder)?, scale, &plant, true)?);
         without.push(turn(&fresh(folder)?, scale, &plant, false)?);
     }
-    let of = |turns: &[Turn], figure: fn(&Turn) -> f64| -> Vec<f64> {
-        turns.iter().map(figure).collect()
-    };
+    let of = |turns: &[Turn], figure: Of<Turn>| -> Vec<f64> { turns.iter().map(figure).collect() };
     let latest = of(&with, |turn| turn.latest_ms);
     let latest = latest.into_iter().fold(0.0, f64::max);
     let show = |figure: &str, unit, ours: &[f64], theirs: Option<&[f64]>, aim, more: &Value| {
@@ -93,7 +94,7 @@ pub(super) fn run(folder: &Path, scale: Scale) -> Result<()> {
         }
         print(&line);
     };
-    let figures: [(&str, &str, fn(&Turn) -> f64); 3] = [
+    let figures: [(&str, &str, Of<Turn>); 3] = [
         ("processor time", "ms/1,000 values", |turn| {
             turn.cpu_ms_per_thousand
         }),
@@ -119,7 +120,7 @@ pub(super) fn run(folder: &Path, scale: Scale) -> Result<()> {
         .map(|turn| turn.sync_ms)
         .collect::<Option<Vec<_>>>();
     let syncs = syncs.context("no sync was timed")?;
-    let quantiles: [(&str, fn(&Quantiles) -> f64, _); 2] = [
+    let quantiles: [(&str, Of<Quantiles>, _); 2] = [
         ("p50", |of| of.p50, None),
         ("p99", |of| of.p99, Some(Aim::AtMost(AIM_MS))),
     ];
