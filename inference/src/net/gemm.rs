@@ -130,9 +130,14 @@ fn columns<S: Simd, const PANELS: usize>(
     let Packing { depth, columns, .. } = *packing;
     let mut start = [f32x16::splat(simd, 0.0); PANELS];
     for (start, bias) in start.iter_mut().zip(bias.chunks(LANES)) {
-        let mut filled = [0.0; LANES];
-        filled[..bias.len()].copy_from_slice(bias);
-        *start = f32x16::from_slice(simd, &filled);
+        // A copy of a length that is not known is a call: a recurrent layer would make hundreds.
+        *start = if bias.len() == LANES {
+            f32x16::from_slice(simd, bias)
+        } else {
+            let mut filled = [0.0; LANES];
+            filled[..bias.len()].copy_from_slice(bias);
+            f32x16::from_slice(simd, &filled)
+        };
     }
     let mut lefts = left.chunks_exact(ROWS * depth);
     let mut outs = out.chunks_exact_mut(ROWS * columns);
@@ -164,11 +169,13 @@ fn tile<S: Simd, const HEIGHT: usize, const PANELS: usize>(
     let rows: [&[f32]; HEIGHT] = std::array::from_fn(|row| &left[row * depth..][..depth]);
     let mut sums = [start; HEIGHT];
     for (k, right) in panel.chunks_exact(PANELS * LANES).take(depth).enumerate() {
-        let right: [f32x16<S>; PANELS] =
-            std::array::from_fn(|p| f32x16::from_slice(simd, &right[p * LANES..][..LANES]));
+        let mut panels = [f32x16::splat(simd, 0.0); PANELS];
+        for (panel, numbers) in panels.iter_mut().zip(right.chunks_exact(LANES)) {
+            *panel = f32x16::from_slice(simd, numbers);
+        }
         for (sums, row) in sums.iter_mut().zip(rows) {
             let factor = f32x16::splat(simd, row[k]);
-            for (sum, right) in sums.iter_mut().zip(right) {
+            for (sum, right) in sums.iter_mut().zip(panels) {
                 *sum = right.mul_add(factor, *sum);
             }
         }

@@ -62,12 +62,42 @@ pub(super) fn unary<S: Simd>(simd: S, op: Unary, numbers: &mut [f32]) {
     simd.vectorize(
         #[inline(always)]
         || match op {
-            Unary::Erf => each(simd, numbers, erf),
-            Unary::Exp => each(simd, numbers, exp),
-            Unary::Gelu => each(simd, numbers, gelu),
-            Unary::Sigmoid => each(simd, numbers, sigmoid),
-            Unary::Silu => each(simd, numbers, |x| x * sigmoid(x)),
-            Unary::Tanh => each(simd, numbers, tanh),
+            Unary::Erf => each(
+                simd,
+                numbers,
+                #[inline(always)]
+                |x| erf(x),
+            ),
+            Unary::Exp => each(
+                simd,
+                numbers,
+                #[inline(always)]
+                |x| exp(x),
+            ),
+            Unary::Gelu => each(
+                simd,
+                numbers,
+                #[inline(always)]
+                |x| gelu(x),
+            ),
+            Unary::Sigmoid => each(
+                simd,
+                numbers,
+                #[inline(always)]
+                |x| sigmoid(x),
+            ),
+            Unary::Silu => each(
+                simd,
+                numbers,
+                #[inline(always)]
+                |x| x * sigmoid(x),
+            ),
+            Unary::Tanh => each(
+                simd,
+                numbers,
+                #[inline(always)]
+                |x| tanh(x),
+            ),
             Unary::LeakyRelu(slope) => {
                 one_by_one(numbers, |x| if x < 0.0 { slope * x } else { x });
             }
@@ -172,8 +202,20 @@ pub(super) fn fold<S: Simd>(simd: S, op: Fold, from: &[f32], width: usize, out: 
         || {
             for (row, out) in from.chunks_exact(width).zip(out) {
                 *out = match op {
-                    Fold::Sum => sum(simd, row, |x| x),
-                    Fold::MeanOfSquares => sum(simd, row, |x| x * x) / width as f32,
+                    Fold::Sum => sum(
+                        simd,
+                        row,
+                        #[inline(always)]
+                        |x| x,
+                    ),
+                    Fold::MeanOfSquares => {
+                        sum(
+                            simd,
+                            row,
+                            #[inline(always)]
+                            |x| x * x,
+                        ) / width as f32
+                    }
                     Fold::Max => extreme(row, |a, b| a > b),
                     Fold::Min => extreme(row, |a, b| a < b),
                 };
@@ -190,8 +232,19 @@ pub(super) fn softmax<S: Simd>(simd: S, width: usize, numbers: &mut [f32]) {
             for row in numbers.chunks_exact_mut(width) {
                 let largest = extreme(row, |a, b| a > b);
                 let largest = f32x16::splat(simd, largest);
-                each(simd, row, |x| exp(x - largest));
-                let scale = sum(simd, row, |x| x).recip();
+                each(
+                    simd,
+                    row,
+                    #[inline(always)]
+                    |x| exp(x - largest),
+                );
+                let scale = sum(
+                    simd,
+                    row,
+                    #[inline(always)]
+                    |x| x,
+                )
+                .recip();
                 one_by_one(row, |x| x * scale);
             }
         },
@@ -212,7 +265,12 @@ pub(super) fn rms_norm<S: Simd>(
         || {
             let rows = from.chunks_exact(width).zip(out.chunks_exact_mut(width));
             for (from, out) in rows {
-                let mean = sum(simd, from, |x| x * x) / width as f32;
+                let mean = sum(
+                    simd,
+                    from,
+                    #[inline(always)]
+                    |x| x * x,
+                ) / width as f32;
                 let scale = (mean + epsilon).sqrt().recip();
                 for (from, out) in from.iter().zip(out) {
                     *out = from * scale;
@@ -273,6 +331,19 @@ fn extreme(row: &[f32], beats: impl Fn(f32, f32) -> bool) -> f32 {
     })
 }
 
+/// Of the terms for the highest power first. A loop and no fold: a closure is a function of its own,
+/// without the instructions of this processor, until it is inlined, and then each of its operations
+/// a call.
+#[inline(always)]
+fn polynomial<S: Simd>(x: f32x16<S>, terms: &[f32]) -> f32x16<S> {
+    let simd = x.token();
+    let mut sum = f32x16::splat(simd, terms[0]);
+    for term in &terms[1..] {
+        sum = sum.mul_add(x, f32x16::splat(simd, *term));
+    }
+    sum
+}
+
 /// 2 to the power of the whole part, times a polynomial over the rest.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(x: f32x16<S>) -> f32x16<S> {
@@ -289,16 +360,14 @@ pub(super) fn exp<S: Simd>(x: f32x16<S>) -> f32x16<S> {
     let whole = (x * std::f32::consts::LOG2_E + 0.5).floor();
     let rest = x - whole * LN_2_HIGH - whole * LN_2_LOW;
     let terms = [
+        1.987_569_1e-4,
         1.398_199_9e-3,
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
         0.5,
     ];
-    let start = f32x16::splat(simd, 1.987_569_1e-4);
-    let series = terms.into_iter().fold(start, |sum, term| {
-        sum.mul_add(rest, f32x16::splat(simd, term))
-    });
+    let series = polynomial(rest, &terms);
     let series = series * rest * rest + rest + 1.0;
     let exponent: i32x16<S> = whole.to_int();
     series * f32x16::<S>::from_bits_of(exponent)
@@ -331,7 +400,8 @@ pub(super) fn sigmoid<S: Simd>(x: f32x16<S>) -> f32x16<S> {
 #[inline(always)]
 pub(super) fn tanh<S: Simd>(x: f32x16<S>) -> f32x16<S> {
     const MOST: f32 = 7.905_311;
-    const ABOVE: [f32; 6] = [
+    const ABOVE: [f32; 7] = [
+        -2.760_768_5e-16,
         2.000_188e-13,
         -8.604_672e-11,
         5.122_297e-8,
@@ -339,45 +409,39 @@ pub(super) fn tanh<S: Simd>(x: f32x16<S>) -> f32x16<S> {
         6.372_619_3e-4,
         4.893_524_6e-3,
     ];
-    const BELOW: [f32; 3] = [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
+    const BELOW: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
     let simd = x.token();
     let x = f32x16::splat(simd, MOST).min(f32x16::splat(simd, -MOST).max(x));
     let square = x * x;
-    let series = |start: f32, terms: &[f32]| {
-        terms.iter().fold(f32x16::splat(simd, start), |sum, term| {
-            sum.mul_add(square, f32x16::splat(simd, *term))
-        })
-    };
-    x * series(-2.760_768_5e-16, &ABOVE) / series(1.198_258_4e-6, &BELOW)
+    x * polynomial(square, &ABOVE) / polynomial(square, &BELOW)
 }
 
 /// Abramowitz and Stegun 7.1.26 away from zero, the Taylor series near it.
 #[inline(always)]
 fn erf<S: Simd>(x: f32x16<S>) -> f32x16<S> {
     const NEAR: f32 = 0.5;
-    const NEAR_TERMS: [f32; 5] = [
+    const NEAR_TERMS: [f32; 6] = [
+        1.0 / 9360.0,
         -1.0 / 1320.0,
         1.0 / 216.0,
         -1.0 / 42.0,
         1.0 / 10.0,
         -1.0 / 3.0,
     ];
-    const FAR_TERMS: [f32; 4] = [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6];
+    const FAR_TERMS: [f32; 5] = [
+        1.061_405_4,
+        -1.453_152_1,
+        1.421_413_8,
+        -0.284_496_72,
+        0.254_829_6,
+    ];
     let simd = x.token();
     let square = x * x;
-    let near = NEAR_TERMS
-        .iter()
-        .fold(f32x16::splat(simd, 1.0 / 9360.0), |sum, term| {
-            sum.mul_add(square, f32x16::splat(simd, *term))
-        });
+    let near = polynomial(square, &NEAR_TERMS);
     let near = x * (near * square + 1.0) * std::f32::consts::FRAC_2_SQRT_PI;
     let one = f32x16::splat(simd, 1.0);
     let t = one / (x.abs() * 0.327_591_1 + one);
-    let far = FAR_TERMS
-        .iter()
-        .fold(f32x16::splat(simd, 1.061_405_4), |sum, term| {
-            sum.mul_add(t, f32x16::splat(simd, *term))
-        });
+    let far = polynomial(t, &FAR_TERMS);
     let far = (one - far * t * exp(-square)).copysign(x);
     x.abs().simd_lt(NEAR).select(near, far)
 }

@@ -328,8 +328,18 @@ fn settled(number: f32) -> f32 {
 #[inline(always)]
 fn activate<S: Simd>(simd: S, activation: Activation, numbers: &mut [f32]) {
     match activation {
-        Activation::Sigmoid => each(simd, numbers, maths::sigmoid),
-        Activation::Tanh => each(simd, numbers, maths::tanh),
+        Activation::Sigmoid => each(
+            simd,
+            numbers,
+            #[inline(always)]
+            |x| maths::sigmoid(x),
+        ),
+        Activation::Tanh => each(
+            simd,
+            numbers,
+            #[inline(always)]
+            |x| maths::tanh(x),
+        ),
         Activation::Relu => {
             for number in numbers {
                 if *number < 0.0 {
