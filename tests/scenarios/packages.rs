@@ -137,7 +137,7 @@ pub(crate) fn lifecycle(world: &World) -> Result<()> {
     let packages = Packages::make(world)?;
     let machine = packages.machine(world)?;
     install(&machine, "/mnt/skerry.deb")?;
-    machine.succeeds("systemctl is-enabled skerry")?;
+    machine.succeeds("systemctl is-enabled skerry skerry-first-boot")?;
     publish(&machine, "before-the-upgrade")?;
 
     // A changed config is taken up without another process, and kept by an upgrade that brings
@@ -178,7 +178,7 @@ pub(crate) fn lifecycle(world: &World) -> Result<()> {
     machine.succeeds("rm /etc/skerry/bearing.onnx /etc/skerry/golden.json; dpkg --purge skerry")?;
     let left = machine.succeeds(
         "for path in /etc/skerry /usr/lib/skerry /var/lib/skerry /var/lib/private/skerry \
-         /etc/systemd/system/multi-user.target.wants/skerry.service; do \
+         /etc/systemd/system/multi-user.target.wants/skerry*; do \
          test -e $path -o -L $path && echo $path; done; true",
     )?;
     ensure!(left.is_empty(), "purging leaves {left}");
