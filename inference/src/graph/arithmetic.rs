@@ -1,9 +1,9 @@
-//! Standard operators that work value by value.
+//! Standard operators that make each value of two or more.
 
-use super::attributes::Attributes;
+use super::forest::Number;
+use super::kernel::{Kernel, Operand, Site, Spread, mix, pairs, write};
 use super::operator::{Inputs, Operator};
-use super::tensor::{Data, Element, Shape, Tensor, kind};
-use std::sync::Arc;
+use super::tensor::{Data, Element, Shape, Tensor};
 
 /// The shape that two shapes stretch to, dimension by dimension from the end.
 pub(super) fn stretched(a: &[usize], b: &[usize]) -> Result<Shape, String> {
@@ -85,11 +85,17 @@ trait Arithmetic: Element + Copy {
     fn compute(operation: Binary, a: Self, b: Self) -> Result<Self, String>;
 }
 
+/// Numbers of which there is a result for each pair.
+trait Float: Arithmetic + Number {
+    fn combine(operation: Binary, a: Self, b: Self) -> Self;
+}
+
 macro_rules! of_floats {
     ($type:ty) => {
-        impl Arithmetic for $type {
-            fn compute(operation: Binary, a: Self, b: Self) -> Result<Self, String> {
-                Ok(match operation {
+        impl Float for $type {
+            #[inline(always)]
+            fn combine(operation: Binary, a: Self, b: Self) -> Self {
+                match operation {
                     Binary::Add => a + b,
                     Binary::Sub => a - b,
                     Binary::Mul => a * b,
@@ -98,7 +104,13 @@ macro_rules! of_floats {
                     _ if a.is_nan() || b.is_nan() => a + b,
                     Binary::Max => a.max(b),
                     Binary::Min => a.min(b),
-                })
+                }
+            }
+        }
+
+        impl Arithmetic for $type {
+            fn compute(operation: Binary, a: Self, b: Self) -> Result<Self, String> {
+                Ok(Self::combine(operation, a, b))
             }
         }
     };
@@ -128,6 +140,17 @@ of_ints!(i64);
 of_ints!(i32);
 
 impl Binary {
+    fn mix<T: Float>(self, out: &mut [T], with: (&[T], Spread)) {
+        match self {
+            Self::Add => mix(out, with, |a, b| T::combine(Self::Add, a, b)),
+            Self::Sub => mix(out, with, |a, b| T::combine(Self::Sub, a, b)),
+            Self::Mul => mix(out, with, |a, b| T::combine(Self::Mul, a, b)),
+            Self::Div => mix(out, with, |a, b| T::combine(Self::Div, a, b)),
+            Self::Max => mix(out, with, |a, b| T::combine(Self::Max, a, b)),
+            Self::Min => mix(out, with, |a, b| T::combine(Self::Min, a, b)),
+        }
+    }
+
     fn apply(self, a: &Tensor, b: &Tensor, output: &mut Tensor) -> Result<(), String> {
         fn typed<T: Arithmetic>(
             of: Binary,
@@ -150,7 +173,7 @@ impl Binary {
     }
 }
 
-fn unlike(a: &Tensor, b: &Tensor) -> String {
+pub(super) fn unlike(a: &Tensor, b: &Tensor) -> String {
     format!("it is not supported for {} and {}", a.told(), b.told())
 }
 
@@ -183,6 +206,48 @@ impl Operator for Fold {
             }
         }
         Ok(())
+    }
+
+    fn kernel(&self, site: &mut Site<'_>) -> Option<Kernel> {
+        match site.input(0)?.data {
+            Data::F32(_) => self.of_floats::<f32>(site),
+            Data::F64(_) => self.of_floats::<f64>(site),
+            _ => None,
+        }
+    }
+}
+
+impl Fold {
+    fn of_floats<T: Float>(&self, site: &mut Site<'_>) -> Option<Kernel> {
+        let operands = (0..site.inputs.len()).map(|index| site.spread::<T>(index));
+        let operands: Box<[Operand]> = operands.collect::<Option<_>>()?;
+        let (operation, is_mean, to) = (self.operation, self.is_mean, site.output);
+        if site.values[to].len() == 1 && !is_mean {
+            // What comes of trees is one number, and a loop over it takes longer than the number.
+            return Some(Box::new(move |values| {
+                write::<T>(values, to, |values, out| {
+                    let mut numbers = operands.iter().map(|operand| operand.of::<T>(values)[0]);
+                    if let Some(first) = numbers.next() {
+                        out[0] = numbers.fold(first, |a, b| T::combine(operation, a, b));
+                    }
+                });
+            }));
+        }
+        Some(Box::new(move |values| {
+            write::<T>(values, to, |values, out| {
+                for (index, operand) in operands.iter().enumerate() {
+                    let with = (operand.of(values), operand.spread);
+                    if index == 0 {
+                        mix(out, with, |_, first| first);
+                    } else {
+                        operation.mix(out, with);
+                    }
+                }
+                if is_mean {
+                    out.iter_mut().for_each(|it| *it = it.over(operands.len()));
+                }
+            });
+        }))
     }
 }
 
@@ -288,6 +353,35 @@ impl Operator for Compare {
             _ => Err(unlike(a, b)),
         }
     }
+
+    fn kernel(&self, site: &mut Site<'_>) -> Option<Kernel> {
+        match site.input(0)?.data {
+            Data::F32(_) => self.of_numbers::<f32>(site),
+            Data::F64(_) => self.of_numbers::<f64>(site),
+            Data::I64(_) => self.of_numbers::<i64>(site),
+            _ => None,
+        }
+    }
+}
+
+impl Compare {
+    fn of_numbers<T: Element + Copy + PartialOrd>(self, site: &mut Site<'_>) -> Option<Kernel> {
+        let (a, b) = (site.even::<T>(0)?, site.even::<T>(1)?);
+        let are_single = (a.spread == Spread::Single, b.spread == Spread::Single);
+        let to = site.output;
+        Some(Box::new(move |values| {
+            write::<bool>(values, to, |values, out| {
+                let ab = (a.of::<T>(values), b.of::<T>(values));
+                match self {
+                    Self::Equal => pairs(out, ab, are_single, |a, b| a == b),
+                    Self::Less => pairs(out, ab, are_single, |a, b| a < b),
+                    Self::LessOrEqual => pairs(out, ab, are_single, |a, b| a <= b),
+                    Self::Greater => pairs(out, ab, are_single, |a, b| a > b),
+                    Self::GreaterOrEqual => pairs(out, ab, are_single, |a, b| a >= b),
+                }
+            });
+        }))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -335,248 +429,4 @@ pub(super) fn compare(operator: &str) -> Option<Box<dyn Operator>> {
         "Not" => Box::new(Logic::Not),
         _ => return None,
     })
-}
-
-struct Unary {
-    of_float: fn(f32) -> f32,
-    of_double: fn(f64) -> f64,
-    of_int: Option<fn(i64) -> i64>,
-}
-
-impl Operator for Unary {
-    fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut [Tensor]) -> Result<(), String> {
-        let input = inputs.get(0)?;
-        let (output, shape) = (&mut outputs[0], &input.shape);
-        match (&input.data, self.of_int) {
-            (Data::F32(values), _) => {
-                output
-                    .set(shape)?
-                    .extend(values.iter().map(|value| (self.of_float)(*value)));
-            }
-            (Data::F64(values), _) => {
-                output
-                    .set(shape)?
-                    .extend(values.iter().map(|value| (self.of_double)(*value)));
-            }
-            (Data::I64(values), Some(of)) => {
-                output
-                    .set(shape)?
-                    .extend(values.iter().map(|value| of(*value)));
-            }
-            _ => return Err(format!("it is not supported for {}", input.kind())),
-        }
-        Ok(())
-    }
-}
-
-/// Of NaN it is NaN, and nothing of nothing.
-macro_rules! sign {
-    ($value:expr) => {
-        if $value > 0.0 {
-            1.0
-        } else if $value < 0.0 {
-            -1.0
-        } else {
-            $value
-        }
-    };
-}
-
-pub(super) fn unary(operator: &str) -> Option<Box<dyn Operator>> {
-    type Both = (fn(f32) -> f32, fn(f64) -> f64);
-    let (of_float, of_double): Both = match operator {
-        "Neg" => (|x| -x, |x| -x),
-        "Abs" => (f32::abs, f64::abs),
-        "Sign" => (|x| sign!(x), |x| sign!(x)),
-        "Log" => (f32::ln, f64::ln),
-        "Exp" => (f32::exp, f64::exp),
-        "Sqrt" => (f32::sqrt, f64::sqrt),
-        "Reciprocal" => (|x| 1.0 / x, |x| 1.0 / x),
-        "Floor" => (f32::floor, f64::floor),
-        "Ceil" => (f32::ceil, f64::ceil),
-        "Relu" => (
-            |x| if x < 0.0 { 0.0 } else { x },
-            |x| if x < 0.0 { 0.0 } else { x },
-        ),
-        "Tanh" => (f32::tanh, f64::tanh),
-        "Sigmoid" => (super::transform::logistic, |x| 1.0 / (1.0 + (-x).exp())),
-        _ => return None,
-    };
-    let of_int: Option<fn(i64) -> i64> = match operator {
-        "Neg" => Some(i64::wrapping_neg),
-        "Abs" => Some(i64::wrapping_abs),
-        "Sign" => Some(i64::signum),
-        _ => None,
-    };
-    Some(Box::new(Unary {
-        of_float,
-        of_double,
-        of_int,
-    }))
-}
-
-/// Bounds as attributes up to version 10, as inputs since.
-struct Clip {
-    min: Option<f32>,
-    max: Option<f32>,
-}
-
-impl Operator for Clip {
-    fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut [Tensor]) -> Result<(), String> {
-        fn bound<T: Element + Copy>(
-            inputs: &Inputs<'_>,
-            index: usize,
-        ) -> Result<Option<T>, String> {
-            let Some(tensor) = inputs.optional(index) else {
-                return Ok(None);
-            };
-            match tensor.values::<T>()? {
-                [value] => Ok(Some(*value)),
-                _ => Err(format!("its bound is {}", tensor.told())),
-            }
-        }
-        fn clipped<T: PartialOrd + Copy>(value: T, min: Option<T>, max: Option<T>) -> T {
-            let above = min.filter(|min| value < *min).unwrap_or(value);
-            max.filter(|max| above > *max).unwrap_or(above)
-        }
-        let input = inputs.get(0)?;
-        let output = &mut outputs[0];
-        match &input.data {
-            Data::F32(values) => {
-                let min = bound(inputs, 1)?.or(self.min);
-                let max = bound(inputs, 2)?.or(self.max);
-                let values = values.iter().map(|value| clipped(*value, min, max));
-                output.set(&input.shape)?.extend(values);
-            }
-            Data::F64(values) => {
-                let min = bound(inputs, 1)?.or(self.min.map(f64::from));
-                let max = bound(inputs, 2)?.or(self.max.map(f64::from));
-                let values = values.iter().map(|value| clipped(*value, min, max));
-                output.set(&input.shape)?.extend(values);
-            }
-            _ => return Err(format!("it is not supported for {}", input.kind())),
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn clip(attributes: &Attributes<'_>) -> Result<Box<dyn Operator>, String> {
-    Ok(Box::new(Clip {
-        min: attributes.float("min")?,
-        max: attributes.float("max")?,
-    }))
-}
-
-struct Where;
-
-impl Operator for Where {
-    fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut [Tensor]) -> Result<(), String> {
-        let (condition, a, b) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
-        let of_both = stretched(&a.shape, &b.shape)?;
-        let shape = stretched(&condition.shape, &of_both)?;
-        let conditions = condition.values::<bool>()?;
-        let is_a = |index| conditions[source(&condition.shape, &shape, index)];
-        let output = &mut outputs[0];
-        macro_rules! choose {
-            ($x:expr, $y:expr) => {{
-                let count = super::tensor::count(&shape)?;
-                let chosen = output.set(&shape)?;
-                chosen.extend((0..count).map(|index| {
-                    if is_a(index) {
-                        $x[source(&a.shape, &shape, index)].clone()
-                    } else {
-                        $y[source(&b.shape, &shape, index)].clone()
-                    }
-                }));
-            }};
-        }
-        match (&a.data, &b.data) {
-            (Data::F32(x), Data::F32(y)) => choose!(x, y),
-            (Data::F64(x), Data::F64(y)) => choose!(x, y),
-            (Data::I64(x), Data::I64(y)) => choose!(x, y),
-            (Data::I32(x), Data::I32(y)) => choose!(x, y),
-            (Data::Bool(x), Data::Bool(y)) => choose!(x, y),
-            (Data::Text(x), Data::Text(y)) => choose!(x, y),
-            _ => return Err(unlike(a, b)),
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn choose() -> Box<dyn Operator> {
-    Box::new(Where)
-}
-
-struct Cast {
-    to: i64,
-}
-
-macro_rules! cast_from_number {
-    ($values:expr, $to:expr, $shape:expr, $output:expr, $zero:expr) => {
-        match $to {
-            kind::FLOAT => $output
-                .set($shape)?
-                .extend($values.iter().map(|it| *it as f32)),
-            kind::DOUBLE => $output
-                .set($shape)?
-                .extend($values.iter().map(|it| *it as f64)),
-            kind::INT64 => $output
-                .set($shape)?
-                .extend($values.iter().map(|it| *it as i64)),
-            kind::INT32 => $output
-                .set($shape)?
-                .extend($values.iter().map(|it| *it as i32)),
-            kind::BOOL => $output
-                .set($shape)?
-                .extend($values.iter().map(|it| *it != $zero)),
-            _ => return Err(format!("a cast to type {} is not supported here", $to)),
-        }
-    };
-}
-
-impl Operator for Cast {
-    #[expect(clippy::cast_lossless, reason = "the same for all types")]
-    fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut [Tensor]) -> Result<(), String> {
-        let input = inputs.get(0)?;
-        let (output, shape, to) = (&mut outputs[0], &input.shape, self.to);
-        match &input.data {
-            Data::I64(values) if to == kind::STRING => {
-                let texts = values
-                    .iter()
-                    .map(|value| Arc::<str>::from(value.to_string()));
-                output.set(shape)?.extend(texts);
-            }
-            Data::F32(values) => cast_from_number!(values, to, shape, output, 0.0),
-            Data::F64(values) => cast_from_number!(values, to, shape, output, 0.0),
-            Data::I64(values) => cast_from_number!(values, to, shape, output, 0),
-            Data::I32(values) => cast_from_number!(values, to, shape, output, 0),
-            Data::Bool(values) => match to {
-                kind::FLOAT => output
-                    .set(shape)?
-                    .extend(values.iter().map(|it| f32::from(*it))),
-                kind::DOUBLE => output
-                    .set(shape)?
-                    .extend(values.iter().map(|it| f64::from(*it))),
-                kind::INT64 => output
-                    .set(shape)?
-                    .extend(values.iter().map(|it| i64::from(*it))),
-                kind::INT32 => output
-                    .set(shape)?
-                    .extend(values.iter().map(|it| i32::from(*it))),
-                kind::BOOL => output.clone_from(input),
-                _ => return Err(format!("a cast of bool to type {to} is not supported here")),
-            },
-            Data::Text(_) if to == kind::STRING => output.clone_from(input),
-            Data::Text(_) => return Err("a cast of strings is not supported here".to_owned()),
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn cast(attributes: &Attributes<'_>) -> Result<Box<dyn Operator>, String> {
-    attributes.ignore(&["saturate", "round_mode"]);
-    let to = attributes
-        .int("to")?
-        .ok_or("it does not say to which type")?;
-    Ok(Box::new(Cast { to }))
 }

@@ -5,7 +5,7 @@ use super::labels::Labels;
 use super::operator::Operator;
 use super::proto::Node;
 use super::tensor::Tensor;
-use super::{arithmetic, encode, ensemble, linear, reducing, scale, shaping};
+use super::{arithmetic, encode, ensemble, linear, mapping, reducing, scale, shaping};
 
 /// The domain of the operators of classical models.
 pub(super) const ML: &str = "ai.onnx.ml";
@@ -57,7 +57,7 @@ fn standard(
     const SLICE_BY_INPUTS: i64 = 10;
     let by_name = arithmetic::fold(operator)
         .or_else(|| arithmetic::compare(operator))
-        .or_else(|| arithmetic::unary(operator));
+        .or_else(|| mapping::unary(operator));
     if by_name.is_some() {
         return Ok(by_name);
     }
@@ -66,9 +66,9 @@ fn standard(
     }
     Ok(Some(match operator {
         "Identity" => shaping::identity(),
-        "Cast" => arithmetic::cast(attributes)?,
-        "Clip" => arithmetic::clip(attributes)?,
-        "Where" => arithmetic::choose(),
+        "Cast" => mapping::cast(attributes)?,
+        "Clip" => mapping::clip(attributes)?,
+        "Where" => mapping::choose(),
         "Reshape" => shaping::reshape(attributes)?,
         "Flatten" => shaping::flatten(attributes)?,
         "Squeeze" => shaping::squeeze(attributes, false)?,

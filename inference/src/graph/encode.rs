@@ -1,11 +1,12 @@
 //! OneHotEncoder, LabelEncoder, ArrayFeatureExtractor.
 
 use super::attributes::Attributes;
+use super::kernel::{Kernel, Site, map};
 use super::labels::Labels;
+use super::moves::Moves;
 use super::operator::{Inputs, Operator};
 use super::tensor::{Data, Element, Tensor, each_kind};
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::rc::Rc;
 use std::sync::Arc;
 
 struct OneHotEncoder {
@@ -64,7 +65,7 @@ pub(super) fn one_hot(attributes: &Attributes<'_>) -> Result<Box<dyn Operator>, 
 
 /// What identifies a key; floats by their bits, so that NaN is found.
 trait Key: Element {
-    type Id: Hash + Eq;
+    type Id: Ord + 'static;
     fn id(&self) -> Self::Id;
 }
 
@@ -97,8 +98,11 @@ impl Key for Arc<str> {
     }
 }
 
-struct LabelEncoder<K: Key, V> {
-    values: HashMap<K::Id, V>,
+struct LabelEncoder<K: Key, V>(Rc<Table<K, V>>);
+
+struct Table<K: Key, V> {
+    /// In the order of the keys.
+    values: Vec<(K::Id, V)>,
     default: V,
 }
 
@@ -111,15 +115,22 @@ impl<K: Key, V: Element> LabelEncoder<K, V> {
                 values.len()
             ));
         }
-        let mut known = HashMap::with_capacity(keys.len());
-        for (key, value) in keys.iter().zip(values) {
-            // Of a key that comes twice, the first counts.
-            known.entry(key.id()).or_insert_with(|| value.clone());
-        }
-        Ok(Box::new(Self {
-            values: known,
-            default,
-        }))
+        let pairs = keys.iter().zip(values);
+        let mut values: Vec<_> = pairs
+            .map(|(key, value)| (key.id(), value.clone()))
+            .collect();
+        // Of a key that comes twice, the first counts.
+        values.sort_by(|(one, _), (other, _)| one.cmp(other));
+        values.dedup_by(|(later, _), (first, _)| later == first);
+        Ok(Box::new(Self(Rc::new(Table { values, default }))))
+    }
+}
+
+impl<K: Key, V: Element> Table<K, V> {
+    fn find(&self, key: &K) -> V {
+        let id = key.id();
+        let found = self.values.binary_search_by(|(known, _)| known.cmp(&id));
+        found.map_or(&self.default, |at| &self.values[at].1).clone()
     }
 }
 
@@ -128,11 +139,13 @@ impl<K: Key, V: Element> Operator for LabelEncoder<K, V> {
         let input = inputs.get(0)?;
         let keys = input.values::<K>()?;
         let encoded = outputs[0].set::<V>(&input.shape)?;
-        encoded.extend(keys.iter().map(|key| {
-            let found = self.values.get(&key.id());
-            found.unwrap_or(&self.default).clone()
-        }));
+        encoded.extend(keys.iter().map(|key| self.0.find(key)));
         Ok(())
+    }
+
+    fn kernel(&self, site: &mut Site<'_>) -> Option<Kernel> {
+        let table = Rc::clone(&self.0);
+        map(site, move |key: &K| table.find(key))
     }
 }
 
@@ -213,6 +226,10 @@ impl Operator for ArrayFeatureExtractor {
             return Err(format!("it asks for column {index} of {columns}"));
         }
         each_kind!(&input.data, values => take(values, columns, indices, &shape, &mut outputs[0]))
+    }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::OfFirst
     }
 }
 

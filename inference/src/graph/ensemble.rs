@@ -2,11 +2,13 @@
 
 use super::attributes::Attributes;
 use super::forest::{Forest, Number, Weight};
+use super::kernel::{self, Kernel, Site};
 use super::labels::Labels;
 use super::operator::{Inputs, Operator};
 use super::parts;
 use super::tensor::{Data, Tensor};
 use super::transform::{Transform, logistic};
+use std::rc::Rc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aggregate {
@@ -39,8 +41,9 @@ impl Aggregate {
 }
 
 /// What the trees come to, per target; kept so that no run sets memory aside.
+#[derive(Clone)]
 struct Totals<T> {
-    forest: Forest<T>,
+    forest: Rc<Forest<T>>,
     aggregate: Aggregate,
     scores: Vec<T>,
     /// Whether any leaf of this row said something of the target.
@@ -52,7 +55,7 @@ impl<T: Number> Totals<T> {
         if let Some(lost) = forest
             .weights()
             .iter()
-            .find(|weight| weight.target >= targets)
+            .find(|weight| weight.target as usize >= targets)
         {
             return Err(format!(
                 "a leaf is about target {} of {targets}",
@@ -60,7 +63,7 @@ impl<T: Number> Totals<T> {
             ));
         }
         Ok(Self {
-            forest,
+            forest: Rc::new(forest),
             aggregate,
             scores: vec![T::default(); targets],
             has: vec![false; targets],
@@ -78,24 +81,37 @@ impl<T: Number> Totals<T> {
         } = self;
         scores.fill(T::default());
         has.fill(false);
-        match *aggregate {
-            Aggregate::Sum | Aggregate::Average => forest.walk(row, |weights| {
+        match (*aggregate, &mut scores[..]) {
+            // In a register, which a sum of many trees waits for less than for memory.
+            (Aggregate::Sum | Aggregate::Average, [score]) => {
+                let mut sum = T::default();
+                forest.walk(row, |weights| {
+                    for Weight { value, .. } in weights {
+                        sum += *value;
+                    }
+                });
+                *score = sum;
+                has[0] = forest.trees() > 0;
+            }
+            (Aggregate::Sum | Aggregate::Average, _) => forest.walk(row, |weights| {
                 for Weight { target, value } in weights {
-                    scores[*target] += *value;
-                    has[*target] = true;
+                    scores[*target as usize] += *value;
+                    has[*target as usize] = true;
                 }
             }),
-            Aggregate::Min => forest.walk(row, |weights| {
+            (Aggregate::Min, _) => forest.walk(row, |weights| {
                 for Weight { target, value } in weights {
-                    if !std::mem::replace(&mut has[*target], true) || *value < scores[*target] {
-                        scores[*target] = *value;
+                    let target = *target as usize;
+                    if !std::mem::replace(&mut has[target], true) || *value < scores[target] {
+                        scores[target] = *value;
                     }
                 }
             }),
-            Aggregate::Max => forest.walk(row, |weights| {
+            (Aggregate::Max, _) => forest.walk(row, |weights| {
                 for Weight { target, value } in weights {
-                    if !std::mem::replace(&mut has[*target], true) || *value > scores[*target] {
-                        scores[*target] = *value;
+                    let target = *target as usize;
+                    if !std::mem::replace(&mut has[target], true) || *value > scores[target] {
+                        scores[target] = *value;
                     }
                 }
             }),
@@ -149,21 +165,49 @@ impl<T: Number> Row<T> {
 }
 
 struct Regressor<T> {
-    totals: Totals<T>,
-    base: Vec<T>,
-    transform: Transform,
+    trees: Trees<T>,
     row: Row<T>,
 }
 
-impl<T: Number> Operator for Regressor<T> {
-    fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut [Tensor]) -> Result<(), String> {
-        let row = self.row.of(inputs.get(0)?, self.totals.forest.features())?;
+#[derive(Clone)]
+struct Trees<T> {
+    totals: Totals<T>,
+    base: Vec<T>,
+    transform: Transform,
+}
+
+impl<T: Number> Trees<T> {
+    fn score(&mut self, row: &[T], out: &mut [f32]) {
         self.totals.gather(row);
         let scores = &mut self.totals.scores;
         for (score, base) in scores.iter_mut().zip(&self.base) {
             *score += *base;
         }
-        write(scores, self.transform, &mut outputs[0])
+        for (out, score) in out.iter_mut().zip(scores) {
+            *out = score.to_f32();
+        }
+        self.transform.apply(out);
+    }
+}
+
+impl<T: Number> Operator for Regressor<T> {
+    fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut [Tensor]) -> Result<(), String> {
+        let Totals { forest, scores, .. } = &self.trees.totals;
+        let row = self.row.of(inputs.get(0)?, forest.features())?;
+        let count = scores.len();
+        let written = outputs[0].set::<f32>(&[1, count])?;
+        written.resize(count, 0.0);
+        self.trees.score(row, written);
+        Ok(())
+    }
+
+    fn kernel(&self, site: &mut Site<'_>) -> Option<Kernel> {
+        let (from, to, mut trees) = (site.dense::<T>(0)?, site.output, self.trees.clone());
+        Some(Box::new(move |values| {
+            kernel::write(values, to, |values, out| {
+                trees.score(from.of(values), out);
+            });
+        }))
     }
 }
 
@@ -229,9 +273,11 @@ fn boxed<T: Number>(
         return Err(format!("it has {count} base_values for {targets} targets"));
     }
     Ok(Box::new(Regressor {
-        totals: Totals::new(Forest::build(parts)?, aggregate, targets)?,
-        base,
-        transform,
+        trees: Trees {
+            totals: Totals::new(Forest::build(parts)?, aggregate, targets)?,
+            base,
+            transform,
+        },
         row: Row(Vec::new()),
     }))
 }
@@ -332,16 +378,18 @@ fn classify<T: Number>(
             ));
         }
     };
-    let bases = if rule == Rule::Highest { classes } else { 1 };
-    if !base.is_empty() && base.len() != bases {
+    let targets = if rule == Rule::Highest { classes } else { 1 };
+    if !base.is_empty() && base.len() != targets {
         let count = base.len();
-        return Err(format!("it has {count} base_values where {bases} are due"));
+        return Err(format!(
+            "it has {count} base_values where {targets} are due"
+        ));
     }
     if rule != Rule::Highest && parts.leaves.iter().any(|leaf| leaf.len() != 1) {
         return Err("a leaf has another number of weights than one".to_owned());
     }
     Ok(Box::new(Classifier {
-        totals: Totals::new(forest, Aggregate::Sum, classes)?,
+        totals: Totals::new(forest, Aggregate::Sum, targets)?,
         base,
         transform,
         labels,

@@ -2,8 +2,8 @@
 //!
 //! Every comparison is brought to `x <= threshold`, with the branches swapped where it must be
 //! and a flag for what NaN does: `x < t` is `x <= next_down(t)`, `x > t` is the other branch of
-//! `x <= t`. So one loop of a load, a compare and a jump serves what all exporters write.
-//! Equality keeps a test of its own.
+//! `x <= t`. So one loop of two loads, a compare and an addition serves what all exporters write,
+//! without a jump that a processor could guess wrong. Equality keeps a test of its own.
 
 /// Trees nest; a tree that is deeper than this is damage, or no use.
 const NODES_MAX: usize = 4_000_000;
@@ -86,7 +86,7 @@ pub(super) struct Branch<T> {
 /// What a leaf adds to which target.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Weight<T> {
-    pub(super) target: usize,
+    pub(super) target: u32,
     pub(super) value: T,
 }
 
@@ -98,20 +98,26 @@ pub(super) struct Parts<T> {
     pub(super) roots: Vec<Goal>,
 }
 
+/// A branch, or a leaf: that one compares with no number, which nothing is at most, and so leads
+/// back to itself.
 #[derive(Debug, Clone, Copy)]
 struct Node<T> {
     threshold: T,
     /// The feature, and above it the flags.
     feature: u32,
+    /// Where it leads if the comparison holds; next to it, where it leads if not.
     yes: u32,
-    no: u32,
+    /// Which leaf it is, if it is one.
+    leaf: u32,
 }
 
 const NAN_IS_YES: u32 = 1 << 31;
 const IS_EQUAL: u32 = 1 << 30;
 const FEATURE: u32 = IS_EQUAL - 1;
-/// In `yes`, `no` and roots: the rest is the index of a leaf.
-const LEAF: u32 = 1 << 31;
+
+/// Trees that are walked side by side: the processor looks up one while it waits for another, and
+/// has no branch to guess.
+const ABREAST: usize = 8;
 
 /// The kinds of branches that occur, so that the usual forest is walked by the shortest loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,13 +127,21 @@ enum Form {
     Mixed,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Root {
+    place: u32,
+    /// Branches to its nearest and to its farthest leaf.
+    near: u32,
+    far: u32,
+}
+
 #[derive(Debug)]
 pub(super) struct Forest<T> {
     nodes: Vec<Node<T>>,
-    roots: Vec<u32>,
+    roots: Vec<Root>,
     form: Form,
-    /// Weights of leaf `i`: `starts[i]..starts[i + 1]`.
-    starts: Vec<u32>,
+    /// Weights of leaf `i`: `starts[i]..starts[i + 1]`, or just the `i`th if each leaf has one.
+    starts: Option<Vec<u32>>,
     weights: Vec<Weight<T>>,
     features: usize,
 }
@@ -141,17 +155,23 @@ impl<T: Number> Forest<T> {
             ));
         }
         let mut forest = Self {
-            nodes: Vec::with_capacity(parts.branches.len()),
+            nodes: Vec::with_capacity(2 * parts.branches.len() + parts.roots.len()),
             roots: Vec::with_capacity(parts.roots.len()),
             form: Form::AtMost,
-            starts: vec![0],
-            weights: Vec::new(),
+            starts: None,
+            weights: parts.leaves.iter().flatten().copied().collect(),
             features: 0,
         };
-        for leaf in &parts.leaves {
-            forest.weights.extend(leaf);
-            let end = u32::try_from(forest.weights.len()).map_err(|_| "it has too many weights")?;
-            forest.starts.push(end);
+        if u32::try_from(forest.weights.len()).is_err() {
+            return Err("it has too many weights".to_owned());
+        }
+        if parts.leaves.iter().any(|leaf| leaf.len() != 1) {
+            let mut end = 0;
+            let ends = parts.leaves.iter().map(|leaf| {
+                end += leaf.len() as u32;
+                end
+            });
+            forest.starts = Some(std::iter::once(0).chain(ends).collect());
         }
         let mut seen = vec![false; parts.branches.len()];
         for root in &parts.roots {
@@ -165,37 +185,45 @@ impl<T: Number> Forest<T> {
     }
 
     /// Lays out a tree in the order of a walk, so that its first branches lie side by side.
-    fn grow(&mut self, parts: &Parts<T>, root: Goal, seen: &mut [bool]) -> Result<u32, String> {
-        // What is still to be placed, and the node and side that lead there.
-        let mut pending = vec![(root, None)];
-        let mut first = LEAF;
-        while let Some((goal, from)) = pending.pop() {
-            let place = match goal {
-                Goal::Leaf(leaf) if leaf < parts.leaves.len() => LEAF | leaf as u32,
+    fn grow(&mut self, parts: &Parts<T>, root: Goal, seen: &mut [bool]) -> Result<Root, String> {
+        let place = self.nodes.len();
+        let (mut near, mut far) = (u32::MAX, 0);
+        self.nodes.push(Node::leaf(place, 0));
+        // What is still to be placed, where, and behind how many branches.
+        let mut pending = vec![(root, place, 0)];
+        while let Some((goal, place, depth)) = pending.pop() {
+            match goal {
+                Goal::Leaf(leaf) if leaf < parts.leaves.len() => {
+                    self.nodes[place] = Node::leaf(place, leaf);
+                    (near, far) = (near.min(depth), far.max(depth));
+                }
                 Goal::Branch(branch) if branch < parts.branches.len() => {
                     if std::mem::replace(&mut seen[branch], true) {
                         return Err(format!(
                             "its branch {branch} is led to twice: it has a cycle"
                         ));
                     }
-                    let place = self.nodes.len();
+                    let goals = self.nodes.len();
                     let (node, yes, no) = self.node(branch, &parts.branches[branch])?;
-                    self.nodes.push(node);
-                    pending.push((no, Some((place, false))));
-                    pending.push((yes, Some((place, true))));
-                    place as u32
+                    self.nodes[place] = Node {
+                        yes: goals as u32,
+                        ..node
+                    };
+                    for (goal, place) in [(no, goals + 1), (yes, goals)] {
+                        self.nodes.push(Node::leaf(place, 0));
+                        pending.push((goal, place, depth + 1));
+                    }
                 }
                 Goal::Leaf(_) | Goal::Branch(_) => {
                     return Err("a branch leads out of its tree".to_owned());
                 }
-            };
-            match from {
-                None => first = place,
-                Some((from, true)) => self.nodes[from].yes = place,
-                Some((from, false)) => self.nodes[from].no = place,
             }
         }
-        Ok(first)
+        Ok(Root {
+            place: place as u32,
+            near,
+            far,
+        })
     }
 
     fn node(&mut self, index: usize, branch: &Branch<T>) -> Result<(Node<T>, Goal, Goal), String> {
@@ -243,8 +271,8 @@ impl<T: Number> Forest<T> {
                 threshold
             },
             feature: feature | flag | if nan_is_yes { NAN_IS_YES } else { 0 },
-            yes: LEAF,
-            no: LEAF,
+            yes: 0,
+            leaf: 0,
         };
         let (yes, no) = if swapped {
             (on_false, on_true)
@@ -272,7 +300,7 @@ impl<T: Number> Forest<T> {
         match self.form {
             Form::AtMost => self.walk_by(row, leaf, |node, x| x <= node.threshold),
             Form::AtMostOrNan => self.walk_by(row, leaf, |node, x| {
-                x <= node.threshold || (x.is_nan() && node.feature & NAN_IS_YES != 0)
+                (x <= node.threshold) | (x.is_nan() & (node.feature & NAN_IS_YES != 0))
             }),
             Form::Mixed => self.walk_by(row, leaf, |node, x| {
                 if x.is_nan() {
@@ -292,16 +320,67 @@ impl<T: Number> Forest<T> {
         mut leaf: impl FnMut(&[Weight<T>]),
         is_yes: impl Fn(&Node<T>, T) -> bool,
     ) {
-        for root in &self.roots {
-            let mut place = *root;
-            while place & LEAF == 0 {
-                let node = &self.nodes[place as usize];
-                let x = row[(node.feature & FEATURE) as usize];
-                place = if is_yes(node, x) { node.yes } else { node.no };
+        let (groups, rest) = self.roots.as_chunks::<ABREAST>();
+        for roots in groups {
+            for place in self.leaves(row, roots, &is_yes) {
+                leaf(self.weights_at(place));
             }
-            let index = (place & !LEAF) as usize;
-            let weights = self.starts[index] as usize..self.starts[index + 1] as usize;
-            leaf(&self.weights[weights]);
+        }
+        for root in rest {
+            let [place] = self.leaves(row, &[*root], &is_yes);
+            leaf(self.weights_at(place));
+        }
+    }
+
+    /// Where this row ends up in each of some trees.
+    fn leaves<const TREES: usize>(
+        &self,
+        row: &[T],
+        roots: &[Root; TREES],
+        is_yes: impl Fn(&Node<T>, T) -> bool,
+    ) -> [u32; TREES] {
+        let next = |place: u32| {
+            let node = &self.nodes[place as usize];
+            let x = row[(node.feature & FEATURE) as usize];
+            node.yes.wrapping_add(u32::from(!is_yes(node, x)))
+        };
+        let near = roots.iter().map(|root| root.near).min().unwrap_or(0);
+        let far = roots.iter().map(|root| root.far).max().unwrap_or(0);
+        let mut places = roots.map(|root| root.place);
+        for _ in 0..near {
+            for place in &mut places {
+                *place = next(*place);
+            }
+        }
+        for _ in near..far {
+            let mut moved = 0;
+            for place in &mut places {
+                let before = std::mem::replace(place, next(*place));
+                moved |= before ^ *place;
+            }
+            if moved == 0 {
+                break;
+            }
+        }
+        places
+    }
+
+    fn weights_at(&self, place: u32) -> &[Weight<T>] {
+        let leaf = self.nodes[place as usize].leaf as usize;
+        match &self.starts {
+            None => &self.weights[leaf..=leaf],
+            Some(starts) => &self.weights[starts[leaf] as usize..starts[leaf + 1] as usize],
+        }
+    }
+}
+
+impl<T: Number> Node<T> {
+    fn leaf(place: usize, leaf: usize) -> Self {
+        Self {
+            threshold: T::from_f32(f32::NAN),
+            feature: 0,
+            yes: (place as u32).wrapping_sub(1),
+            leaf: leaf as u32,
         }
     }
 }

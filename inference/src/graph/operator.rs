@@ -1,5 +1,7 @@
 //! What every operator is: values in, values out, memory set aside at its first run only.
 
+use super::kernel::{Kernel, Site};
+use super::moves::Moves;
 use super::tensor::Tensor;
 
 /// An operator with its attributes read and checked.
@@ -7,6 +9,17 @@ pub(super) trait Operator {
     /// Writes its outputs. Shapes and types are checked each time: after the first run, made
     /// while loading, they are what they were.
     fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut [Tensor]) -> Result<(), String>;
+
+    /// Whether all that it does is to move numbers. Asked after its first run.
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::Not
+    }
+
+    /// What does the same to the last digit, once its inputs' shapes are known. Without one, each
+    /// window is for [`run`](Self::run).
+    fn kernel(&self, _site: &mut Site<'_>) -> Option<Kernel> {
+        None
+    }
 }
 
 /// The inputs of an operator among all values.

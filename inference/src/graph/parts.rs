@@ -170,7 +170,7 @@ fn read_weights<T: Number>(
                 "node {node} of tree {tree} has a weight and is no leaf"
             ));
         };
-        let target = usize::try_from(ids[index]).map_err(|_| "a weight is about no target")?;
+        let target = u32::try_from(ids[index]).map_err(|_| "a weight is about no target")?;
         leaves[leaf].push(Weight { target, value });
     }
     Ok(())
@@ -264,7 +264,7 @@ fn read_ensemble<T: Number>(
         });
     }
     let weight = |(target, value): (&i64, T)| {
-        let target = index(*target);
+        let target = u32::try_from(*target).unwrap_or(u32::MAX);
         vec![Weight { target, value }]
     };
     Ok(Parts {

@@ -2,14 +2,17 @@
 //!
 //! It is built by running it once on a window of zeros: with one row all shapes follow from the
 //! file, so whatever does not fit shows then, what does not depend on the window is kept as it
-//! came out, and later runs set no memory aside.
+//! came out, and later runs set no memory aside. Then most operators become less: moves of numbers
+//! are no step at all ([`super::moves`]), and what is left of others is a loop ([`super::kernel`]).
 
 use super::catalogue::{self, Made};
 use super::feed::Feed;
+use super::kernel::{Kernel, Site};
+use super::moves::{self, Moved, Moves, Origin};
 use super::operator::{Inputs, Operator};
-use super::proto::{Model, Node};
+use super::proto::{self, Model};
 use super::shaping;
-use super::tensor::Tensor;
+use super::tensor::{Data, Tensor};
 use super::{attributes::Attributes, labels::Labels};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +21,15 @@ use std::sync::Arc;
 const NODES_MAX: usize = 100_000;
 /// All values between operators together: 64 MiB of floats.
 const VALUES_TOTAL_MAX: usize = 16_000_000;
+/// Numbers that one operator's moves are followed over, so that a file cannot make load hold much.
+const FOLLOWED_MAX: usize = 16 * crate::config::WINDOW_VALUES_MAX;
 
-struct Step {
+enum Step {
+    Operator(Node),
+    Kernel(Kernel),
+}
+
+struct Node {
     operator: Box<dyn Operator>,
     inputs: Box<[Option<usize>]>,
     outputs: Box<[usize]>,
@@ -54,9 +64,13 @@ impl Program {
             scratch,
         } = self;
         feed.fill(window, values)?;
-        steps
-            .iter_mut()
-            .try_for_each(|step| step.run(values, scratch))
+        steps.iter_mut().try_for_each(|step| match step {
+            Step::Operator(node) => node.run(values, scratch),
+            Step::Kernel(kernel) => {
+                kernel(values);
+                Ok(())
+            }
+        })
     }
 
     pub(super) fn value(&self, place: usize) -> &Tensor {
@@ -64,23 +78,34 @@ impl Program {
     }
 }
 
-impl Step {
+impl Node {
     fn run(&mut self, values: &mut [Tensor], scratch: &mut Vec<Tensor>) -> Result<(), String> {
-        scratch.clear();
-        scratch.extend(
-            self.outputs
-                .iter()
-                .map(|place| std::mem::take(&mut values[*place])),
-        );
+        let ran = if let [place] = self.outputs[..] {
+            // Most have one output, and this is the shorter way.
+            let mut output = [std::mem::take(&mut values[place])];
+            let ran = self.compute(values, &mut output);
+            let [output] = output;
+            values[place] = output;
+            ran
+        } else {
+            scratch.clear();
+            let places = self.outputs.iter();
+            scratch.extend(places.map(|place| std::mem::take(&mut values[*place])));
+            let ran = self.compute(values, scratch);
+            for (place, output) in self.outputs.iter().zip(scratch.drain(..)) {
+                values[*place] = output;
+            }
+            ran
+        };
+        ran.map_err(|why| format!("{}: {why}", self.told))
+    }
+
+    fn compute(&mut self, values: &[Tensor], outputs: &mut [Tensor]) -> Result<(), String> {
         let inputs = Inputs {
             values,
             places: &self.inputs,
         };
-        let ran = self.operator.run(&inputs, scratch);
-        for (place, output) in self.outputs.iter().zip(scratch.drain(..)) {
-            values[*place] = output;
-        }
-        ran.map_err(|why| format!("{}: {why}", self.told))
+        self.operator.run(&inputs, outputs)
     }
 }
 
@@ -89,7 +114,11 @@ struct Builder<'a> {
     built: Built<'a>,
     /// Whether a value changes with the window, by place.
     changes: Vec<bool>,
+    /// What a value is made of, by place, if its numbers were only moved and stand elsewhere.
+    moved: Vec<Option<Moved>>,
     values_total: usize,
+    /// Numbers whose moves were followed.
+    followed_total: usize,
 }
 
 /// Makes every node ready, in the order of the file, which is one that they can run in.
@@ -118,7 +147,9 @@ pub(super) fn build<'a>(model: &'a Model<'a>, feed: Feed) -> Result<Built<'a>, S
             class_lists: Vec::new(),
         },
         changes: Vec::new(),
+        moved: Vec::new(),
         values_total: 0,
+        followed_total: 0,
     };
     // The feed's values come first, in its order.
     for input in super::feed::inputs(graph) {
@@ -136,11 +167,12 @@ pub(super) fn build<'a>(model: &'a Model<'a>, feed: Feed) -> Result<Built<'a>, S
             .node(node, &told)
             .map_err(|why| format!("{told}: {why}"))?;
     }
+    builder.bring_outputs();
     Ok(builder.built)
 }
 
 /// `operator TreeEnsembleRegressor of domain ai.onnx.ml (node 3, "trees")`.
-fn told(node: &Node<'_>, index: usize) -> String {
+fn told(node: &proto::Node<'_>, index: usize) -> String {
     let domain = if node.domain.is_empty() {
         "ai.onnx"
     } else {
@@ -156,9 +188,14 @@ impl<'a> Builder<'a> {
         if self.built.places.insert(name, place).is_some() {
             return Err(format!("{name:?} is made twice"));
         }
+        self.add(changes);
+        Ok(place)
+    }
+
+    fn add(&mut self, changes: bool) {
         self.built.program.values.push(Tensor::default());
         self.changes.push(changes);
-        Ok(place)
+        self.moved.push(None);
     }
 
     fn constant(&mut self, name: &'a str, tensor: Tensor) -> Result<(), String> {
@@ -176,7 +213,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn node(&mut self, node: &'a Node<'a>, told: &str) -> Result<(), String> {
+    fn node(&mut self, node: &'a proto::Node<'a>, told: &str) -> Result<(), String> {
         if node.operator == "Constant" && node.domain.is_empty() {
             let attributes = Attributes::new(node);
             let value = shaping::constant(&attributes)?;
@@ -205,8 +242,7 @@ impl<'a> Builder<'a> {
         let outputs = node.outputs.iter().map(|name| match *name {
             // An output that nobody asks for is written all the same, under no name.
             "" => {
-                self.built.program.values.push(Tensor::default());
-                self.changes.push(changes);
+                self.add(changes);
                 Ok(self.built.program.values.len() - 1)
             }
             name => self.place(name, changes),
@@ -215,21 +251,116 @@ impl<'a> Builder<'a> {
         if outputs.is_empty() {
             return Err("it has no output".to_owned());
         }
-        let mut step = Step {
+        let mut node = Node {
             operator,
             inputs,
             outputs,
             told: told.into(),
         };
-        self.run(&mut step)?;
-        self.note(&step, classes, labels);
+        self.run(&mut node)?;
+        self.note(&node, classes, labels);
         if changes {
-            self.built.program.steps.push(step);
+            self.settle(node);
         }
         Ok(())
     }
 
-    fn run(&mut self, step: &mut Step) -> Result<(), String> {
+    /// Finds the least that does for each window what the node did.
+    fn settle(&mut self, mut node: Node) {
+        let output = node.outputs[0];
+        if let Some(moved) = self.follow(&mut node) {
+            self.moved[output] = Some(moved);
+            return;
+        }
+        let mut site = self.site(&node.inputs, output);
+        let spare = site.spare;
+        let kernel = match node.outputs.len() {
+            1 => node.operator.kernel(&mut site),
+            _ => None,
+        };
+        if kernel.is_none() {
+            for input in node.inputs.iter_mut().flatten() {
+                *input = site.whole(*input);
+            }
+        }
+        let (kernels, set_aside) = (site.kernels, spare - site.spare);
+        self.values_total += set_aside;
+        self.keep(kernels);
+        let step = kernel.map_or(Step::Operator(node), Step::Kernel);
+        self.built.program.steps.push(step);
+    }
+
+    fn site<'s>(&'s mut self, inputs: &[Option<usize>], output: usize) -> Site<'s> {
+        Site {
+            values: &mut self.built.program.values,
+            changes: &mut self.changes,
+            moved: &mut self.moved,
+            kernels: Vec::new(),
+            spare: FOLLOWED_MAX.min(VALUES_TOTAL_MAX - self.values_total),
+            inputs: inputs.into(),
+            output,
+        }
+    }
+
+    fn keep(&mut self, kernels: Vec<Kernel>) {
+        let steps = kernels.into_iter().map(Step::Kernel);
+        self.built.program.steps.extend(steps);
+    }
+
+    /// Where the numbers of the node's output come from, if it only moves them.
+    fn follow(&mut self, node: &mut Node) -> Option<Moved> {
+        let values = &self.built.program.values;
+        let first = (*node.inputs.first()?)?;
+        let moves = node.operator.moves(&values[first]);
+        let (moved, others) = match moves {
+            Moves::Not => return None,
+            Moves::Shape | Moves::OfFirst => node.inputs.split_at(1),
+            Moves::OfAll => (&node.inputs[..], &[][..]),
+        };
+        if others.iter().flatten().any(|place| self.changes[*place]) {
+            return None;
+        }
+        // Whatever a file makes of it, load takes no longer for it than for the values themselves.
+        let numbers = moved.iter().flatten().chain(&node.outputs);
+        let count = numbers.map(|place| values[*place].len()).sum::<usize>();
+        self.followed_total += count;
+        if count > FOLLOWED_MAX || self.followed_total > VALUES_TOTAL_MAX {
+            return None;
+        }
+        let mut origins: Vec<Origin> = Vec::new();
+        for place in moved.iter().flatten() {
+            match &self.moved[*place] {
+                Some(moved) => origins.extend(moved.origins()),
+                None => {
+                    let indices = 0..values[*place].len() as u32;
+                    origins.extend(indices.map(|index| (*place as u32, index)));
+                }
+            }
+        }
+        let inputs = node.inputs.iter();
+        let inputs: Vec<_> = inputs.map(|it| it.map(|place| &values[place])).collect();
+        moves::follow(&mut *node.operator, moves, &inputs, &origins)
+    }
+
+    /// Whoever reads an output finds it in its place; of what else was moved nothing is kept.
+    fn bring_outputs(&mut self) {
+        for output in &self.model.graph.outputs {
+            if let Some(place) = self.built.places.get(output.name).copied() {
+                let mut site = self.site(&[], place);
+                site.bring(place);
+                let kernels = site.kernels;
+                self.keep(kernels);
+            }
+        }
+        let values = self.built.program.values.iter_mut();
+        for (value, moved) in values.zip(&self.moved) {
+            if moved.is_some() {
+                value.data = Data::default();
+            }
+        }
+    }
+
+    fn run(&mut self, step: &mut Node) -> Result<(), String> {
         let program = &mut self.built.program;
         step.run(&mut program.values, &mut program.scratch)
             .map_err(|why| why.replacen(&format!("{}: ", step.told), "", 1))?;
@@ -244,7 +375,11 @@ impl<'a> Builder<'a> {
     }
 
     /// Where a label is taken out of a constant list, the list names the classes.
-    fn label_table(&self, node: &Node<'_>, inputs: &[Option<usize>]) -> Option<Vec<Arc<str>>> {
+    fn label_table(
+        &self,
+        node: &proto::Node<'_>,
+        inputs: &[Option<usize>],
+    ) -> Option<Vec<Arc<str>>> {
         let table = inputs
             .first()
             .copied()
@@ -264,7 +399,7 @@ impl<'a> Builder<'a> {
     /// Keeps what the step tells of classes, and passes on what is known of its input.
     fn note(
         &mut self,
-        step: &Step,
+        step: &Node,
         classes: Option<(usize, Labels)>,
         labels: Option<Vec<Arc<str>>>,
     ) {

@@ -1,6 +1,7 @@
 //! Standard operators that bring many values down to few, and matrix products.
 
 use super::attributes::Attributes;
+use super::kernel::{Kernel, Site, write};
 use super::operator::{Inputs, Operator, axis, ints};
 use super::tensor::{Data, Element, RANK_MAX, Shape, Tensor};
 
@@ -59,6 +60,7 @@ macro_rules! reducible_float {
                 }
             }
 
+            #[inline(always)]
             fn fold(reduction: Reduction, so_far: Self, value: Self, highest: f64) -> Self {
                 match reduction {
                     Reduction::Sum | Reduction::Mean | Reduction::LogSum => so_far + value,
@@ -146,10 +148,7 @@ impl Operator for Reduce {
             outputs[0].clone_from(input);
             return Ok(());
         }
-        let mut reduced = [axes.is_empty(); RANK_MAX];
-        for it in axes {
-            reduced[axis(*it, rank)?] = true;
-        }
+        let reduced = reduced(axes, rank)?;
         let mut shape = Shape::new();
         for (at, dim) in input.shape.iter().enumerate() {
             let dim = match (reduced[at], self.keeps_dims) {
@@ -166,6 +165,112 @@ impl Operator for Reduce {
             Data::F32(values) => self.reduce((values, from), &reduced, &shape, &mut outputs[0]),
             Data::F64(values) => self.reduce((values, from), &reduced, &shape, &mut outputs[0]),
             _ => Err(format!("it is not supported for {}", input.kind())),
+        }
+    }
+
+    fn kernel(&self, site: &mut Site<'_>) -> Option<Kernel> {
+        let shape = &site.input(0)?.shape;
+        let axes = match site.input(1) {
+            Some(_) => ints(site.constant(1)?).ok()?,
+            None => self.axes.as_deref().unwrap_or(&[]),
+        };
+        if axes.is_empty() && self.empty_is_nothing || self.reduction == Reduction::LogSumExp {
+            return None;
+        }
+        let span = Stretch::of(shape, &reduced(axes, shape.len()).ok()?)?;
+        match site.input(0)?.data {
+            Data::F32(_) => span.kernel::<f32>(self.reduction, site),
+            Data::F64(_) => span.kernel::<f64>(self.reduction, site),
+            _ => None,
+        }
+    }
+}
+
+/// Which dimensions become one.
+fn reduced(axes: &[i64], rank: usize) -> Result<[bool; RANK_MAX], String> {
+    let mut reduced = [axes.is_empty(); RANK_MAX];
+    for it in axes {
+        reduced[axis(*it, rank)?] = true;
+    }
+    Ok(reduced)
+}
+
+/// Reduced dimensions that lie side by side: how many numbers become one, and how many results
+/// lie side by side.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    along: usize,
+    behind: usize,
+}
+
+impl Stretch {
+    fn of(shape: &[usize], reduced: &[bool; RANK_MAX]) -> Option<Self> {
+        let mut stretch = Self {
+            along: 1,
+            behind: 1,
+        };
+        let dims = shape
+            .iter()
+            .zip(reduced)
+            .rev()
+            .filter(|(dim, _)| **dim != 1);
+        let mut is_over = false;
+        for (dim, reduced) in dims {
+            match (*reduced, stretch.along, is_over) {
+                (true, _, false) => stretch.along *= dim,
+                (true, _, true) => return None,
+                (false, 1, _) => stretch.behind *= dim,
+                (false, ..) => is_over = true,
+            }
+        }
+        Some(stretch)
+    }
+
+    fn kernel<T: Reducible>(self, reduction: Reduction, site: &mut Site<'_>) -> Option<Kernel> {
+        let (from, to) = (site.dense::<T>(0)?, site.output);
+        Some(Box::new(move |values| {
+            write::<T>(values, to, |values, out| {
+                self.reduce(reduction, from.of::<T>(values), out);
+            });
+        }))
+    }
+
+    fn reduce<T: Reducible>(self, reduction: Reduction, from: &[T], out: &mut [T]) {
+        use Reduction::{L1, L2, LogSum, LogSumExp, Max, Mean, Min, Prod, Sum, SumSquare};
+        let start = T::start(reduction);
+        match reduction {
+            Sum | Mean | LogSum | LogSumExp => {
+                self.fold(from, out, start, |a, b| T::fold(Sum, a, b, 0.0));
+            }
+            SumSquare | L2 => {
+                self.fold(from, out, start, |a, b| T::fold(SumSquare, a, b, 0.0));
+            }
+            Max => self.fold(from, out, start, |a, b| T::fold(Max, a, b, 0.0)),
+            Min => self.fold(from, out, start, |a, b| T::fold(Min, a, b, 0.0)),
+            Prod => self.fold(from, out, start, |a, b| T::fold(Prod, a, b, 0.0)),
+            L1 => self.fold(from, out, start, |a, b| T::fold(L1, a, b, 0.0)),
+        }
+        for out in out {
+            *out = T::finish(reduction, *out, self.along, 0.0);
+        }
+    }
+
+    fn fold<T: Reducible>(self, from: &[T], out: &mut [T], start: T, of: impl Fn(T, T) -> T) {
+        let Self { along, behind } = self;
+        if behind == 1 {
+            for (from, out) in from.chunks_exact(along).zip(out) {
+                *out = from.iter().fold(start, |so_far, it| of(so_far, *it));
+            }
+            return;
+        }
+        let blocks = from.chunks_exact(along * behind);
+        for (from, out) in blocks.zip(out.chunks_exact_mut(behind)) {
+            out.fill(start);
+            for row in from.chunks_exact(behind) {
+                for (out, it) in out.iter_mut().zip(row) {
+                    *out = of(*out, *it);
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::arithmetic::{source, stretched};
 use super::attributes::Attributes;
+use super::moves::Moves;
 use super::operator::{Inputs, Operator, axis, ints};
 use super::tensor::{Element, Shape, Tensor, each_kind};
 
@@ -27,6 +28,10 @@ impl Operator for Identity {
     fn run(&mut self, inputs: &Inputs<'_>, outputs: &mut [Tensor]) -> Result<(), String> {
         let input = inputs.get(0)?;
         copied(input, &input.shape, &mut outputs[0])
+    }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::Shape
     }
 }
 
@@ -66,6 +71,10 @@ impl Operator for Reshape {
         super::tensor::count(&shape)?;
         reshaped(input, &shape, &mut outputs[0])
     }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::Shape
+    }
 }
 
 pub(super) fn reshape(attributes: &Attributes<'_>) -> Result<Box<dyn Operator>, String> {
@@ -89,6 +98,10 @@ impl Operator for Flatten {
         let (before, after) = input.shape.split_at(at);
         let shape = [before.iter().product(), after.iter().product()];
         reshaped(input, &shape, &mut outputs[0])
+    }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::Shape
     }
 }
 
@@ -146,6 +159,10 @@ impl Operator for Squeeze {
             }
         }
         reshaped(input, &shape, &mut outputs[0])
+    }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::Shape
     }
 }
 
@@ -233,6 +250,10 @@ impl Operator for Expand {
         let shape = stretched(&input.shape, &sizes(ints(inputs.get(1)?)?)?)?;
         each_kind!(&input.data, values => typed((values, &input.shape), &shape, &mut outputs[0]))
     }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::OfFirst
+    }
 }
 
 pub(super) fn expand() -> Box<dyn Operator> {
@@ -279,6 +300,10 @@ impl Operator for Concat {
                 along.ok_or_else(|| format!("{} cannot follow {}", input.told(), first.told()))?;
         }
         each_kind!(&first.data, values => typed(values, inputs, at, &shape, &mut outputs[0]))
+    }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::OfAll
     }
 }
 
@@ -333,6 +358,10 @@ impl Operator for Gather {
         each_kind!(&input.data, values => typed(values, span, places, output.set(&shape)?));
         Ok(())
     }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::OfFirst
+    }
 }
 
 pub(super) fn gather(attributes: &Attributes<'_>) -> Result<Box<dyn Operator>, String> {
@@ -386,6 +415,10 @@ impl Operator for Slice {
         let output = &mut outputs[0];
         each_kind!(&input.data, values => picked(values, (0..count).map(place), output.set(&shape)?));
         Ok(())
+    }
+
+    fn moves(&self, _first: &Tensor) -> Moves {
+        Moves::OfFirst
     }
 }
 

@@ -19,25 +19,23 @@ pub(super) enum Data {
     Text(Vec<Arc<str>>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+impl Default for Data {
+    fn default() -> Self {
+        Self::F32(Vec::new())
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Tensor {
     pub(super) shape: Shape,
     pub(super) data: Data,
-}
-
-impl Default for Tensor {
-    fn default() -> Self {
-        Self {
-            shape: Shape::new(),
-            data: Data::F32(Vec::new()),
-        }
-    }
 }
 
 /// A type that tensors are made of.
 pub(super) trait Element: Clone + Default + 'static {
     const NAME: &'static str;
     fn of(data: &Data) -> Option<&[Self]>;
+    fn of_mut(data: &mut Data) -> Option<&mut Vec<Self>>;
     /// The values to write into, emptied; of another type before, they are replaced.
     fn emptied(data: &mut Data) -> &mut Vec<Self>;
 }
@@ -48,6 +46,13 @@ macro_rules! element {
             const NAME: &'static str = $name;
 
             fn of(data: &Data) -> Option<&[Self]> {
+                match data {
+                    Data::$variant(values) => Some(values),
+                    _ => None,
+                }
+            }
+
+            fn of_mut(data: &mut Data) -> Option<&mut Vec<Self>> {
                 match data {
                     Data::$variant(values) => Some(values),
                     _ => None,
@@ -125,8 +130,11 @@ impl Tensor {
     /// Gives it this shape and the values to fill, which are empty and have room: memory is taken
     /// at the first run only.
     pub(super) fn set<T: Element>(&mut self, shape: &[usize]) -> Result<&mut Vec<T>, String> {
-        let count = count(shape)?;
-        self.shape = Shape::from_slice(shape).map_err(|_| rank(shape.len()))?;
+        if self.shape != *shape {
+            count(shape)?;
+            self.shape = Shape::from_slice(shape).map_err(|_| rank(shape.len()))?;
+        }
+        let count = self.len();
         let values = T::emptied(&mut self.data);
         values.reserve(count);
         Ok(values)

@@ -1,6 +1,7 @@
 """Graphs by hand, for what exporters write seldom: every comparison, aggregate and transform."""
 
 import numpy as np
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 FEATURES = 6
@@ -123,6 +124,116 @@ def ensemble(rows, dice, modes, aggregate):
     return graph("TreeEnsemble", attributes, outputs, version=5)
 
 
+def features(rows):
+    """What is put in front of trees to compute their features: moves, every spread of one operand over
+    another, and every reduction, along axes side by side and apart."""
+    spread = rows.std(axis=0) + 1e-3
+    constants = {
+        "centre": rows.mean(axis=0),
+        "scale": spread,
+        "cube": np.array([-1, 2, 3], np.int64),
+        "tall": np.array([-1, 2, 1, 3], np.int64),
+        "flat": np.array([0, -1], np.int64),
+        "of_column": np.array([0.5, -1.0, 2.0]),
+        "of_row": np.array([[0.25], [-0.5]]),
+        "of_each": np.arange(6).reshape(1, 2, 3) / 7,
+        "of_middle": np.array([[[0.5]], [[-1.5]]]),
+        "half": np.array(0.5),
+        "least": np.array(-0.75),
+        "most": np.array(1.25),
+        "last": np.array([-1], np.int64),
+        "turned": np.array([2, 0, 0, 1], np.int64),
+        "row": np.array(1, np.int64),
+        "one": np.array([1], np.int64),
+        "two": np.array([2], np.int64),
+        "three": np.array([3], np.int64),
+        "many": np.array([1, 4, 1], np.int64),
+        "rows_and_columns": np.array([1, 2], np.int64),
+        "apart": np.array([1, 3], np.int64),
+        "picked": np.array([4, 1], np.int64),
+    }
+    nodes, parts = [], []
+
+    def node(operator, inputs, domain="", **more):
+        name = f"{operator.lower()}_{len(nodes)}"
+        nodes.append(helper.make_node(operator, inputs, [name], domain=domain, **more))
+        return name
+
+    def part(name):
+        parts.append(node("Reshape", [name, "flat"]))
+
+    centred = node("Div", [node("Sub", ["X", "centre"]), "scale"])
+    cube = node("Reshape", [centred, "cube"])
+    for operator, operand in [("Mul", "of_column"), ("Add", "of_row"), ("Sub", "of_each"), ("Div", "most")]:
+        part(node(operator, [cube, operand]))
+        part(node(operator, [operand, node("Add", [node("Mul", [cube, cube]), "half"])]))
+    # Neither is as the result is.
+    rows_, columns = node("ReduceMean", [cube, "two"]), node("ReduceMax", [cube, "one"])
+    part(node("Mul", [rows_, columns]))
+    tall = node("Reshape", [cube, "tall"])
+    part(node("Mul", [tall, node("Unsqueeze", [cube, "one"])]))
+    part(node("Where", [node("Less", [tall, node("Unsqueeze", [cube, "one"])]), tall, "half"]))
+    part(node("Add", [tall, "of_middle"]))
+    # Moves, of moves and of constants.
+    column = node("Gather", [cube, "turned"], axis=2)
+    part(node("Gather", [column, "row"], axis=1))
+    part(node("Slice", [column, "one", "three", "two"]))
+    part(node("Slice", [node("Gather", [cube, "last"], axis=1), "one", "three", "two"]))
+    part(node("Expand", [columns, "many"]))
+    part(node("Concat", [rows_, cube, "of_each", column], axis=2))
+    part(node("ArrayFeatureExtractor", [centred, "picked"], domain="ai.onnx.ml"))
+    part(node("Squeeze", [node("Unsqueeze", [columns, "one"]), "two"]))
+    # Chosen and cut.
+    down = node("Less", [cube, "of_column"])
+    part(node("Cast", [down], to=TensorProto.FLOAT))
+    part(node("Where", [down, cube, "half"]))
+    part(node("Where", [node("Greater", [columns, "least"]), columns, cube]))
+    part(node("Cast", [node("Equal", [node("Cast", [cube], to=TensorProto.INT64), "row"])], to=TensorProto.FLOAT))
+    part(node("Clip", [cube, "least", "most"]))
+    part(node("Max", [cube, "least", "of_row"]))
+    part(node("Min", [columns, cube, "most"]))
+    part(node("Mean", [cube, rows_, columns]))
+    part(node("Sum", [rows_, cube, columns, "half"]))
+    part(node("Neg", [node("Abs", [column])]))
+    positive = node("Add", [node("Abs", [cube]), "half"])
+    part(node("Sqrt", [positive]))
+    keys = helper.make_attribute("keys_int64s", [2, 0, 1, 2])
+    counted = node("LabelEncoder", [node("Cast", [positive], to=TensorProto.INT64)], domain="ai.onnx.ml", default_float=-0.5)
+    nodes[-1].attribute.extend([keys, helper.make_attribute("values_floats", [0.75, 0.25, 1.5, 9.0])])
+    part(counted)
+    wide = node("Cast", [cube], to=TensorProto.DOUBLE)
+    square = node("ReduceMean", [node("Mul", [wide, wide]), "two"])
+    part(node("Cast", [node("Sqrt", [square])], to=TensorProto.FLOAT))
+    for name in ["Sum", "Mean", "Max", "Min", "Prod", "SumSquare", "L1", "L2", "LogSum", "LogSumExp"]:
+        for axes in ["one", "two", "rows_and_columns"]:
+            part(node(f"Reduce{name}", [positive, axes]))
+        part(node(f"Reduce{name}", [node("Mul", [tall, tall]) if name == "LogSum" else tall, "apart"]))
+    joined = node("Concat", parts, axis=1)
+    return nodes, joined, constants
+
+
+def weighted(rows, dice):
+    """All features in one number, of which none can be wrong unseen."""
+    nodes, joined, constants = features(rows)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    given = [
+        numpy_helper.from_array(value if value.dtype == np.int64 else value.astype(np.float32), name)
+        for name, value in constants.items()
+    ]
+    window = helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, FEATURES])
+
+    def model(last, output, more):
+        value = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
+        made = helper.make_graph(nodes + last, "features", [window], [value], given + more)
+        return helper.make_model(made, opset_imports=opsets, ir_version=9)
+
+    session = onnxruntime.InferenceSession(model([], joined, []).SerializeToString())
+    count = session.run(None, {"X": rows[:1]})[0].shape[1]
+    weights = dice.choice([-1, 1], count) * dice.uniform(0.5, 1.0, count)
+    weights = numpy_helper.from_array(weights.astype(np.float32)[:, None], "weights")
+    return model([helper.make_node("MatMul", [joined, "weights"], ["variable"])], "variable", [weights])
+
+
 def everything(rows, seed):
     """Name, model, and which number the score is."""
     dice = np.random.default_rng(seed)
@@ -149,6 +260,7 @@ def everything(rows, seed):
     yield "made_chance", classifier(rows, dice, [4, 5], 1, positive=True), {}
     for number, name in enumerate(["average", "sum", "min", "max"]):
         yield f"made_v5_{name}", ensemble(rows, dice, MODES, number), {}
+    yield "made_features", weighted(rows, dice), {}
 
 
 def scale_weights(model, by):
