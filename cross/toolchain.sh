@@ -97,7 +97,8 @@ unpack() { # PACKAGE...
     local deb
     for deb in "$debian/debs/"*.deb; do
         # Of the source, the standard library is all that is needed.
-        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$debian/root" --exclude='./usr/src/*/src' \
+        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$debian/root" \
+            --no-wildcards-match-slash --exclude='./usr/src/*/src' \
             --exclude='./usr/src/*/compiler' --exclude='./usr/share'
     done
     rm "$debian/debs/"*.deb

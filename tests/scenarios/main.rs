@@ -14,6 +14,7 @@ mod crashes;
 mod demo;
 mod doctor;
 mod families;
+mod first_boot;
 mod fleet;
 mod foreign;
 mod hostile;
@@ -491,6 +492,16 @@ fn main() -> std::process::ExitCode {
             name: "package_refused_where_it_cannot_work",
             needs: &[Need::Machine],
             run: packages::refused,
+        },
+        Scenario {
+            name: "first_boot_from_the_boot_partition",
+            needs: &[Need::Machine, Need::Mosquitto],
+            run: first_boot::partition,
+        },
+        Scenario {
+            name: "first_boot_from_a_stick",
+            needs: &[Need::Machine, Need::Stick, Need::Mosquitto],
+            run: first_boot::stick,
         },
         Scenario {
             name: "demo_audit_holds",
