@@ -7,6 +7,7 @@ mod bad_disk;
 mod bad_models;
 mod bad_peers;
 mod bad_readings;
+mod bound;
 mod common;
 mod constrained;
 mod copied;
@@ -357,6 +358,11 @@ fn main() -> std::process::ExitCode {
             name: "models_shipped_are_right",
             needs: &[],
             run: recipes::shipped_load,
+        },
+        Scenario {
+            name: "models_bound_as_numpy_has_it",
+            needs: PYTHON,
+            run: bound::as_numpy,
         },
         Scenario {
             name: "models_that_do_harm",
