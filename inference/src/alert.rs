@@ -7,6 +7,7 @@
 //! stand, and how many changes were held back.
 
 use crate::config::Problem;
+use crate::runner::Score;
 use serde::{Deserialize, Serialize};
 use skerry_store::WallNanos;
 use std::time::Duration;
@@ -97,6 +98,12 @@ impl Alerting {
         }
         let bad = class.is_some_and(|class| self.classes.iter().any(|bad| bad == class));
         if bad { 1.0 } else { 0.0 }
+    }
+
+    /// Whether a score by itself is at or beyond the mildest threshold.
+    pub(crate) fn alarms(&self, score: &Score) -> bool {
+        let judged = self.judged(score.value, score.class.as_deref());
+        self.oriented(judged) >= self.oriented(self.levels[0].raise)
     }
 
     /// Larger is worse.

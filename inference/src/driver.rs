@@ -255,12 +255,12 @@ impl Session<'_> {
         }
         self.entry.count(&engine.take_tally(), merge.take_missing());
         let mut scored = Vec::new();
-        let shadow = self.entry.shadow();
+        let beside = self.entry.beside();
         for mut due in engine.take_due() {
             let window = std::mem::take(&mut due.window);
-            let watched = shadow.as_ref().map(|shadow| (shadow, window.clone()));
+            let copies: Vec<_> = beside.iter().map(|_| window.clone()).collect();
             let answer = self.worker.run(window).await?;
-            if let Some((shadow, window)) = watched {
+            for (shadow, window) in beside.iter().zip(copies) {
                 shadow.offer(Scored {
                     window,
                     live: answer.clone(),

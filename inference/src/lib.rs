@@ -32,14 +32,15 @@
 //! the next start it goes on where it was.
 //!
 //! **Versions.** A model can be swapped while the node runs, compared with a candidate beside it, and
-//! goes back by itself when a version fails; see `lifecycle`, `shadow`, and `manifest` for what a
-//! package has.
+//! goes back by itself when a version fails, or says something else than the one before; see
+//! `lifecycle`, `shadow`, `canary`, and `manifest` for what a package has.
 //!
 //! **Memory.** Windows are set aside from the configuration: [`Model::memory_bytes`].
 
 mod alert;
 mod asset;
 mod binding;
+mod canary;
 mod chain;
 mod config;
 mod derived;
@@ -77,6 +78,7 @@ mod fixture;
 pub use alert::{
     Alerting, Direction, Hold, LEVELS_MAX, Level, RATE_ALERTS_MAX, RateLimit, Severity,
 };
+pub use canary::{CANARY_WINDOWS_MAX, Canary, CanaryReport, Difference};
 pub use chain::chain_problems;
 pub use config::{
     ASSET, ASSETS_MAX, Budget, COLUMNS_MAX, Config, Grid, Model, ModelOptions, OutputKind, Pace,

@@ -380,6 +380,11 @@ fn main() -> std::process::ExitCode {
             run: families::agree,
         },
         Scenario {
+            name: "models_on_trial",
+            needs: PYTHON,
+            run: lifecycle::on_trial,
+        },
+        Scenario {
             name: "models_on_real_turbofans",
             needs: REAL_SERIES,
             run: recipes::turbofan,

@@ -1,6 +1,7 @@
 //! `[[model]]`: which values feed which model, and what becomes of its scores.
 
 mod alerting;
+mod canary;
 mod inputs;
 mod pace;
 
@@ -106,6 +107,8 @@ fn read_model(
     let drift = read_drift(table);
     let time_max = table.optional("time_max", units::duration(TIME_MAX_RANGE));
     let memory_max = table.optional("memory_max", units::bytes(MEMORY_MAX_RANGE));
+    let shadow = table.optional("shadow", units::text);
+    let canary = canary::read(table);
     let output = |key: &str| inputs::output(table, sources.streams, key);
     let (scores, alerts) = (output("scores"), output("alerts"));
     let inputs = sources.read(table, assets.as_deref().unwrap_or(&[]));
@@ -130,6 +133,8 @@ fn read_model(
             time_max: time_max.unwrap_or(Budget::default().time_max),
             memory_max_bytes: memory_max.unwrap_or(Budget::default().memory_max_bytes),
         },
+        shadow,
+        canary,
         scores: scores?,
         alerts: alerts?,
     };

@@ -172,18 +172,13 @@ fn place(table: &Table<'_>) -> Option<NodeAddress> {
 fn deadband(value: &Value<'_>) -> Result<Deadband, String> {
     let wrong =
         || "is a number of at least 0, or a share of the node's range such as \"2%\"".to_owned();
-    let (number, percent) = match value.string() {
-        Ok(text) => {
-            let share = text.strip_suffix('%').ok_or_else(wrong)?;
-            (share.trim().parse().map_err(|_| wrong())?, true)
+    match value.float() {
+        Ok(number) if (0.0..=f64::MAX).contains(&number) => Ok(Deadband::Absolute(number)),
+        Ok(_) => Err(wrong()),
+        Err(_) => {
+            let share = units::percent(value);
+            share.map(Deadband::Percent).map_err(|_| wrong())
         }
-        Err(_) => (value.float().map_err(|_| wrong())?, false),
-    };
-    let most = if percent { 100.0 } else { f64::MAX };
-    match (0.0..=most).contains(&number) {
-        true if percent => Ok(Deadband::Percent(number)),
-        true => Ok(Deadband::Absolute(number)),
-        false => Err(wrong()),
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use skerry_inference::{
-    Direction, Feature, Fill, Grid, Hold, Model, Pace, RateLimit, Scaling, Severity, Source, Span,
+    Canary, Difference, Direction, Feature, Fill, Grid, Hold, Model, Pace, RateLimit, Scaling,
+    Severity, Source, Span,
 };
 
 /// Two models: the second reads the first's scores, and has these keys and this first input.
@@ -224,4 +225,48 @@ fn inputs_are_scaled_and_filled_as_they_say() {
     assert_eq!(psi(""), Some(0.25));
     assert_eq!(psi("drift = { psi = 0.5 }"), Some(0.5));
     assert_eq!(psi("watch_drift = false"), None);
+}
+
+#[test]
+fn what_runs_beside_a_version_and_how_far_it_may_differ() {
+    let canary = |keys: &str| {
+        let model = model(&format!("window = 4\nthreshold = 1\n{keys}"), VIBRATION);
+        (model.canary, model.shadow.clone())
+    };
+    assert_eq!(canary(""), (None, None));
+    let (default, shadow) = canary("shadow = \"1.2\"\ncanary = {}");
+    assert_eq!(default, Some(Canary::default()));
+    assert_eq!(shadow.as_deref(), Some("1.2"));
+    let own = "canary = { windows = 50, difference_max = 0.1, differing_max = \"2%\" }";
+    let own = canary(own).0;
+    let told = Canary {
+        windows: 50,
+        difference_max: Some(Difference::Absolute(0.1)),
+        differing_percent_max: 2.0,
+    };
+    assert_eq!(own, Some(told));
+    let share = canary("canary = { difference_max = \"5 %\" }").0;
+    let share = share.and_then(|canary| canary.difference_max);
+    assert_eq!(share, Some(Difference::Percent(5.0)));
+    for (keys, told) in [
+        ("shadow = \"../x\"", "shadow: \"../x\" is no version"),
+        (
+            "canary = { differing_max = 1 }",
+            "canary.differing_max: must be a share",
+        ),
+        (
+            "canary = { difference_max = -1 }",
+            "canary.difference_max: must be at least 0",
+        ),
+        (
+            "canary = { windows = 0 }",
+            "canary.windows: must be between 1 and 1000000",
+        ),
+    ] {
+        let found = found(&format!("window = 4\nthreshold = 1\n{keys}"), VIBRATION);
+        assert!(
+            found.len() == 1 && found[0].contains(told),
+            "{told}: {found:#?}"
+        );
+    }
 }
