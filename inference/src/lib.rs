@@ -90,7 +90,7 @@ pub use error::{Error, RunFault};
 pub use feature::Feature;
 pub use input::{BURST_SAMPLES_MAX, Burst, FEATURES_MAX, Fill, Input, Scaling, Source};
 pub use isolation::{HostCommand, serve as serve_host};
-pub use output::{Output, Pick};
+pub use output::{Output, Pick, Reconstruction};
 pub use package::ModelInfo;
 pub use scorer::Scorer;
 pub use shadow::ShadowReport;

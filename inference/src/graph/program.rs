@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 /// An isolation forest of a thousand trees has thirty thousand.
 const NODES_MAX: usize = 100_000;
-/// All values between operators together: 64 MiB of floats.
-const VALUES_TOTAL_MAX: usize = 16_000_000;
+/// All values between operators together: 64 MiB of floats. A fuzzer has little time for each.
+pub(crate) const VALUES_TOTAL_MAX: usize = if cfg!(fuzzing) { 1 << 18 } else { 16_000_000 };
 
 struct Step {
     operator: Box<dyn Operator>,

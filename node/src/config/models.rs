@@ -12,7 +12,7 @@ use inputs::{Scores, Sources};
 use skerry_bridge::opcua;
 use skerry_inference::{
     Budget, Config, DriftOptions, HostCommand, Hysteresis, Model, ModelOptions, Output, OutputKind,
-    Pace, Pick, STALE_AFTER_DEFAULT, chain_problems,
+    Pace, Pick, Reconstruction, STALE_AFTER_DEFAULT, chain_problems,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -183,19 +183,36 @@ const MEMORY_MAX_RANGE: std::ops::RangeInclusive<u64> = 1024 * 1024..=16 * 1024 
 const STALE_RANGE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 3_600);
 
-/// `output = { name = "…", index = 1 }`, or with `class = "…"` instead of `index`.
+/// `output = { name = "…", index = 1 }`, or with `class = "…"` or `reconstruction = "mse"` instead
+/// of `index`.
 fn read_output(table: &Table<'_>) -> Output {
     let name = table.optional("name", units::text);
     let index = table.optional("index", units::count(0..=OUTPUT_INDEX_MAX));
     let class = table.optional("class", units::text);
-    if index.is_some() && class.is_some() {
-        table.problem("class", "says what `index` says too; leave one of them out");
+    let reconstruction = table.optional(
+        "reconstruction",
+        units::word(&[
+            ("mse", Reconstruction::MeanSquared),
+            ("mae", Reconstruction::MeanAbsolute),
+        ]),
+    );
+    let said = [
+        ("index", index.map(Pick::Index)),
+        ("class", class.map(Pick::Class)),
+        ("reconstruction", reconstruction.map(Pick::Error)),
+    ];
+    let mut said = said
+        .into_iter()
+        .filter_map(|(key, pick)| Some((key, pick?)));
+    let first = said.next();
+    if let (Some((first, _)), Some((second, _))) = (&first, said.next()) {
+        let message = format!("says what `{first}` says too; leave one of them out");
+        table.problem(second, message);
     }
     table.finish();
-    let of_class = class.map_or(Pick::Default, Pick::Class);
     Output {
         name,
-        pick: index.map_or(of_class, Pick::Index),
+        pick: first.map(|(_, pick)| pick).unwrap_or_default(),
     }
 }
 

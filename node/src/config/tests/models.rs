@@ -1,7 +1,7 @@
 use super::*;
 use skerry_inference::{
-    Canary, Difference, Direction, Feature, Fill, Grid, Hold, Model, Pace, RateLimit, Scaling,
-    Severity, Source, Span,
+    Canary, Difference, Direction, Feature, Fill, Grid, Hold, Model, Pace, Pick, RateLimit,
+    Reconstruction, Scaling, Severity, Source, Span,
 };
 
 /// Two models: the second reads the first's scores, and has these keys and this first input.
@@ -269,4 +269,19 @@ fn what_runs_beside_a_version_and_how_far_it_may_differ() {
             "{told}: {found:#?}"
         );
     }
+}
+
+#[test]
+fn a_score_is_a_number_or_how_far_a_reconstruction_is_off() {
+    let pick = |output: &str| {
+        let keys = format!("window = 4\nthreshold = 1\noutput = {{ {output} }}");
+        model(&keys, VIBRATION).output.pick.clone()
+    };
+    assert_eq!(pick("index = 2"), Pick::Index(2));
+    let absolute = Pick::Error(Reconstruction::MeanAbsolute);
+    assert_eq!(pick("reconstruction = \"mae\""), absolute);
+    let both = "window = 4\nthreshold = 1\noutput = { class = \"a\", reconstruction = \"mse\" }";
+    let told = "output.reconstruction: says what `class` says too";
+    let found = found(both, VIBRATION);
+    assert!(found.len() == 1 && found[0].contains(told), "{found:#?}");
 }
