@@ -89,14 +89,11 @@ impl Package {
     /// Holds what was loaded against the binding.
     pub(crate) fn of(model: &Model, loaded: &Loaded) -> Result<Self, Error> {
         let reference = loaded.reference.as_deref().map(|text| {
-            let broken = |reason: String| Error::Manifest {
+            let read = Reference::parse(text, model.columns());
+            read.map_err(|reason| Error::Manifest {
                 path: model.file.clone(),
                 reason: format!("reference: {reason}"),
-            };
-            let read: Result<Reference, _> = serde_json::from_str(text);
-            let read = read.map_err(|error| broken(error.to_string()))?;
-            read.check(model.columns()).map_err(broken)?;
-            Ok::<_, Error>(read)
+            })
         });
         Ok(Self {
             provenance: Provenance {

@@ -50,6 +50,8 @@ mod encoding;
 mod engine;
 mod error;
 mod feature;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod golden;
 mod graph;
 mod input;
@@ -57,6 +59,7 @@ mod isolation;
 mod lifecycle;
 mod manifest;
 mod merge;
+#[cfg(feature = "nets")]
 mod net;
 mod output;
 mod package;
@@ -67,6 +70,10 @@ mod shadow;
 mod spectrum;
 mod state;
 mod status;
+#[cfg(feature = "nets")]
+mod tract;
+#[cfg(not(feature = "nets"))]
+#[path = "no_tract.rs"]
 mod tract;
 mod trial;
 mod versions;
