@@ -5,26 +5,34 @@ mod canary;
 mod inputs;
 mod pace;
 
-use super::reader::Table;
-use super::streams::Streams;
-use super::units;
-use inputs::{Scores, Sources};
-use skerry_bridge::opcua;
+use super::reader::{Table, Value};
+use super::streams::{NODE_EVENTS, Streams};
+use super::{number, units};
+use inputs::{Scores, Sources, StreamOfNode};
 use skerry_inference::{
     Budget, Config, DriftOptions, HostCommand, Hysteresis, Model, ModelOptions, Output, OutputKind,
     Pace, Pick, Reconstruction, STALE_AFTER_DEFAULT, chain_problems,
 };
+use skerry_store::StreamName;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-/// All models, or `None` when one of them has a problem.
+pub type Models = Config;
+
+/// In the data directory: versions of models, to be activated.
+const FOLDER: &str = "models";
+
+/// All models, or `None` when one of them has a problem. `stream_of_node` knows in which stream an
+/// OPC-UA node's values are logged.
 pub fn read(
-    tables: &[Table<'_>],
+    root: &Table<'_>,
     base: &Path,
+    data_dir: Option<&Path>,
     streams: &Streams,
-    servers: &[opcua::Config],
-) -> Option<Config> {
+    stream_of_node: &StreamOfNode<'_>,
+) -> Option<Models> {
+    let tables = root.tables("model");
     let mut names = BTreeSet::new();
     // What a model reads may stand below it.
     let scores: Vec<Scores> = tables
@@ -33,7 +41,7 @@ pub fn read(
         .collect();
     let sources = Sources {
         streams,
-        servers,
+        stream_of_node,
         scores: &scores,
     };
     // Each table is read before the first `None` counts, so that all problems are noted.
@@ -48,12 +56,25 @@ pub fn read(
     Some(Config {
         models,
         host: HostCommand::default(),
-        ..Config::default()
+        versions: data_dir.map(|folder| folder.join(FOLDER)),
+        events: StreamName::new(NODE_EVENTS).ok(),
     })
 }
 
-/// A model in one line, for a person who has just checked it.
-pub fn summary(model: &Model) -> String {
+/// The streams that models write to, each once.
+pub fn outputs(models: &Models) -> Vec<StreamName> {
+    let models = models.models.iter();
+    let outputs = models.flat_map(|model| [&model.scores, &model.alerts]);
+    let outputs: BTreeSet<_> = outputs.cloned().collect();
+    outputs.into_iter().collect()
+}
+
+/// A line for each model, for a person who has just checked the config.
+pub fn summary(models: &Models) -> Vec<String> {
+    models.models.iter().map(line).collect()
+}
+
+fn line(model: &Model) -> String {
     let window = match model.span {
         Some(span) => format!("{:?}, at most {} rows,", span.window, model.rows),
         None => format!("{}", model.rows),
@@ -90,7 +111,7 @@ fn read_model(
         }
     });
     let file = table.required("file", units::path_from(base));
-    let assets = table.required("assets", units::texts);
+    let assets = table.required("assets", texts);
     let window = pace::read(table);
     let stale_after = table.optional("stale_after", units::duration(STALE_RANGE));
     let kind = table.optional(
@@ -149,6 +170,10 @@ fn read_model(
     }
 }
 
+fn texts(value: &Value<'_>) -> Result<Vec<String>, String> {
+    value.list(units::text)
+}
+
 /// `drift = { … }`, on by itself; it needs a reference in the model's package to do anything.
 fn read_drift(table: &Table<'_>) -> Option<DriftOptions> {
     let mut options = DriftOptions::default();
@@ -159,11 +184,11 @@ fn read_drift(table: &Table<'_>) -> Option<DriftOptions> {
             options.rows = rows;
         }
         let both = |named: &str, clear: &str, default: Hysteresis| {
-            let raise = table.optional(named, units::number);
+            let raise = table.optional(named, number::finite);
             // Somebody who sets one threshold alone means the other one in proportion.
             let ratio = default.clear / default.raise;
             let raise = raise.unwrap_or(default.raise);
-            let clear = table.optional(clear, units::number);
+            let clear = table.optional(clear, number::finite);
             Hysteresis {
                 raise,
                 clear: clear.unwrap_or(raise * ratio),
@@ -218,3 +243,6 @@ fn read_output(table: &Table<'_>) -> Output {
 
 /// More than any window has values.
 const OUTPUT_INDEX_MAX: usize = 65_535;
+
+#[cfg(test)]
+mod tests;

@@ -16,20 +16,8 @@ pub fn text(value: &Value<'_>) -> Parsed<String> {
     Ok(text.to_owned())
 }
 
-pub fn texts(value: &Value<'_>) -> Parsed<Vec<String>> {
-    value.list(text)
-}
-
 pub fn flag(value: &Value<'_>) -> Parsed<bool> {
     value.boolean()
-}
-
-pub fn number(value: &Value<'_>) -> Parsed<f64> {
-    let number = value.float()?;
-    if !number.is_finite() {
-        return Err(format!("must be finite, not {number}"));
-    }
-    Ok(number)
 }
 
 /// A count within `range`.
@@ -47,15 +35,6 @@ pub fn count(range: RangeInclusive<usize>) -> impl Fn(&Value<'_>) -> Parsed<usiz
                 )
             })
     }
-}
-
-/// A share such as `"2%"`, as the number before the sign.
-pub fn percent(value: &Value<'_>) -> Parsed<f64> {
-    let number = value.string().ok().and_then(|text| text.strip_suffix('%'));
-    let number = number.and_then(|number| number.trim().parse().ok());
-    number
-        .filter(|number| (0.0..=100.0).contains(number))
-        .ok_or_else(|| "must be a share in quotes with its sign, such as \"2%\"".to_owned())
 }
 
 /// A duration such as `"250ms"`, `"5s"`, `"10m"`, within `range`.

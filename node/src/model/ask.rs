@@ -1,6 +1,6 @@
 //! What a running node is asked, and told, about its models.
 
-use crate::cli::{ModelActivate, ModelList, ModelNamed, ModelReport, ModelShadow};
+use super::arguments::{ModelActivate, ModelList, ModelNamed, ModelReport, ModelShadow};
 use crate::exit::Exit;
 use crate::logs::printable;
 use crate::status;

@@ -1,9 +1,15 @@
 //! `skerry model …`: what can be asked of models.
 
-use super::{CONFIG_DEFAULT, Format, LogDirectory, TIMES, moment};
+use crate::cli::{CONFIG_DEFAULT, Format, LogDirectory, TIMES, moment};
 use clap::{Args, Subcommand};
 use skerry_store::WallNanos;
 use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: ModelCommand,
+}
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
