@@ -238,15 +238,18 @@ fn read_data(proto: &TensorProto<'_>, count: usize) -> Option<Data> {
     Some(data)
 }
 
-/// How many values a shape holds, if that is within bounds.
+/// How many values a shape holds, if that is within bounds. A dimension of none does not make the
+/// others any: so the product of whatever part of the shape is within bounds too.
 pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
-    let count = shape
+    let largest = shape
         .iter()
-        .try_fold(1_usize, |count, dim| count.checked_mul(*dim));
-    let count = count.filter(|count| *count <= VALUES_MAX);
-    count.ok_or_else(|| {
-        format!("a tensor of shape {shape:?} is too large: at most {VALUES_MAX} values")
-    })
+        .try_fold(1_usize, |count, dim| count.checked_mul((*dim).max(1)));
+    if largest.is_none_or(|largest| largest > VALUES_MAX) {
+        return Err(format!(
+            "a tensor of shape {shape:?} is too large: at most {VALUES_MAX} values"
+        ));
+    }
+    Ok(shape.iter().product())
 }
 
 fn rank(rank: usize) -> String {
