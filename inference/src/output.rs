@@ -93,7 +93,9 @@ mod tests {
         let window = numbers(37, 101, 16.0, 3.0);
         let answer = numbers(53, 89, 32.0, 1.25);
         let of = |reading: Reconstruction| Reading::Error(reading).of(&window, &answer).unwrap();
-        let near = |got: f32, numpy: f32| assert!((got - numpy).abs() <= 1e-6 * numpy, "{got}");
+        let near = |got: f32, numpy: f64| {
+            assert!((f64::from(got) - numpy).abs() <= 1e-6 * numpy, "{got}");
+        };
         near(of(Reconstruction::MeanSquared), 4.022335379464286);
         near(of(Reconstruction::MeanAbsolute), 1.690029761904762);
         let shorter = Reading::Error(Reconstruction::MeanSquared).of(&window, &answer[1..]);

@@ -44,14 +44,14 @@ pub(super) fn read(table: &Table<'_>, kind: OutputKind) -> Option<Alerting> {
         }
     };
     let hold = table.optional("hold", hold);
-    let rate = table
-        .table("rate_limit")
-        .and_then(|table| read_rate(&table));
+    let rate = |key: &str| table.table(key).and_then(|table| read_rate(&table));
+    let (rate, rate_all) = (rate("rate_limit"), rate("rate_limit_all"));
     Some(Alerting {
         direction,
         levels: levels?,
         hold: hold.unwrap_or(Hold::Scores(1)),
         rate,
+        rate_all,
         classes: classes.unwrap_or_default(),
     })
 }

@@ -170,6 +170,7 @@ fn alerts_have_levels_a_direction_a_hold_and_a_limit() {
 kind = "rul"
 hold = "5m"
 rate_limit = { alerts = 3, per = "1h" }
+rate_limit_all = { alerts = 9, per = "1h" }
 levels = [{ threshold = 40, clear = 50, severity = "warning" }, { threshold = 10, severity = "critical" }]"#,
         VIBRATION,
     );
@@ -181,6 +182,7 @@ levels = [{ threshold = 40, clear = 50, severity = "warning" }, { threshold = 10
         per: Duration::from_secs(3_600),
     };
     assert_eq!(alerting.rate, Some(rate));
+    assert_eq!(alerting.rate_all.map(|limit| limit.alerts), Some(9));
     let levels: Vec<_> = alerting
         .levels
         .iter()
