@@ -69,8 +69,9 @@ build_std() { # TARGET
     mkdir -p "$folder/src"
     : >"$folder/src/lib.rs"
     printf '[package]\nname = "wants-std"\nedition = "2024"\n[workspace]\n' >"$folder/Cargo.toml"
+    # With bitcode, which the profile `dist` optimises across all crates.
     RUSTC=$debian/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$folder/target \
-        RUSTFLAGS="--remap-path-prefix=$prefix/lib/rustlib/src/rust=/rustc" \
+        RUSTFLAGS="-Cembed-bitcode=yes --remap-path-prefix=$prefix/lib/rustlib/src/rust=/rustc" \
         cargo-zigbuild zigbuild --manifest-path "$folder/Cargo.toml" --release --target "$1" \
         -Zbuild-std=std,panic_unwind,test
     rm "$folder/target/$1/release/deps/"libwants_std-*
@@ -97,7 +98,8 @@ unpack() { # PACKAGE...
     local deb
     for deb in "$debian/debs/"*.deb; do
         # Of the source, the standard library is all that is needed.
-        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$debian/root" --exclude='./usr/src/*/src' \
+        dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$debian/root" \
+            --no-wildcards-match-slash --exclude='./usr/src/*/src' \
             --exclude='./usr/src/*/compiler' --exclude='./usr/share'
     done
     rm "$debian/debs/"*.deb

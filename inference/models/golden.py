@@ -12,9 +12,9 @@ def sha256(path):
 
 
 class Reference:
-    """The model in onnxruntime: what the node's answers are held against."""
+    """The model in onnxruntime: what the node's answers are held against. `reconstruction` is "mse" or "mae"."""
 
-    def __init__(self, path, output=0, column=0):
+    def __init__(self, path, output=0, column=0, reconstruction=None):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
@@ -22,6 +22,7 @@ class Reference:
         )
         self.input = self.session.get_inputs()[0]
         self.output, self.column = self.session.get_outputs()[output].name, column
+        self.reconstruction = reconstruction
 
     def __call__(self, windows):
         """One number per window; `windows` is `[n, rows, columns]`, as the node gathers them."""
@@ -30,7 +31,11 @@ class Reference:
         answer = self.session.run([self.output], {self.input.name: windows.astype(np.float32)})[0]
         if isinstance(answer, list):  # ZipMap: a map from class to probability for each row
             answer = np.array([list(row.values()) for row in answer])
-        return np.asarray(answer).reshape(len(windows), -1)[:, self.column]
+        answer = np.asarray(answer).reshape(len(windows), -1)
+        if self.reconstruction is None:
+            return answer[:, self.column]
+        off = answer.astype(np.float64) - windows.reshape(len(windows), -1)
+        return (np.abs(off) if self.reconstruction == "mae" else off**2).mean(axis=1)
 
 
 def write_golden(path, windows, tolerance, reference=None, cases=9, decimals=4):

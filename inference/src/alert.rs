@@ -7,6 +7,7 @@
 //! stand, and how many changes were held back.
 
 use crate::config::Problem;
+use crate::runner::Score;
 use serde::{Deserialize, Serialize};
 use skerry_store::WallNanos;
 use std::time::Duration;
@@ -53,7 +54,7 @@ pub enum Hold {
     Time(Duration),
 }
 
-/// At most `alerts` that get worse in any stretch of `per`, for each asset.
+/// At most `alerts` that get worse in any stretch of `per`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     pub alerts: usize,
@@ -68,6 +69,8 @@ pub struct Alerting {
     pub levels: Vec<Level>,
     pub hold: Hold,
     pub rate: Option<RateLimit>,
+    /// The same for all assets of the model together.
+    pub rate_all: Option<RateLimit>,
     /// If not empty, what is judged is not the score but the class beside it: 1 if it is one of
     /// these, else 0.
     pub classes: Vec<String>,
@@ -86,6 +89,7 @@ impl Alerting {
             }],
             hold: Hold::Scores(1),
             rate: None,
+            rate_all: None,
             classes: Vec::new(),
         }
     }
@@ -97,6 +101,12 @@ impl Alerting {
         }
         let bad = class.is_some_and(|class| self.classes.iter().any(|bad| bad == class));
         if bad { 1.0 } else { 0.0 }
+    }
+
+    /// Whether a score by itself is at or beyond the mildest threshold.
+    pub(crate) fn alarms(&self, score: &Score) -> bool {
+        let judged = self.judged(score.value, score.class.as_deref());
+        self.oriented(judged) >= self.oriented(self.levels[0].raise)
     }
 
     /// Larger is worse.
@@ -160,10 +170,13 @@ impl Alerting {
             ),
             Hold::Time(time) => expect(!time.is_zero(), "hold", "0 holds nothing".to_owned()),
         }
-        if let Some(RateLimit { alerts, per }) = self.rate {
+        for (key, rate) in [("rate_limit", self.rate), ("rate_limit_all", self.rate_all)] {
+            let Some(RateLimit { alerts, per }) = rate else {
+                continue;
+            };
             expect(
                 (1..=RATE_ALERTS_MAX).contains(&alerts) && !per.is_zero(),
-                "rate_limit",
+                key,
                 format!("{alerts} alerts in {per:?}: use 1 to {RATE_ALERTS_MAX} in some time"),
             );
         }
@@ -230,12 +243,21 @@ impl AlertState {
         raised.map_or(0, |index| index + 1)
     }
 
+    /// How many alerts of this asset somebody was told of less than `per` from `at`, either way:
+    /// the windows of other assets may be ahead.
+    pub(crate) fn told_near(&self, at: WallNanos, per: Duration) -> usize {
+        let near = |time: &&WallNanos| u128::from(at.0.abs_diff(time.0)) < per.as_nanos();
+        self.admitted.iter().flatten().filter(near).count()
+    }
+
     /// Takes the next score, of a window that ended at `at`; says whether somebody is to be told.
+    /// `others` is what [`AlertState::told_near`] says of the model's other assets.
     pub(crate) fn observe(
         &mut self,
         score: f32,
         at: WallNanos,
         alerting: &Alerting,
+        others: usize,
     ) -> Option<Transition> {
         let before = self.standing();
         for (state, level) in self.levels.iter_mut().zip(&alerting.levels) {
@@ -252,7 +274,7 @@ impl AlertState {
             *state = LevelState::default();
         }
         let (told, standing) = (usize::from(self.told), self.standing());
-        if standing > told && !self.admits(at, alerting.rate) {
+        if standing > told && !self.admits(at, alerting, others) {
             self.suppressed += u32::from(standing > before);
             return None;
         }
@@ -290,28 +312,33 @@ impl AlertState {
         })
     }
 
-    /// Whether the limit lets one more through, which it then remembers.
-    fn admits(&mut self, at: WallNanos, rate: Option<RateLimit>) -> bool {
-        let Some(RateLimit { alerts, per }) = rate else {
+    /// Whether the limits let one more through, which is then remembered.
+    fn admits(&mut self, at: WallNanos, alerting: &Alerting, others: usize) -> bool {
+        let limits = [(alerting.rate, 0), (alerting.rate_all, others)];
+        if limits.iter().all(|(limit, _)| limit.is_none()) {
             return true;
-        };
-        let per = i64::try_from(per.as_nanos()).unwrap_or(i64::MAX);
+        }
         // What lies ahead was told by a clock that has been set back since: forgotten, so that
         // it cannot silence anybody until then.
-        let recent = |time: &WallNanos| *time <= at && at.0.saturating_sub(time.0) < per;
-        let recent = self.admitted.iter().flatten().copied().filter(recent);
-        let mut admitted = [None; RATE_ALERTS_MAX];
-        let mut count = 0;
-        for time in recent {
-            admitted[count] = Some(time);
-            count += 1;
-        }
-        self.admitted = admitted;
-        if count >= alerts {
+        let known = self.admitted.into_iter().flatten();
+        let mut known: heapless::Vec<_, RATE_ALERTS_MAX> =
+            known.filter(|time| *time <= at).collect();
+        let recent = |per: Duration| {
+            let is_recent = |time: &&WallNanos| u128::from(at.0.abs_diff(time.0)) < per.as_nanos();
+            known.iter().filter(is_recent).count()
+        };
+        let admits = |(limit, others): (Option<RateLimit>, usize)| {
+            limit.is_none_or(|limit| recent(limit.per) + others < limit.alerts)
+        };
+        if !limits.into_iter().all(admits) {
             return false;
         }
-        self.admitted.rotate_right(1);
-        self.admitted[0] = Some(at);
+        known.truncate(RATE_ALERTS_MAX - 1);
+        self.admitted = [None; RATE_ALERTS_MAX];
+        let newest_first = std::iter::once(at).chain(known);
+        for (place, time) in self.admitted.iter_mut().zip(newest_first) {
+            *place = Some(time);
+        }
         true
     }
 }

@@ -32,7 +32,7 @@ fn at(alerting: &Alerting, scores: &[(i64, f32)]) -> Vec<(usize, Transition)> {
         .enumerate()
         .filter_map(|(index, (second, score))| {
             let at = WallNanos(second * 1_000_000_000);
-            Some((index, state.observe(*score, at, alerting)?))
+            Some((index, state.observe(*score, at, alerting, 0)?))
         });
     seen.collect()
 }
@@ -207,7 +207,7 @@ fn a_state_stays_within_its_bytes() {
     };
     for n in 0..200 {
         let score = if n % 2 == 0 { 0.95 } else { 0.1 };
-        state.observe(score, WallNanos(i64::MAX - 200 + n), &alerting);
+        state.observe(score, WallNanos(i64::MAX - 200 + n), &alerting, 0);
     }
     for level in &mut state.levels {
         (level.run, level.since) = (u32::MAX, Some(WallNanos(i64::MIN)));
@@ -242,5 +242,42 @@ fn what_makes_no_sense_is_told_by_its_key() {
     assert_eq!(
         keys(&|it| it.rate = Some(rate(RATE_ALERTS_MAX + 1))),
         ["rate_limit"]
+    );
+    assert_eq!(keys(&|it| it.rate_all = Some(rate(0))), ["rate_limit_all"]);
+}
+
+#[test]
+fn the_limit_of_all_assets_counts_the_others_too() {
+    let per = Duration::from_secs(60);
+    let alerting = Alerting {
+        rate_all: Some(RateLimit { alerts: 2, per }),
+        ..Alerting::at(Severity::Warning, 0.8, 0.6)
+    };
+    let mut assets = [AlertState::default(); 2];
+    let mut told = |asset: usize, second: i64, score: f32| {
+        let at = WallNanos(second * 1_000_000_000);
+        let others = assets[1 - asset].told_near(at, per);
+        let transition = assets[asset].observe(score, at, &alerting, others)?;
+        Some((transition.change, transition.suppressed))
+    };
+    assert_eq!(told(0, 10, 0.9), Some((Raised, 0)));
+    // Its windows are behind.
+    assert_eq!(told(1, 5, 0.9), Some((Raised, 0)));
+    assert_eq!(told(0, 12, 0.1), Some((Cleared, 0)));
+    assert_eq!(told(0, 13, 0.9), None);
+    assert_eq!(
+        told(0, 14, 0.9),
+        None,
+        "two are told of, the other's is one"
+    );
+    assert_eq!(
+        told(1, 15, 0.1),
+        Some((Cleared, 0)),
+        "what gets better is told"
+    );
+    assert_eq!(
+        told(0, 65, 0.9),
+        Some((Raised, 1)),
+        "the other's is a minute ago"
     );
 }

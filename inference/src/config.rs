@@ -2,10 +2,12 @@
 
 use crate::alert::{Alerting, Severity};
 use crate::asset::Asset;
+use crate::canary::Canary;
 use crate::drift::{DriftOptions, drift_memory_bytes};
 use crate::feature::Features;
 use crate::input::{Fill, Input};
 use crate::isolation::HostCommand;
+use crate::manifest::{FOLDER_RULE, is_folder_name};
 use crate::output::Output;
 use crate::state;
 use skerry_store::StreamName;
@@ -136,6 +138,10 @@ pub struct ModelOptions {
     /// Watches the inputs, where the model's package says what they looked like in training.
     pub drift: Option<DriftOptions>,
     pub budget: Budget,
+    /// The version that runs beside the live one to be compared, unless a command chose another.
+    pub shadow: Option<String>,
+    /// Holds each version that is activated against the one before.
+    pub canary: Option<Canary>,
     /// The streams that scores are written to, and alerts with all other events.
     pub scores: StreamName,
     pub alerts: StreamName,
@@ -162,6 +168,8 @@ impl ModelOptions {
             alerting: Alerting::at(Severity::Warning, raise, raise),
             drift: None,
             budget: Budget::default(),
+            shadow: None,
+            canary: None,
             scores: stream("scores"),
             alerts: stream("alerts"),
         }
@@ -201,6 +209,7 @@ impl Model {
         if let Some(drift) = &model.drift {
             problems.extend(drift.problems());
         }
+        problems.extend(model.canary.iter().flat_map(Canary::problems));
         if problems.is_empty() {
             problems.extend(model.append_problem());
         }
@@ -219,6 +228,11 @@ impl Model {
         checks.expect((1..=ASSETS_MAX).contains(&count), "assets", || {
             format!("{count} assets: name 1 to {ASSETS_MAX}")
         });
+        if let Some(version) = &self.shadow {
+            checks.expect(is_folder_name(version), "shadow", || {
+                format!("{version:?} is no version: {FOLDER_RULE}")
+            });
+        }
         let mut seen = HashSet::new();
         for asset in assets {
             checks.expect(is_name(asset), "assets", || {

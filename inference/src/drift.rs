@@ -104,6 +104,13 @@ pub struct ColumnReference {
 }
 
 impl Reference {
+    /// From a package's JSON, for rows of so many columns.
+    pub(crate) fn parse(text: &str, columns: usize) -> Result<Self, String> {
+        let reference: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        reference.check(columns)?;
+        Ok(reference)
+    }
+
     /// Whether it describes rows of so many columns, and can be true.
     pub fn check(&self, columns: usize) -> Result<(), String> {
         if self.columns.len() != columns {

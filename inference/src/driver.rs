@@ -89,14 +89,11 @@ impl Package {
     /// Holds what was loaded against the binding.
     pub(crate) fn of(model: &Model, loaded: &Loaded) -> Result<Self, Error> {
         let reference = loaded.reference.as_deref().map(|text| {
-            let broken = |reason: String| Error::Manifest {
+            let read = Reference::parse(text, model.columns());
+            read.map_err(|reason| Error::Manifest {
                 path: model.file.clone(),
                 reason: format!("reference: {reason}"),
-            };
-            let read: Result<Reference, _> = serde_json::from_str(text);
-            let read = read.map_err(|error| broken(error.to_string()))?;
-            read.check(model.columns()).map_err(broken)?;
-            Ok::<_, Error>(read)
+            })
         });
         Ok(Self {
             provenance: Provenance {
@@ -255,12 +252,12 @@ impl Session<'_> {
         }
         self.entry.count(&engine.take_tally(), merge.take_missing());
         let mut scored = Vec::new();
-        let shadow = self.entry.shadow();
+        let beside = self.entry.beside();
         for mut due in engine.take_due() {
             let window = std::mem::take(&mut due.window);
-            let watched = shadow.as_ref().map(|shadow| (shadow, window.clone()));
+            let copies: Vec<_> = beside.iter().map(|_| window.clone()).collect();
             let answer = self.worker.run(window).await?;
-            if let Some((shadow, window)) = watched {
+            for (shadow, window) in beside.iter().zip(copies) {
                 shadow.offer(Scored {
                     window,
                     live: answer.clone(),

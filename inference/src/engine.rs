@@ -259,10 +259,17 @@ impl Engine {
         outcome
             .scores
             .push(score_record(model, provenance, due, score, now));
-        let asset = &mut self.assets[due.asset];
-        let alerting = &model.alerting;
+        let (alerting, at) = (&model.alerting, due.newest.time);
+        let others = alerting.rate_all.map_or(0, |limit| {
+            let others = self.assets.iter().enumerate();
+            let others = others.filter(|(asset, _)| *asset != due.asset);
+            others
+                .map(|(_, asset)| asset.alert.told_near(at, limit.per))
+                .sum()
+        });
+        let alert = &mut self.assets[due.asset].alert;
         let judged = alerting.judged(score.value, score.class.as_deref());
-        if let Some(transition) = asset.alert.observe(judged, due.newest.time, alerting) {
+        if let Some(transition) = alert.observe(judged, at, alerting, others) {
             let record = alert_record(model, provenance, due, score, transition, now);
             let kind = EventKind::Alert(transition.change);
             outcome.post(Posted::new(model, due.asset, due.sequence, kind, record));

@@ -47,12 +47,22 @@ impl Golden {
         let Some(path) = path_beside(&order.file) else {
             return Ok(None);
         };
+        Self::parse(&read(&path)?, path, order, sha256)
+    }
+
+    /// The same of the bytes of the file at `path`.
+    pub(crate) fn parse(
+        text: &[u8],
+        path: PathBuf,
+        order: &Order,
+        sha256: &str,
+    ) -> Result<Option<Self>, Error> {
         let broken = |reason: String| Error::GoldenFile {
             path: path.clone(),
             reason,
         };
         let mut file: File =
-            serde_json::from_slice(&read(&path)?).map_err(|error| broken(error.to_string()))?;
+            serde_json::from_slice(text).map_err(|error| broken(error.to_string()))?;
         if file.model.file_name() != order.file.file_name() {
             return Ok(None);
         }

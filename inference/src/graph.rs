@@ -48,6 +48,8 @@ use crate::tract;
 use answer::Answer;
 use feed::Feed;
 use program::Program;
+#[cfg(any(test, fuzzing))]
+pub(crate) use program::VALUES_TOTAL_MAX;
 use proto::{Graph, Model};
 
 /// Why a file cannot be run, in the words of its reader.
@@ -76,10 +78,30 @@ pub(crate) fn load(
     if is_net(&model.graph) {
         return tract::load(bytes, rows, columns, output);
     }
+    interpret(&model, rows, columns, output)
+}
+
+/// The same without tract, whatever it is.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn interpreted(
+    bytes: &[u8],
+    rows: usize,
+    columns: usize,
+    output: &Output,
+) -> Result<Box<dyn Runner>, Refusal> {
+    let model = Model::read(bytes).map_err(Refusal::NotAModel)?;
+    interpret(&model, rows, columns, output)
+}
+
+fn interpret(
+    model: &Model<'_>,
+    rows: usize,
+    columns: usize,
+    output: &Output,
+) -> Result<Box<dyn Runner>, Refusal> {
     let feed = Feed::new(&model.graph, rows, columns).map_err(|wants| Refusal::Shape { wants })?;
-    let built = program::build(&model, feed).map_err(Refusal::Unsupported)?;
-    let answer = Answer::choose(&model.graph, &built, output);
-    let answer = answer.map_err(|got| Refusal::Output { got })?;
+    let built = program::build(model, feed).map_err(Refusal::Unsupported)?;
+    let answer = Answer::choose(&model.graph, &built, output, (rows, columns))?;
     Ok(Box::new(Classical {
         program: built.program,
         answer,
@@ -109,7 +131,7 @@ struct Classical {
 impl Runner for Classical {
     fn run(&mut self, window: &[f32]) -> Result<Score, String> {
         self.program.run(window)?;
-        self.answer.read(&self.program)
+        self.answer.read(&self.program, window)
     }
 }
 

@@ -32,14 +32,15 @@
 //! the next start it goes on where it was.
 //!
 //! **Versions.** A model can be swapped while the node runs, compared with a candidate beside it, and
-//! goes back by itself when a version fails; see `lifecycle`, `shadow`, and `manifest` for what a
-//! package has.
+//! goes back by itself when a version fails, or says something else than the one before; see
+//! `lifecycle`, `shadow`, `canary`, and `manifest` for what a package has.
 //!
 //! **Memory.** Windows are set aside from the configuration: [`Model::memory_bytes`].
 
 mod alert;
 mod asset;
 mod binding;
+mod canary;
 mod chain;
 mod config;
 mod derived;
@@ -49,6 +50,8 @@ mod encoding;
 mod engine;
 mod error;
 mod feature;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod golden;
 mod graph;
 mod input;
@@ -56,6 +59,7 @@ mod isolation;
 mod lifecycle;
 mod manifest;
 mod merge;
+#[cfg(feature = "nets")]
 mod net;
 mod output;
 mod package;
@@ -66,6 +70,10 @@ mod shadow;
 mod spectrum;
 mod state;
 mod status;
+#[cfg(feature = "nets")]
+mod tract;
+#[cfg(not(feature = "nets"))]
+#[path = "no_tract.rs"]
 mod tract;
 mod trial;
 mod versions;
@@ -77,6 +85,7 @@ mod fixture;
 pub use alert::{
     Alerting, Direction, Hold, LEVELS_MAX, Level, RATE_ALERTS_MAX, RateLimit, Severity,
 };
+pub use canary::{CANARY_WINDOWS_MAX, Canary, CanaryReport, Difference};
 pub use chain::chain_problems;
 pub use config::{
     ASSET, ASSETS_MAX, Budget, COLUMNS_MAX, Config, Grid, Model, ModelOptions, OutputKind, Pace,
@@ -88,7 +97,7 @@ pub use error::{Error, RunFault};
 pub use feature::Feature;
 pub use input::{BURST_SAMPLES_MAX, Burst, FEATURES_MAX, Fill, Input, Scaling, Source};
 pub use isolation::{HostCommand, serve as serve_host};
-pub use output::{Output, Pick};
+pub use output::{Output, Pick, Reconstruction};
 pub use package::ModelInfo;
 pub use scorer::Scorer;
 pub use shadow::ShadowReport;

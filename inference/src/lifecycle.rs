@@ -8,6 +8,7 @@
 //!        │ ▲                             ▲
 //!  Activate│ refused: golden cases,      │ automatic, once
 //!  Rollback│ shape, hash, time, memory   │
+//!   on trial and differs, see `beside`   │
 //!        ▼ │                             │
 //!   candidate, loaded beside ── choice + event in one append ── swap between two windows
 //! ```
@@ -17,6 +18,8 @@
 //! goes on from there: with the same binding, which is the configuration's, windows, cursors and
 //! alerts stay as they are.
 
+mod beside;
+
 use crate::config::Model;
 use crate::driver::{
     self, Cure, Package, RETRY_DELAY_MAX, RETRY_DELAY_MIN, blocking, cure, jittered,
@@ -24,10 +27,9 @@ use crate::driver::{
 use crate::error::Error;
 use crate::isolation::{Host, HostCommand, Loaded, Worker};
 use crate::package::ModelInfo;
-use crate::shadow::Shadow;
 use crate::status::Entry;
 use crate::versions::{Asked, Choice, Command, Refused, Version, event, label, order_of};
-use skerry_store::{Append, Log, StreamName};
+use skerry_store::{Append, Change, Log, Record, StreamName};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -71,7 +73,20 @@ struct Swap {
     live: Live,
     choice: Choice,
     what: &'static str,
-    reply: oneshot::Sender<Result<String, Refused>>,
+    /// If nobody asked for it.
+    why: Option<String>,
+    reply: Option<oneshot::Sender<Result<String, Refused>>>,
+}
+
+impl Swap {
+    fn answer(
+        reply: Option<oneshot::Sender<Result<String, Refused>>>,
+        done: Result<String, Refused>,
+    ) {
+        if let Some(reply) = reply {
+            let _ = reply.send(done);
+        }
+    }
 }
 
 impl Life {
@@ -80,7 +95,9 @@ impl Life {
         let mut commands = self.entry.open_desk();
         let (log, model) = (self.around.log.clone(), self.model.clone());
         let mut choice = blocking(move || Choice::read(&log, &model)).await?;
-        self.shadow_as_chosen(&choice).await;
+        // Of the task before, if it had to begin again.
+        self.entry.set_shadow(None);
+        self.entry.set_canary(None);
         let mut ready = None;
         loop {
             let live = match ready.take() {
@@ -111,21 +128,23 @@ impl Life {
                 live,
                 choice: chosen,
                 what,
+                why,
                 reply,
             } = *swap;
-            match self.record(&chosen, what, None).await {
+            match self.record(&chosen, what, why.as_deref()).await {
                 Ok(()) => {
+                    let done = format!("{} runs {}", self.model.name, chosen.active);
+                    match why {
+                        Some(why) => self.went_back(&choice, &chosen, why),
+                        None => tracing::info!(model = self.model.name, "{done}"),
+                    }
+                    self.entry.set_canary(None);
                     choice = chosen;
                     ready = Some(Some(live));
-                    let done = format!("{} runs {}", self.model.name, choice.active);
-                    tracing::info!(model = self.model.name, "{done}");
-                    let _ = reply.send(Ok(done));
-                    self.shadow_as_chosen(&choice).await;
+                    Swap::answer(reply, Ok(done));
                 }
-                Err(error) => {
-                    // As before; what ran is loaded again.
-                    let _ = reply.send(Err(error.into()));
-                }
+                // As before; what ran is loaded again.
+                Err(error) => Swap::answer(reply, Err(error.into())),
             }
         }
     }
@@ -196,20 +215,25 @@ impl Life {
         );
         let pause = self.stop.child_token();
         let (model, log, entry) = (&self.model, &self.around.log, &self.entry);
-        let following = driver::follow(model, log, entry, &live.worker, &live.package, &pause);
-        let swapping = self.candidate(choice, commands);
-        tokio::pin!(following, swapping);
-        let (ended, swap) = tokio::select! {
-            ended = &mut following => (ended?, None),
-            swap = &mut swapping => {
-                pause.cancel();
-                (following.await?, Some(swap))
+        let (ended, swap) = {
+            let following = driver::follow(model, log, entry, &live.worker, &live.package, &pause);
+            let swapping = self.candidate(choice, commands);
+            tokio::pin!(following, swapping);
+            tokio::select! {
+                ended = &mut following => (ended?, None),
+                swap = &mut swapping => {
+                    pause.cancel();
+                    (following.await?, Some(swap))
+                }
             }
         };
         Ok(match (ended, swap) {
             (_, Some(swap)) => Next::Swap(Box::new(swap)),
             (Some(error), None) => Next::Failed(error),
-            (None, None) => Next::Stopped,
+            (None, None) => {
+                self.keep_canary(choice).await;
+                Next::Stopped
+            }
         })
     }
 
@@ -219,51 +243,68 @@ impl Life {
         choice: &mut Choice,
         commands: &mut mpsc::Receiver<Asked>,
     ) -> Option<Box<Swap>> {
-        tokio::select! {
-            () = self.stop.cancelled() => None,
-            swap = self.candidate(choice, commands) => Some(Box::new(swap)),
+        let mut swap = tokio::select! {
+            () = self.stop.cancelled() => return None,
+            swap = self.candidate(choice, commands) => swap,
+        };
+        // What did not run is nothing to be measured by.
+        swap.choice.canary = None;
+        Some(Box::new(swap))
+    }
+
+    /// Follows commands, and what runs beside, until one leads to a version that stands ready to
+    /// take over.
+    async fn candidate(&self, choice: &mut Choice, commands: &mut mpsc::Receiver<Asked>) -> Swap {
+        self.run_beside(choice).await;
+        loop {
+            let swap = tokio::select! {
+                asked = commands.recv() => match asked {
+                    Some(asked) => self.obey(choice, asked).await,
+                    None => return std::future::pending().await,
+                },
+                news = self.news_of_canary(choice) => self.heed(choice, news).await,
+            };
+            if let Some(swap) = swap {
+                return swap;
+            }
         }
     }
 
-    /// Follows commands until one leads to a version that stands ready to take over.
-    async fn candidate(&self, choice: &mut Choice, commands: &mut mpsc::Receiver<Asked>) -> Swap {
-        loop {
-            let Some(Asked { command, reply }) = commands.recv().await else {
-                return std::future::pending().await;
-            };
-            let (chosen, what) = match command {
-                Command::Activate { version } => {
-                    (choice.activated(Version::Named(version)), "model_activated")
+    async fn obey(&self, choice: &mut Choice, Asked { command, reply }: Asked) -> Option<Swap> {
+        let (chosen, what) = match command {
+            Command::Activate { version } => {
+                let on_trial = self.model.canary.is_some();
+                let chosen = choice.activated(Version::Named(version), on_trial);
+                (chosen, "model_activated")
+            }
+            Command::Rollback => match choice.rolled_back() {
+                Some(before) => (before, "model_rolled_back"),
+                None => {
+                    let _ = reply.send(Err(Refused::NothingBefore));
+                    return None;
                 }
-                Command::Rollback => match choice.rolled_back() {
-                    Some(before) => (before, "model_rolled_back"),
-                    None => {
-                        let _ = reply.send(Err(Refused::NothingBefore));
-                        continue;
-                    }
-                },
-                Command::Shadow { version } => {
-                    let _ = reply.send(self.choose_shadow(choice, version).await);
-                    continue;
-                }
-            };
-            match self.load(&chosen.active).await {
-                Ok(live) => {
-                    return Swap {
-                        live,
-                        choice: chosen,
-                        what,
-                        reply,
-                    };
-                }
-                Err(refused) => {
-                    tracing::warn!(
-                        model = self.model.name,
-                        "{} is refused: {refused}",
-                        chosen.active
-                    );
-                    let _ = reply.send(Err(refused));
-                }
+            },
+            Command::Shadow { version } => {
+                let _ = reply.send(self.choose_shadow(choice, version).await);
+                return None;
+            }
+        };
+        match self.load(&chosen.active).await {
+            Ok(live) => Some(Swap {
+                live,
+                choice: chosen,
+                what,
+                why: None,
+                reply: Some(reply),
+            }),
+            Err(refused) => {
+                tracing::warn!(
+                    model = self.model.name,
+                    "{} is refused: {refused}",
+                    chosen.active
+                );
+                let _ = reply.send(Err(refused));
+                None
             }
         }
     }
@@ -271,12 +312,6 @@ impl Life {
     /// The active version failed in its work, and another one ran before it.
     async fn roll_back(&self, choice: &mut Choice, before: Choice, error: &Error) {
         let reason = error.to_string();
-        tracing::error!(
-            model = self.model.name,
-            "{reason}; back from {} to {}",
-            choice.active,
-            before.active
-        );
         // If it cannot be written the next start finds the same fault, and comes here again.
         if let Err(error) = self
             .record(&before, "model_rolled_back", Some(&reason))
@@ -287,73 +322,34 @@ impl Life {
                 "the rollback could not be recorded: {error}"
             );
         }
+        self.went_back(choice, &before, reason);
+        self.entry.set_canary(None);
         *choice = before;
+    }
+
+    fn went_back(&self, from: &Choice, to: &Choice, reason: String) {
+        tracing::error!(
+            model = self.model.name,
+            "{reason}; back from {} to {}",
+            from.active,
+            to.active
+        );
         self.entry.rolled_back(reason);
-    }
-
-    async fn choose_shadow(
-        &self,
-        choice: &mut Choice,
-        version: Option<String>,
-    ) -> Result<String, Refused> {
-        let name = &self.model.name;
-        let shadow = match &version {
-            Some(version) => Some(self.start_shadow(version).await?),
-            None => None,
-        };
-        let chosen = Choice {
-            shadow: version.clone(),
-            ..choice.clone()
-        };
-        self.record(&chosen, "model_shadow", None).await?;
-        *choice = chosen;
-        self.entry.set_shadow(shadow);
-        Ok(match version {
-            Some(version) => format!("version {version} runs beside {name}, for comparison only"),
-            None => format!("nothing runs beside {name} any more"),
-        })
-    }
-
-    /// In a host of its own: what a candidate does to that, the live models do not notice.
-    async fn start_shadow(&self, version: &str) -> Result<Shadow, Refused> {
-        let host = Host::new(self.around.command.clone());
-        let named = Version::Named(version.to_owned());
-        let (worker, loaded) = self.load_in(&host, &named).await?;
-        // That of the mildest level: where somebody would first be told.
-        let threshold = self.model.alerting.levels[0].raise;
-        Ok(Shadow::start(
-            worker,
-            version.to_owned(),
-            loaded.sha256,
-            threshold,
-        ))
-    }
-
-    /// After a start or a swap.
-    async fn shadow_as_chosen(&self, choice: &Choice) {
-        let running = self.entry.shadow_version();
-        if running == choice.shadow {
-            return;
-        }
-        let shadow = match &choice.shadow {
-            None => None,
-            Some(version) => match self.start_shadow(version).await {
-                Ok(shadow) => Some(shadow),
-                Err(refused) => {
-                    tracing::warn!(model = self.model.name, "no shadow: {refused}");
-                    None
-                }
-            },
-        };
-        self.entry.set_shadow(shadow);
     }
 
     /// The choice and the record of it, in one append.
     async fn record(&self, choice: &Choice, what: &str, why: Option<&str>) -> Result<(), Error> {
-        let changes = vec![choice.change(&self.model)];
-        let (stream, records) = match &self.around.events {
-            Some(stream) => (stream.clone(), vec![event(&self.model, what, choice, why)]),
-            None => (StreamName::catalog(), Vec::new()),
+        let records = match &self.around.events {
+            Some(_) => vec![event(&self.model, what, choice, why)],
+            None => Vec::new(),
+        };
+        self.append(records, choice.changes(&self.model)).await
+    }
+
+    async fn append(&self, records: Vec<Record>, changes: Vec<Change>) -> Result<(), Error> {
+        let stream = match &self.around.events {
+            Some(stream) if !records.is_empty() => stream.clone(),
+            _ => StreamName::catalog(),
         };
         let append = Append {
             stream,

@@ -13,13 +13,15 @@
 //!   "provenance": {"trained": "2026-11-02", "script": "train.py", "seed": "7"}
 //! }
 //! ```
+//! An auto-encoder's `output` is `{"reconstruction": "mse"}`, or `"mae"`.
+//!
 //! `output`, `budget`, `reference` and `provenance` may be missing. A budget can only be tighter
 //! than the configured one. A key that is not in this list is a mistake, and refused.
 
 use crate::error::Error;
 use crate::golden::Golden;
 use crate::isolation::Order;
-use crate::output::{Output, Pick};
+use crate::output::{Output, Pick, Reconstruction};
 use crate::package::read;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -70,6 +72,29 @@ struct Score {
     name: Option<String>,
     index: Option<usize>,
     class: Option<String>,
+    reconstruction: Option<Measure>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Measure {
+    Mse,
+    Mae,
+}
+
+impl Score {
+    /// `None` if it says more than one thing.
+    fn pick(&self) -> Option<Pick> {
+        let class = self.class.clone().map(Pick::Class);
+        let error = self.reconstruction.map(|measure| match measure {
+            Measure::Mse => Pick::Error(Reconstruction::MeanSquared),
+            Measure::Mae => Pick::Error(Reconstruction::MeanAbsolute),
+        });
+        let said = [self.index.map(Pick::Index), class, error];
+        let mut said = said.into_iter().flatten();
+        let pick = said.next().unwrap_or_default();
+        said.next().is_none().then_some(pick)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,12 +108,17 @@ impl Manifest {
     /// Reads the manifest of a package and holds it against the binding.
     pub(crate) fn read(folder: &Path, order: &Order) -> Result<Self, Error> {
         let path = folder.join(FILE_NAME);
+        Self::parse(&read(&path)?, &path, order)
+    }
+
+    /// The same of the bytes of the file at `path`.
+    pub(crate) fn parse(text: &[u8], path: &Path, order: &Order) -> Result<Self, Error> {
         let broken = |reason: String| Error::Manifest {
-            path: path.clone(),
+            path: path.to_owned(),
             reason,
         };
         let manifest: Self =
-            serde_json::from_slice(&read(&path)?).map_err(|error| broken(error.to_string()))?;
+            serde_json::from_slice(text).map_err(|error| broken(error.to_string()))?;
         manifest.check().map_err(broken)?;
         let Input { rows, columns } = &manifest.input;
         let own = (*rows, columns.len());
@@ -96,7 +126,7 @@ impl Manifest {
             return Err(Error::Shape {
                 wants: format!("{} rows of {}", own.0, manifest.columns()),
                 gives: format!("{rows} rows of {columns} columns"),
-                path,
+                path: path.to_owned(),
             });
         }
         manifest.golden.check(Some(own)).map_err(broken)?;
@@ -133,11 +163,9 @@ impl Manifest {
             }
         }
         match &self.output {
-            Some(Score {
-                index: Some(_),
-                class: Some(_),
-                ..
-            }) => Err("output has an index or a class, not both".to_owned()),
+            Some(score) if score.pick().is_none() => {
+                Err("output has an index, a class or a reconstruction, not several".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -150,13 +178,12 @@ impl Manifest {
     pub(crate) fn complete(&self, order: &Order) -> Order {
         let mut order = order.clone();
         order.shape = Some((self.input.rows, self.input.columns.len()));
-        if let Some(Score { name, index, class }) = &self.output
+        if let Some(score) = &self.output
             && order.output == Output::default()
         {
-            let class = class.clone().map(Pick::Class);
             order.output = Output {
-                name: name.clone(),
-                pick: index.map(Pick::Index).or(class).unwrap_or_default(),
+                name: score.name.clone(),
+                pick: score.pick().unwrap_or_default(),
             };
         }
         if let Some(time_max) = self.budget.time_max_ms.map(Duration::from_millis) {
@@ -176,4 +203,44 @@ pub(crate) const FOLDER_RULE: &str =
 pub(crate) fn is_folder_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Budget;
+
+    /// What a package with this output picks, or why it is refused.
+    fn pick(output: &str) -> Result<Pick, String> {
+        let text = format!(
+            r#"{{"format": 1, "name": "m", "version": "1", "model": "m.onnx", "sha256": "00",
+                "input": {{"rows": 1, "columns": [{{"name": "x"}}]}}, "output": {output},
+                "golden": {{"tolerance": 1e-4, "cases": [{{"input": [[1]], "output": 0}}]}}}}"#
+        );
+        let order = Order::of(Budget::default());
+        let manifest = Manifest::parse(text.as_bytes(), Path::new("model.json"), &order);
+        let manifest = manifest.map_err(|error| error.to_string())?;
+        Ok(manifest.complete(&order).output.pick)
+    }
+
+    #[test]
+    fn an_output_is_one_thing() {
+        assert_eq!(pick("null"), Ok(Pick::Default));
+        assert_eq!(pick(r#"{"index": 3}"#), Ok(Pick::Index(3)));
+        for (word, error) in [
+            ("mse", Reconstruction::MeanSquared),
+            ("mae", Reconstruction::MeanAbsolute),
+        ] {
+            let picked = pick(&format!(r#"{{"reconstruction": "{word}"}}"#));
+            assert_eq!(picked, Ok(Pick::Error(error)));
+        }
+        for (output, told) in [
+            (r#"{"index": 1, "reconstruction": "mse"}"#, "not several"),
+            (r#"{"index": 1, "class": "worn"}"#, "not several"),
+            (r#"{"reconstruction": "rmse"}"#, "unknown variant `rmse`"),
+        ] {
+            let refused = pick(output).unwrap_err();
+            assert!(refused.contains(told), "{refused}");
+        }
+    }
 }

@@ -1,6 +1,9 @@
-//! A candidate beside the live model: scores the same windows in a host of its own, and is
-//! compared. Nothing it says goes anywhere but into its [`ShadowReport`].
+//! Another version beside the live one: scores the same windows in a host of its own, and is
+//! compared. Nothing it says goes anywhere but into its [`ShadowReport`], and, where it ran before
+//! the live one, into the verdict on that, see `canary`.
 
+use crate::alert::Alerting;
+use crate::canary::{CanaryReport, Phase, Progress, Verdict, labels_differ};
 use crate::error::Error;
 use crate::isolation::Worker;
 use crate::runner::Answer;
@@ -8,7 +11,7 @@ use serde::Serialize;
 use skerry_store::WallNanos;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Windows that wait for the shadow. It must never hold up the live model, so what comes while so
 /// many wait is passed over.
@@ -16,7 +19,8 @@ const WINDOWS_MAX: usize = 64;
 /// Run times kept for quantiles.
 const RUNS_KEPT: usize = 1_023;
 
-/// What a shadow came to so far; since the node started, or it was chosen.
+/// What a shadow came to so far; since the node started, or it was chosen. Of a version on trial
+/// the shadow is the version before.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ShadowReport {
     pub version: String,
@@ -30,16 +34,20 @@ pub struct ShadowReport {
     pub difference_max: f64,
     /// Event time of the end of the window where they differed most.
     pub difference_max_time_ms: Option<i64>,
-    /// Windows in which one was at or above the threshold and the other below.
+    /// Windows in which one was at or beyond the threshold and the other was not.
     pub disagreements_total: u64,
+    /// Windows in which both gave a label, and not the same.
+    pub classes_differing_total: u64,
     pub live_above_total: u64,
     pub shadow_above_total: u64,
     pub live_p50_us: Option<f64>,
     pub live_p99_us: Option<f64>,
     pub shadow_p50_us: Option<f64>,
     pub shadow_p99_us: Option<f64>,
-    /// Why it is not run any more.
+    /// Why it is not run, or not any more.
     pub failed: Option<String>,
+    /// If the live version is on trial against it.
+    pub canary: Option<CanaryReport>,
 }
 
 /// A window that the live model has scored.
@@ -50,10 +58,21 @@ pub(crate) struct Scored {
     pub(crate) time: WallNanos,
 }
 
+/// What is to run beside the live version, and why.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    pub(crate) version: String,
+    pub(crate) sha256: String,
+    pub(crate) alerting: Alerting,
+    /// Where the live version is on trial against it.
+    pub(crate) phase: Option<Phase>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Shadow {
     windows: mpsc::Sender<Scored>,
     figures: Arc<Mutex<Figures>>,
+    verdict: watch::Receiver<Option<Verdict>>,
 }
 
 #[derive(Debug)]
@@ -62,26 +81,33 @@ struct Figures {
     difference_sum: f64,
     live: heapless::HistoryBuf<Duration, RUNS_KEPT>,
     shadow: heapless::HistoryBuf<Duration, RUNS_KEPT>,
+    alerting: Alerting,
+    phase: Option<Phase>,
 }
 
 impl Shadow {
-    /// Ends, with its worker, when dropped.
-    pub(crate) fn start(worker: Worker, version: String, sha256: String, threshold: f32) -> Self {
+    /// Ends, with its worker, when dropped, or with the verdict.
+    pub(crate) fn start(worker: Worker, beside: Beside) -> Self {
         let (windows, queue) = mpsc::channel(WINDOWS_MAX);
-        let report = ShadowReport {
-            version,
-            sha256,
-            since_ms: WallNanos::now().millis(),
-            ..ShadowReport::default()
-        };
-        let figures = Arc::new(Mutex::new(Figures {
-            report,
-            difference_sum: 0.0,
-            live: heapless::HistoryBuf::new(),
-            shadow: heapless::HistoryBuf::new(),
-        }));
-        tokio::spawn(compare(worker, threshold, queue, Arc::clone(&figures)));
-        Self { windows, figures }
+        let (told, verdict) = watch::channel(None);
+        let figures = Arc::new(Mutex::new(Figures::new(beside)));
+        tokio::spawn(compare(worker, queue, Arc::clone(&figures), told));
+        Self {
+            windows,
+            figures,
+            verdict,
+        }
+    }
+
+    /// One that is wanted and cannot run.
+    pub(crate) fn refused(beside: Beside, reason: String) -> Self {
+        let mut figures = Figures::new(beside);
+        figures.report.failed = Some(reason);
+        Self {
+            windows: mpsc::channel(1).0,
+            figures: Arc::new(Mutex::new(figures)),
+            verdict: watch::channel(None).1,
+        }
     }
 
     /// Never waits.
@@ -91,41 +117,84 @@ impl Shadow {
         }
     }
 
+    /// What the trial of the live version came to, once it has.
+    pub(crate) async fn verdict(&self) -> Verdict {
+        let mut verdict = self.verdict.clone();
+        let told = verdict.wait_for(Option::is_some).await;
+        let told = told.ok().and_then(|told| (*told).clone());
+        match told {
+            Some(verdict) => verdict,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How far the trial of the live version is.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let figures = lock(&self.figures);
+        figures.phase.as_ref().map(|phase| phase.progress)
+    }
+
     pub(crate) fn report(&self) -> ShadowReport {
         let figures = lock(&self.figures);
         let mut report = figures.report.clone();
         (report.live_p50_us, report.live_p99_us) = quantiles(figures.live.to_vec());
         (report.shadow_p50_us, report.shadow_p99_us) = quantiles(figures.shadow.to_vec());
+        report.canary = figures.phase.as_ref().map(Phase::report);
         report
     }
 }
 
 async fn compare(
     worker: Worker,
-    threshold: f32,
     mut queue: mpsc::Receiver<Scored>,
     figures: Arc<Mutex<Figures>>,
+    told: watch::Sender<Option<Verdict>>,
 ) {
-    while let Some(Scored { window, live, time }) = queue.recv().await {
+    let verdict = loop {
+        // Before the first window too: a trial that goes on after a restart may allow less now.
+        if let Some(verdict) = lock(&figures).verdict() {
+            break verdict;
+        }
+        let Some(Scored { window, live, time }) = queue.recv().await else {
+            return;
+        };
         match worker.run(window).await {
-            Ok(shadow) => lock(&figures).take(&live, &shadow, threshold, time),
+            Ok(shadow) => lock(&figures).take(&live, &shadow, time),
             // The box was short of something; the window is as good as passed over.
             Err(Error::Host { .. }) => lock(&figures).report.windows_skipped_total += 1,
             Err(error) => {
                 tracing::warn!("a shadow is dropped, the live model goes on: {error}");
                 lock(&figures).report.failed = Some(error.to_string());
-                return;
+                break Verdict::Void(error.to_string());
             }
         }
-    }
+    };
+    // Without a trial nobody waits for it.
+    let _ = told.send(Some(verdict));
 }
 
 impl Figures {
-    fn take(&mut self, live: &Answer, shadow: &Answer, threshold: f32, time: WallNanos) {
+    fn new(beside: Beside) -> Self {
+        Self {
+            report: ShadowReport {
+                version: beside.version,
+                sha256: beside.sha256,
+                since_ms: WallNanos::now().millis(),
+                ..ShadowReport::default()
+            },
+            difference_sum: 0.0,
+            live: heapless::HistoryBuf::new(),
+            shadow: heapless::HistoryBuf::new(),
+            alerting: beside.alerting,
+            phase: beside.phase,
+        }
+    }
+
+    fn take(&mut self, live: &Answer, shadow: &Answer, time: WallNanos) {
         self.live.write(live.took);
         self.shadow.write(shadow.took);
-        let (one, other) = (live.score.value, shadow.score.value);
-        let difference = (f64::from(one) - f64::from(other)).abs();
+        let (one, other) = (&live.score, &shadow.score);
+        let difference = (f64::from(one.value) - f64::from(other.value)).abs();
         let report = &mut self.report;
         report.windows_total += 1;
         self.difference_sum += difference;
@@ -136,10 +205,18 @@ impl Figures {
             report.difference_max = difference;
             report.difference_max_time_ms = Some(time.millis());
         }
-        let (live_above, shadow_above) = (one >= threshold, other >= threshold);
+        let (live_above, shadow_above) = (self.alerting.alarms(one), self.alerting.alarms(other));
         report.live_above_total += u64::from(live_above);
         report.shadow_above_total += u64::from(shadow_above);
         report.disagreements_total += u64::from(live_above != shadow_above);
+        report.classes_differing_total += u64::from(labels_differ(one, other));
+        if let Some(phase) = &mut self.phase {
+            phase.take(one, other, &self.alerting, time);
+        }
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        self.phase.as_ref()?.verdict(&self.alerting)
     }
 }
 

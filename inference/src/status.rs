@@ -81,6 +81,8 @@ pub struct ModelSnapshot {
     pub run_max_us: Option<f64>,
     /// The version that runs beside it, if one does.
     pub shadow: Option<ShadowReport>,
+    /// The version before, while the live one is on trial against it.
+    pub canary: Option<ShadowReport>,
     pub assets: Vec<AssetSnapshot>,
 }
 
@@ -171,6 +173,7 @@ pub(crate) struct Entry {
     name: String,
     inner: Mutex<Inner>,
     shadow: Mutex<Option<Arc<Shadow>>>,
+    canary: Mutex<Option<Arc<Shadow>>>,
     /// Where commands are taken, while the model's task runs.
     desk: Mutex<Option<mpsc::Sender<Asked>>>,
 }
@@ -203,6 +206,7 @@ impl Entry {
             rolled_back: None,
             held_bytes: None,
             shadow: None,
+            canary: None,
             golden_cases: None,
             memory_bytes: model.memory_bytes(),
             records_total: 0,
@@ -231,6 +235,7 @@ impl Entry {
             name: model.name.clone(),
             inner: Mutex::new(inner),
             shadow: Mutex::default(),
+            canary: Mutex::default(),
             desk: Mutex::default(),
         }
     }
@@ -259,16 +264,29 @@ impl Entry {
         asked
     }
 
+    /// All that are to score what the live version scores.
+    pub(crate) fn beside(&self) -> Vec<Arc<Shadow>> {
+        [self.shadow(), self.canary()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
     pub(crate) fn shadow(&self) -> Option<Arc<Shadow>> {
         lock(&self.shadow).clone()
     }
 
-    pub(crate) fn shadow_version(&self) -> Option<String> {
-        Some(self.shadow()?.report().version)
+    /// What the live version is on trial against.
+    pub(crate) fn canary(&self) -> Option<Arc<Shadow>> {
+        lock(&self.canary).clone()
     }
 
     pub(crate) fn set_shadow(&self, shadow: Option<Shadow>) {
         *lock(&self.shadow) = shadow.map(Arc::new);
+    }
+
+    pub(crate) fn set_canary(&self, reference: Option<Shadow>) {
+        *lock(&self.canary) = reference.map(Arc::new);
     }
 
     pub(crate) fn set(&self, state: State, reason: Option<String>) {
@@ -345,6 +363,7 @@ impl Entry {
         snapshot.run_p50_us = runs.get(runs.len() / 2).map(micros);
         let inner = lock(&self.inner);
         snapshot.shadow = self.shadow().map(|shadow| shadow.report());
+        snapshot.canary = self.canary().map(|reference| reference.report());
         snapshot.run_max_us = (!runs.is_empty()).then(|| micros(&inner.run_max));
         snapshot
     }

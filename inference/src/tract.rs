@@ -9,7 +9,7 @@ mod lower;
 
 use crate::graph::Refusal;
 use crate::net::Net;
-use crate::output::{Output, Pick};
+use crate::output::{Output, Pick, Reading, Reconstruction};
 use crate::runner::{Runner, Score};
 use std::sync::Arc;
 use tract_onnx as vendor;
@@ -35,9 +35,9 @@ struct Tract {
 
 struct Plan {
     engine: Engine,
-    /// Where the score is: which output, and which number of it.
+    /// Where the score is: which output, and what of it.
     output: usize,
-    index: usize,
+    reading: Reading,
 }
 
 /// Reads a graph whose only input is `[1, rows, columns]` or `[1, rows * columns]` of `f32`, and
@@ -83,12 +83,15 @@ pub(crate) fn load(
         .and_then(TypedModel::into_decluttered)
         .map_err(|error| broken(&format!("{error:#}")))?;
     let fact = model.output_fact(place).map_err(|error| broken(&error))?;
-    let index = index(fact, &output.pick)?;
+    let reading = match &output.pick {
+        Pick::Error(error) => reconstruction(fact, *error, rows, columns)?,
+        pick => Reading::Number(index(fact, pick)?),
+    };
     let engine = Engine::new(model, shape).map_err(|error| broken(&format!("{error:#}")))?;
     Ok(Box::new(Plan {
         engine,
         output: place,
-        index,
+        reading,
     }))
 }
 
@@ -171,6 +174,21 @@ fn outlet(model: &InferenceModel, output: &Output) -> Result<usize, Refusal> {
     })
 }
 
+fn reconstruction(
+    fact: &TypedFact,
+    error: Reconstruction,
+    rows: usize,
+    columns: usize,
+) -> Result<Reading, Refusal> {
+    let dims = fact.shape.as_concrete().unwrap_or_default();
+    if fact.datum_type != f32::datum_type() {
+        let got = format!("{fact:?}");
+        return Err(Refusal::Output { got });
+    }
+    Reconstruction::check(rows, columns, dims).map_err(Refusal::Unsupported)?;
+    Ok(Reading::Error(error))
+}
+
 /// Which number of an output is the score.
 fn index(fact: &TypedFact, pick: &Pick) -> Result<usize, Refusal> {
     let count = fact
@@ -206,7 +224,7 @@ impl Runner for Plan {
             }
         };
         let output = output.ok_or("the model gave no output")?;
-        let score = output.get(self.index).copied().map(Score::from);
+        let score = self.reading.of(window, output).map(Score::from);
         score.ok_or_else(|| "the model gave a shorter output than it said".to_owned())
     }
 }

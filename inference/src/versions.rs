@@ -1,5 +1,6 @@
 //! Which version of a model runs: what commands said, kept in the catalog.
 
+use crate::canary::Progress;
 use crate::config::Model;
 use crate::encoding;
 use crate::error::Error;
@@ -15,6 +16,8 @@ use tokio::sync::oneshot;
 
 /// One entry per model, under its name.
 pub(crate) const BUCKET: &str = "model-version";
+/// The same, for those whose version is on trial.
+const CANARY_BUCKET: &str = "model-canary";
 
 /// What an operator may want of a running model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,11 +77,17 @@ impl fmt::Display for Version {
 }
 
 /// What is kept of a model's commands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Choice {
     pub(crate) active: Version,
     pub(crate) previous: Option<Version>,
     pub(crate) shadow: Option<String>,
+    /// If the active version is on trial against the previous one. In a bucket of its own.
+    #[serde(skip)]
+    pub(crate) canary: Option<Progress>,
+    /// Nothing is to run beside it, whatever the configuration names. Until the next start.
+    #[serde(skip)]
+    pub(crate) is_shadow_off: bool,
 }
 
 impl Choice {
@@ -92,27 +101,47 @@ impl Choice {
                 "which version ran is not readable; the configured file runs"
             );
         }
-        Ok(read.flatten().unwrap_or_default())
+        let mut choice: Self = read.flatten().unwrap_or_default();
+        // Who takes the trial out of the configuration ends it.
+        if model.canary.is_some() && choice.previous.is_some() {
+            let kept = log.get(CANARY_BUCKET, model.name.as_bytes())?;
+            choice.canary = kept.map(|kept| encoding::read(&kept).unwrap_or_default());
+        }
+        Ok(choice)
     }
 
-    pub(crate) fn change(&self, model: &Model) -> Change {
-        Change::Put {
-            bucket: BUCKET.to_owned(),
-            key: Bytes::copy_from_slice(model.name.as_bytes()),
-            value: encoding::write(self).into(),
+    pub(crate) fn changes(&self, model: &Model) -> Vec<Change> {
+        vec![put(BUCKET, model, self), self.canary_change(model)]
+    }
+
+    /// What keeps how far the trial is.
+    pub(crate) fn canary_change(&self, model: &Model) -> Change {
+        match &self.canary {
+            Some(progress) => put(CANARY_BUCKET, model, progress),
+            None => Change::Delete {
+                bucket: CANARY_BUCKET.to_owned(),
+                key: key(model),
+            },
         }
     }
 
-    pub(crate) fn activated(&self, version: Version) -> Self {
+    /// With `on_trial`, what ran before goes on beside it for a while. A version that is on trial
+    /// itself is nothing to be measured by, or to come back to: what ran before it stays that.
+    pub(crate) fn activated(&self, version: Version, on_trial: bool) -> Self {
         let now_live = |shadow: &String| Version::Named(shadow.clone()) == version;
+        // Whoever activates what runs already, to have it read anew, keeps the way back.
+        let keeps = version == self.active || self.canary.is_some();
+        let previous = match keeps {
+            true => self.previous.clone(),
+            false => Some(self.active.clone()),
+        };
+        let previous = previous.filter(|previous| *previous != version);
         Self {
             shadow: self.shadow.clone().filter(|shadow| !now_live(shadow)),
-            // Whoever activates what runs already, to have it read anew, keeps the way back.
-            previous: match version == self.active {
-                true => self.previous.clone(),
-                false => Some(self.active.clone()),
-            },
+            canary: (on_trial && previous.is_some()).then(Progress::default),
+            previous,
             active: version,
+            ..self.clone()
         }
     }
 
@@ -121,8 +150,28 @@ impl Choice {
         Some(Self {
             active: self.previous.clone()?,
             previous: None,
-            shadow: self.shadow.clone(),
+            canary: None,
+            ..self.clone()
         })
+    }
+
+    /// What is to run beside the active version: what a command chose, else what is configured.
+    pub(crate) fn wanted_shadow(&self, model: &Model) -> Option<String> {
+        let configured = model.shadow.as_ref().filter(|_| !self.is_shadow_off);
+        let wanted = self.shadow.as_ref().or(configured)?;
+        (label(&self.active) != Some(wanted)).then(|| wanted.clone())
+    }
+}
+
+fn key(model: &Model) -> Bytes {
+    Bytes::copy_from_slice(model.name.as_bytes())
+}
+
+fn put(bucket: &str, model: &Model, value: &impl Serialize) -> Change {
+    Change::Put {
+        bucket: bucket.to_owned(),
+        key: key(model),
+        value: encoding::write(value).into(),
     }
 }
 

@@ -8,8 +8,8 @@ mod onnx;
 use onnx::{bomb, mean_then, package, write_manifest};
 use serde_json::{Value, json};
 use skerry_inference::{
-    Command, Config, HostCommand, Input, Model, ModelOptions, ModelSnapshot, Source, State, Status,
-    run,
+    Canary, Command, Config, Difference, HostCommand, Input, Model, ModelOptions, ModelSnapshot,
+    Source, State, Status, run,
 };
 use skerry_store::{
     Append, Kind, Log, Offset, Options, Record, StreamName, StreamOptions, WallNanos,
@@ -46,10 +46,18 @@ struct Site {
     stop: CancellationToken,
     task: JoinHandle<()>,
     seconds: i64,
+    change: Change,
 }
+
+/// What a test has otherwise than [`start`].
+type Change = fn(&mut ModelOptions);
 
 impl Site {
     async fn new(packages: impl FnOnce(&Path)) -> Self {
+        Self::with(packages, |_| ()).await
+    }
+
+    async fn with(packages: impl FnOnce(&Path), change: Change) -> Self {
         let folder = tempfile::tempdir().unwrap();
         packages(&folder.path().join("models/mean"));
         let first = mean_then(&[], ROWS as u64);
@@ -61,7 +69,7 @@ impl Site {
         let sized = |name| StreamOptions::new(stream(name), 16 * 1024 * 1024);
         options.streams = streams.map(sized).to_vec();
         let (log, _) = Log::open(options).unwrap();
-        let (status, stop, task) = start(&log, folder.path());
+        let (status, stop, task) = start(&log, folder.path(), change);
         let site = Self {
             folder,
             log,
@@ -69,6 +77,7 @@ impl Site {
             stop,
             task,
             seconds: 0,
+            change,
         };
         site.until(|model| model.state == State::Running).await;
         site
@@ -77,7 +86,7 @@ impl Site {
     async fn restart(&mut self) {
         self.stop.cancel();
         (&mut self.task).await.unwrap();
-        (self.status, self.stop, self.task) = start(&self.log, self.folder.path());
+        (self.status, self.stop, self.task) = start(&self.log, self.folder.path(), self.change);
         self.until(|model| model.state == State::Running).await;
     }
 
@@ -149,7 +158,11 @@ impl Site {
     }
 }
 
-fn start(log: &Log, folder: &Path) -> (Arc<Status>, CancellationToken, JoinHandle<()>) {
+fn start(
+    log: &Log,
+    folder: &Path,
+    change: Change,
+) -> (Arc<Status>, CancellationToken, JoinHandle<()>) {
     let source = Source::Mqtt {
         topic: "t".to_owned(),
         pointer: "/value".to_owned(),
@@ -159,6 +172,7 @@ fn start(log: &Log, folder: &Path) -> (Arc<Status>, CancellationToken, JoinHandl
     options.assets = vec!["a".to_owned()];
     options.rows = ROWS;
     options.budget.memory_max_bytes = 64 * 1024 * 1024;
+    change(&mut options);
     let model = Model::new(options);
     let config = Config {
         models: vec![model.unwrap()],
@@ -296,7 +310,7 @@ async fn a_disabled_model_is_revived_by_a_version_that_runs() {
     std::fs::write(site.folder.path().join("first.onnx"), "no model").unwrap();
     site.stop.cancel();
     (&mut site.task).await.unwrap();
-    (site.status, site.stop, site.task) = start(&site.log, site.folder.path());
+    (site.status, site.stop, site.task) = start(&site.log, site.folder.path(), site.change);
     site.until(|model| model.state == State::Disabled).await;
     site.activate("same").await.unwrap();
     site.until(|model| model.state == State::Running).await;
@@ -328,6 +342,7 @@ async fn a_shadow_is_compared_and_heard_by_nobody() {
     let version = Some("root".to_owned());
     site.command(Command::Shadow { version }).await.unwrap();
     site.restart().await;
+    site.until(|model| model.shadow.is_some()).await;
     site.publish(&[-400.0, 1.0]).await;
     assert_eq!(site.scores(5).await[3..], [-75.0, -89.75]);
     let failed = |model: &ModelSnapshot| {
@@ -340,4 +355,169 @@ async fn a_shadow_is_compared_and_heard_by_nobody() {
         .await
         .unwrap();
     assert_eq!(site.model().shadow, None);
+}
+
+/// What the node's own stream has of them.
+fn told(events: &[Value]) -> Vec<&str> {
+    let told = events.iter().map(|it| it["event"].as_str().unwrap());
+    told.collect()
+}
+
+/// Twenty windows, of which two may differ by more than a half.
+fn on_trial(options: &mut ModelOptions) {
+    options.canary = Some(Canary {
+        windows: 20,
+        difference_max: Some(Difference::Absolute(0.5)),
+        differing_percent_max: 10.0,
+    });
+}
+
+fn compared(windows: u32) -> impl Fn(&ModelSnapshot) -> bool {
+    move |model| {
+        let canary = model.canary.as_ref().and_then(|it| it.canary.as_ref());
+        canary.is_some_and(|it| it.windows_total == windows)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_differs_gives_way_to_the_one_before() {
+    let mut site = Site::with(some_packages, on_trial).await;
+    site.activate("negative").await.unwrap();
+    site.until(|model| model.canary.is_some()).await;
+    // The second window is a zero, of which there is but one.
+    site.publish(&[1.0, 1.0, 1.0, 1.0, -3.0, 5.0]).await;
+    site.until(compared(3)).await;
+    let canary = site.model().canary.unwrap();
+    assert_eq!(
+        (canary.version.as_str(), canary.windows_skipped_total),
+        ("the configured file", 0)
+    );
+    let canary = canary.canary.unwrap();
+    assert_eq!((canary.differing_total, canary.differing_max), (2, 2));
+    assert_eq!(site.model().version.as_deref(), Some("negative"));
+    site.publish(&[9.0]).await;
+    site.until(|model| model.rolled_back.is_some()).await;
+    site.until(|model| model.state == State::Running && model.version.is_none())
+        .await;
+    let model = site.model();
+    assert_eq!((model.canary, model.previous), (None, None));
+    let why = "3 of 4 windows differ from the configured file, of 20 at most 2 may; scores were up \
+               to 6 apart, 0.5 is allowed";
+    assert_eq!(model.rolled_back.as_deref(), Some(why));
+    site.publish(&[13.0]).await;
+    assert_eq!(site.scores(5).await, [-1.0, 0.0, -1.0, -3.0, 6.0]);
+    let events = site.payloads("node");
+    assert_eq!(told(&events), ["model_activated", "model_rolled_back"]);
+    assert_eq!(events[1]["details"]["reason"], why);
+    let nothing = site.command(Command::Rollback).await.unwrap_err();
+    assert!(nothing.contains("nothing ran before"), "{nothing}");
+    site.restart().await;
+    assert_eq!((site.model().version, site.model().canary), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_agrees_passes_and_keeps_its_way_back() {
+    let mut site = Site::with(some_packages, on_trial).await;
+    site.activate("same").await.unwrap();
+    site.until(|model| model.canary.is_some()).await;
+    let values: Vec<f64> = (0..10).map(f64::from).collect();
+    site.publish(&values).await;
+    site.until(compared(7)).await;
+    // It goes on where it was.
+    site.restart().await;
+    site.until(compared(7)).await;
+    site.publish(&values).await;
+    site.until(compared(17)).await;
+    site.publish(&values).await;
+    site.until(|model| model.canary.is_none()).await;
+    let model = site.model();
+    assert_eq!(model.version.as_deref(), Some("same"));
+    assert_eq!(model.previous.as_deref(), Some("the configured file"));
+    let events = site.payloads("node");
+    assert_eq!(told(&events), ["model_activated", "model_canary_passed"]);
+    let figures = events[1]["details"]["reason"].as_str().unwrap();
+    assert!(figures.starts_with("0 of 20 windows differ"), "{figures}");
+    assert_eq!(site.scores(27).await.len(), 27);
+    // It is over.
+    site.restart().await;
+    assert_eq!(site.model().canary, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_trial_is_nothing_to_go_back_to() {
+    let mut site = Site::with(some_packages, on_trial).await;
+    site.activate("same").await.unwrap();
+    site.activate("negative").await.unwrap();
+    site.until(|model| model.canary.is_some()).await;
+    let previous = site.model().previous;
+    assert_eq!(previous.as_deref(), Some("the configured file"));
+    site.command(Command::Rollback).await.unwrap();
+    site.until(|model| model.version.is_none()).await;
+    assert_eq!(site.model().canary, None);
+    site.publish(&[4.0, 4.0, 4.0, 4.0]).await;
+    assert_eq!(site.scores(1).await, [4.0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reference_that_fails_ends_the_trial_and_leaves_the_version() {
+    let mut site = Site::with(some_packages, on_trial).await;
+    site.activate("root").await.unwrap();
+    site.until(|model| model.canary.is_some()).await;
+    site.publish(&[0.0; 30]).await;
+    site.scores(27).await;
+    site.until(|model| model.canary.is_none()).await;
+    site.activate("same").await.unwrap();
+    site.until(|model| model.canary.is_some()).await;
+    site.publish(&[-40.0]).await;
+    site.until(|model| model.canary.is_none()).await;
+    assert_eq!(site.model().version.as_deref(), Some("same"));
+    assert_eq!(site.scores(28).await[27], -10.0);
+    let events = site.payloads("node");
+    assert_eq!(told(&events).last(), Some(&"model_canary_void"));
+    let why = events.last().unwrap()["details"]["reason"]
+        .as_str()
+        .unwrap();
+    assert!(why.contains("NaN"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configured_shadow_is_there_after_a_start() {
+    fn shadowed(options: &mut ModelOptions) {
+        options.shadow = Some("negative".to_owned());
+    }
+    let version = |model: &ModelSnapshot| model.shadow.as_ref().map(|it| it.version.clone());
+    let mut site = Site::with(some_packages, shadowed).await;
+    let negative = |model: &ModelSnapshot| version(model).as_deref() == Some("negative");
+    site.until(negative).await;
+    site.command(Command::Shadow { version: None })
+        .await
+        .unwrap();
+    assert_eq!(version(&site.model()), None);
+    // What is live is not compared with itself, and nothing comes back before the next start.
+    site.activate("negative").await.unwrap();
+    site.command(Command::Rollback).await.unwrap();
+    assert_eq!(version(&site.model()), None);
+    site.restart().await;
+    site.until(negative).await;
+    // What a command chose goes before it.
+    let other = Some("same".to_owned());
+    site.command(Command::Shadow { version: other })
+        .await
+        .unwrap();
+    site.restart().await;
+    site.until(|model| version(model).as_deref() == Some("same"))
+        .await;
+    site.publish(&[1.0, 2.0, 3.0, 4.0]).await;
+    site.until(|model| model.shadow.as_ref().unwrap().windows_total == 1)
+        .await;
+
+    std::fs::remove_dir_all(site.folder.path().join("models/mean/same")).unwrap();
+    site.restart().await;
+    let failed = |model: &ModelSnapshot| {
+        let shadow = model.shadow.as_ref();
+        shadow.is_some_and(|it| it.failed.as_deref().is_some_and(|why| why.contains("same")))
+    };
+    site.until(failed).await;
+    site.publish(&[5.0]).await;
+    assert_eq!(site.scores(2).await, [2.5, 3.5]);
 }

@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use skerry_inference::{Output, Pick, Scorer};
+use skerry_inference::{Output, Pick, Reconstruction, Scorer};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ const ROWS: usize = 30;
 const COLUMNS: usize = 14;
 /// Of the larger of the answer and the spread of all answers.
 const TOLERANCE: f32 = 1e-4;
+/// Of the error itself, in which what two runtimes differ by counts for little.
+const RECONSTRUCTION_TOLERANCE: f64 = 1e-4;
 
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families")
@@ -37,12 +39,16 @@ fn floats(path: &Path) -> Vec<f32> {
 }
 
 fn load(name: &str, index: usize) -> Scorer {
+    picked(name, Pick::Index(index)).unwrap()
+}
+
+fn picked(name: &str, pick: Pick) -> Result<Scorer, String> {
     let bytes = std::fs::read(here().join(format!("{name}.onnx"))).unwrap();
     let output = Output {
-        pick: Pick::Index(index),
+        pick,
         ..Output::default()
     };
-    Scorer::load(&bytes, ROWS, COLUMNS, &output).unwrap()
+    Scorer::load(&bytes, ROWS, COLUMNS, &output)
 }
 
 const NETS: [&str; 11] = [
@@ -106,6 +112,33 @@ fn nets_answer_as_onnxruntime_does() {
             }
             println!("{name}[{index}]: off by {worst:e} at most, {quickest:?} at least");
         }
+        if width == ROWS * COLUMNS {
+            reconstructed(name, &windows, folder.path());
+        }
+    }
+}
+
+/// How far an auto-encoder's answers are from the windows, against numpy over onnxruntime's.
+fn reconstructed(name: &str, windows: &[&[f32]], answers: &Path) {
+    for (word, error) in [
+        ("mse", Reconstruction::MeanSquared),
+        ("mae", Reconstruction::MeanAbsolute),
+    ] {
+        let mut model = picked(name, Pick::Error(error)).unwrap();
+        let numpy = std::fs::read(answers.join(format!("{name}.{word}"))).unwrap();
+        let (numpy, _) = numpy.as_chunks::<8>();
+        assert_eq!(numpy.len(), windows.len());
+        let mut worst = 0.0_f64;
+        for (window, numpy) in windows.iter().zip(numpy) {
+            let (ours, numpy) = (model.score(window).unwrap(), f64::from_le_bytes(*numpy));
+            let off = (f64::from(ours) - numpy).abs() / numpy;
+            assert!(
+                off <= RECONSTRUCTION_TOLERANCE,
+                "{name}: {ours} is not {numpy}"
+            );
+            worst = worst.max(off);
+        }
+        println!("{name}: {word} off by {worst:e} at most");
     }
 }
 
@@ -123,5 +156,17 @@ fn nothing_of_one_window_is_left_for_the_next() {
             assert_eq!(used.score(&window(seed)).unwrap(), fresh, "{name}");
         }
         assert_eq!(used.score(&window(0)).unwrap(), first, "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_answer_with_its_window_reconstructs_nothing() {
+    for name in ["cnn", "lstm"] {
+        let refused = picked(name, Pick::Error(Reconstruction::MeanSquared)).err();
+        let refused = refused.unwrap();
+        assert!(
+            refused.contains("the answer is [1, 1]"),
+            "{name}: {refused}"
+        );
     }
 }

@@ -1,24 +1,16 @@
-//! The command line: what an operator types, and what `--help` tells a newcomer.
+//! The command line: what an operator types, and what `--help` tells a newcomer. A component that
+//! may be left out has its own arguments beside it.
 
 mod first_boot;
-mod model;
-mod opcua;
 
 pub use first_boot::FirstBoot;
-pub use model::{
-    ModelActivate, ModelBench, ModelCheck, ModelCommand, ModelFile, ModelList, ModelNamed,
-    ModelReplay, ModelReport, ModelShadow,
-};
-pub use opcua::{
-    Browse, OpcuaCall, OpcuaCommand, OpcuaDiscover, OpcuaImport, OpcuaServer, OpcuaTrust,
-    OpcuaWatch, OpcuaWrite,
-};
 
+use crate::component::{Component, DEMO, INFERENCE, OPCUA};
+use crate::{component, demo, model, opcua};
 use chrono::DateTime;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use skerry_store::WallNanos;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Where `skerry run` looks when no config file is named.
 pub const CONFIG_DEFAULT: &str = "/etc/skerry/skerry.toml";
@@ -29,21 +21,56 @@ pub const CONFIG_DEFAULT: &str = "/etc/skerry/skerry.toml";
 /// ONNX models watch the machines on the spot; Apache Kafka gets everything, once and in order,
 /// whenever there is a link.
 #[derive(Debug, Parser)]
-#[command(name = "skerry", version, arg_required_else_help = true, after_help = FIRST_STEPS)]
+#[command(
+    name = "skerry",
+    version,
+    long_version = component::version(),
+    arg_required_else_help = true,
+    after_help = first_steps()
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
-const FIRST_STEPS: &str = "\
-First steps:
-  skerry demo                        see it work: a simulated plant, an outage, an audit
-  skerry opcua browse opc.tcp://PLC  list what a PLC offers, as config to paste
-  skerry check skerry.toml           every problem of a config file, before it runs
-  skerry user add NAME               let a device in that is not on this machine
-  skerry uplink doctor skerry.toml   find out what keeps records from the cluster, or from staying
-  skerry run skerry.toml             run the node
-  skerry status                      ask the running node how it is";
+/// What a newcomer tries, of what is in this binary.
+fn first_steps() -> String {
+    let steps = FIRST_STEPS.iter();
+    let steps = steps.filter(|(of, ..)| of.is_none_or(|component| component.is_in));
+    steps.fold("First steps:".to_owned(), |text, (_, command, what)| {
+        text + &format!("\n  {command:33}  {what}")
+    })
+}
+
+const FIRST_STEPS: [(Option<Component>, &str, &str); 7] = [
+    (
+        Some(DEMO),
+        "skerry demo",
+        "see it work: a simulated plant, an outage, an audit",
+    ),
+    (
+        Some(OPCUA),
+        "skerry opcua browse opc.tcp://PLC",
+        "list what a PLC offers, as config to paste",
+    ),
+    (
+        None,
+        "skerry check skerry.toml",
+        "every problem of a config file, before it runs",
+    ),
+    (
+        None,
+        "skerry user add NAME",
+        "let a device in that is not on this machine",
+    ),
+    (
+        None,
+        "skerry uplink doctor skerry.toml",
+        "find out what keeps records from the cluster, or from staying",
+    ),
+    (None, "skerry run skerry.toml", "run the node"),
+    (None, "skerry status", "ask the running node how it is"),
+];
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -54,7 +81,8 @@ pub enum Command {
     /// Set a new node up from a USB stick or boot partition, without anybody at it
     FirstBoot(FirstBoot),
     /// Show the whole product at work on a simulated plant, then audit every record
-    Demo(Demo),
+    #[command(hide = !DEMO.is_in)]
+    Demo(demo::Arguments),
     /// Ask the running node how it is
     Status(Status),
     /// Look into the durable log, also while the node runs
@@ -64,11 +92,11 @@ pub enum Command {
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
     /// OPC-UA servers: what they offer and hold, and which to trust
-    #[command(subcommand)]
-    Opcua(OpcuaCommand),
+    #[command(hide = !OPCUA.is_in)]
+    Opcua(opcua::Arguments),
     /// ONNX models: look at files, swap versions, compare, replay
-    #[command(subcommand)]
-    Model(ModelCommand),
+    #[command(hide = !INFERENCE.is_in)]
+    Model(model::Arguments),
     /// The way to the Kafka cluster
     #[command(subcommand)]
     Uplink(UplinkCommand),
@@ -107,25 +135,6 @@ impl ConfigFile {
     pub fn path(&self) -> PathBuf {
         self.named.as_ref().unwrap_or(&self.file).clone()
     }
-}
-
-#[derive(Debug, Args)]
-pub struct Demo {
-    /// How long the whole demo may take
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(20..=86_400))]
-    pub seconds: u64,
-    /// Print lines instead of a live view (also when stdout is no terminal)
-    #[arg(long)]
-    pub plain: bool,
-    /// Replicate to this Kafka cluster instead of the built-in stand-in
-    #[arg(long, value_name = "HOST:PORT")]
-    pub kafka: Option<String>,
-    /// Seed of the plant's signals and of its noise
-    #[arg(long, value_name = "N", default_value_t = 7)]
-    pub seed: u64,
-    /// Folder for the demo's config and data; made anew at each start
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -192,7 +201,7 @@ pub struct Tail {
 }
 
 /// What --since and --until mean, for whoever has machines with clocks of their own.
-const TIMES: &str = "\
+pub const TIMES: &str = "\
 Times:
   A record's time is its event time: the source's own, else the OPC-UA server's, else the time at
   which this node took it in. Records are in the order they came in, and sources may be late or
@@ -538,12 +547,8 @@ pub struct UsersFile {
     pub config: PathBuf,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|why| format!("not a duration such as 10s: {why}"))
-}
-
 /// A moment, be it named or so long ago.
-fn moment(text: &str) -> Result<WallNanos, String> {
+pub fn moment(text: &str) -> Result<WallNanos, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         let ago = i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX);
         return Ok(WallNanos(WallNanos::now().0.saturating_sub(ago)));

@@ -7,7 +7,9 @@
 
 mod cli;
 mod clock;
+mod component;
 mod config;
+#[cfg_attr(not(feature = "demo"), path = "demo/absent.rs")]
 mod demo;
 mod exit;
 mod first_boot;
@@ -15,8 +17,10 @@ mod http;
 mod logging;
 mod logs;
 mod metrics;
+#[cfg_attr(not(feature = "inference"), path = "model/absent.rs")]
 mod model;
 mod observer;
+#[cfg_attr(not(feature = "opcua"), path = "opcua/absent.rs")]
 mod opcua;
 mod outlook;
 mod panics;
@@ -61,14 +65,14 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Log(command) => logs::run(&command),
         Command::Quarantine(command) => quarantine::run(&command),
-        Command::Opcua(command) => opcua::run(&command),
+        Command::Opcua(args) => opcua::run(&args),
         Command::Uplink(command) => uplink::run(&command),
         Command::Unpack(args) => unpack::run(&args),
         Command::User(command) => user::run(&command),
-        Command::Model(command) => model::run(&command),
+        Command::Model(args) => model::run(&args),
         Command::ModelHost => model::host(),
         Command::Version => {
-            println!("skerry {}", env!("CARGO_PKG_VERSION"));
+            println!("skerry {}", component::version());
             Exit::Clean
         }
     };
@@ -95,11 +99,9 @@ fn check(path: &Path) -> Exit {
             exit = Exit::Usage;
         }
     }
-    for model in &config.models.models {
-        if let Err(error) = model.check(&config.models.host) {
-            eprintln!("{}: model `{}`: {error}", path.display(), model.name);
-            exit = Exit::Usage;
-        }
+    for problem in model::problems(&config.models) {
+        eprintln!("{}: {problem}", path.display());
+        exit = Exit::Usage;
     }
     for warning in config.warnings() {
         eprintln!("{}: warning: {warning}", path.display());

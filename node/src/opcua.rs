@@ -1,15 +1,20 @@
-//! `skerry opcua …`: what an engineer needs before there is a config, and when a server's
-//! certificate changed.
+//! The OPC-UA clients of a node, and `skerry opcua …`: what an engineer needs before there is a
+//! config, and when a server's certificate changed.
 
+mod arguments;
+mod clients;
 mod command;
 mod import;
 
-use crate::cli::{
-    Browse, OpcuaCommand, OpcuaDiscover, OpcuaImport, OpcuaServer, OpcuaTrust, OpcuaWatch,
-};
+pub use arguments::Arguments;
+pub use clients::Clients;
+
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::logs;
+use arguments::{
+    Browse, OpcuaCommand, OpcuaDiscover, OpcuaImport, OpcuaServer, OpcuaTrust, OpcuaWatch,
+};
 use serde::Serialize;
 use skerry_bridge::opcua::{self, NodeAddress, Reading, Security, User, Visit};
 use std::fmt::Display;
@@ -33,7 +38,7 @@ impl Ended {
     }
 }
 
-pub fn run(command: &OpcuaCommand) -> Exit {
+pub fn run(args: &Arguments) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -44,7 +49,7 @@ pub fn run(command: &OpcuaCommand) -> Exit {
             return Exit::Failed;
         }
     };
-    let done = match command {
+    let done = match &args.command {
         OpcuaCommand::Discover(args) => runtime.block_on(discover(args)),
         OpcuaCommand::Browse(args) => runtime.block_on(browse(args)),
         OpcuaCommand::Read(args) => runtime.block_on(read(&args.server, &args.nodes, args.json)),

@@ -6,15 +6,16 @@ use crate::clock;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::http;
+use crate::model;
+use crate::opcua;
 use crate::reload;
-use crate::supervise::supervise;
+use crate::supervise::part;
 use crate::view::View;
 use sd_notify::NotifyState;
 use serde_json::json;
-use skerry_bridge::{opcua, uplink};
+use skerry_bridge::uplink;
 use skerry_broker::Broker;
 use skerry_store::{Append, Kind, Log, Record, Recovery, StreamName};
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,12 +175,8 @@ async fn start(
     let mqtt_status = broker
         .as_ref()
         .map(|_| Arc::new(skerry_broker::Status::default()));
-    let opcua: Vec<_> = config
-        .opcua
-        .into_iter()
-        .map(|server| (Arc::new(opcua::Status::new(&server)), Arc::new(server)))
-        .collect();
-    let inference_status = Arc::new(skerry_inference::Status::default());
+    let opcua = opcua::Clients::new(config.opcua);
+    let models = model::Runner::new(config.models);
     let uplink_status = config
         .uplink
         .as_ref()
@@ -191,8 +188,8 @@ async fn start(
         log.clone(),
         recovery,
         mqtt_status.clone(),
-        opcua.iter().map(|(status, _)| Arc::clone(status)).collect(),
-        Arc::clone(&inference_status),
+        opcua.clone(),
+        models.clone(),
         uplink_status.clone().zip(links),
     ));
 
@@ -218,23 +215,11 @@ async fn start(
             }),
         );
     }
-    for (status, server) in opcua {
-        let name = format!("opcua:{}", server.name);
-        add(
-            "opcua",
-            part(name, log, stop, move |log, stop| {
-                opcua::run(Arc::clone(&server), log, Arc::clone(&status), stop)
-            }),
-        );
+    for client in opcua.start(log, stop) {
+        add("opcua", client);
     }
-    if !config.models.models.is_empty() {
-        let models = config.models;
-        add(
-            "inference",
-            part("inference", log, stop, move |log, stop| {
-                skerry_inference::run(models.clone(), log, Arc::clone(&inference_status), stop)
-            }),
-        );
+    if let Some(runner) = models.start(log, stop) {
+        add("inference", runner);
     }
     if let Some((uplink, status)) = config.uplink.zip(uplink_status) {
         add(
@@ -253,23 +238,6 @@ async fn start(
     tasks.push(("http", serving));
     view.set_serving(true);
     Ok((view, tasks))
-}
-
-/// A supervised part: what `run` makes of the log and the stop signal, again after each failure.
-fn part<F, E>(
-    name: impl Into<String>,
-    log: &Log,
-    stop: &CancellationToken,
-    mut run: impl FnMut(Log, CancellationToken) -> F + Send + 'static,
-) -> (Arc<crate::supervise::Part>, JoinHandle<()>)
-where
-    F: Future<Output = Result<(), E>> + Send + 'static,
-    E: std::fmt::Display + Send + 'static,
-{
-    let (log, stop_inside) = (log.clone(), stop.clone());
-    supervise(name, stop.clone(), move || {
-        run(log.clone(), stop_inside.clone())
-    })
 }
 
 async fn serve_http(listener: TcpListener, view: Arc<View>, stop: CancellationToken) {

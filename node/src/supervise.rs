@@ -1,6 +1,7 @@
 //! Keeping the parts of the node running, and knowing whether the whole still gets anywhere.
 
 use serde::Serialize;
+use skerry_store::Log;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,13 +49,33 @@ impl Part {
     }
 }
 
+/// How a part fares, and the task that it runs in.
+pub type Supervised = (Arc<Part>, JoinHandle<()>);
+
+/// A supervised part: what `run` makes of the log and the stop signal, again after each failure.
+pub fn part<F, E>(
+    name: impl Into<String>,
+    log: &Log,
+    stop: &CancellationToken,
+    mut run: impl FnMut(Log, CancellationToken) -> F + Send + 'static,
+) -> Supervised
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Display + Send + 'static,
+{
+    let (log, stop_inside) = (log.clone(), stop.clone());
+    supervise(name, stop.clone(), move || {
+        run(log.clone(), stop_inside.clone())
+    })
+}
+
 /// Runs what `start` makes until `stop`, and again after an error or a panic, with a pause that
 /// doubles from one second to a minute. One part's trouble never ends another.
-pub fn supervise<F, E>(
+fn supervise<F, E>(
     name: impl Into<String>,
     stop: CancellationToken,
     mut start: impl FnMut() -> F + Send + 'static,
-) -> (Arc<Part>, JoinHandle<()>)
+) -> Supervised
 where
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Display + Send + 'static,

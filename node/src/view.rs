@@ -1,9 +1,11 @@
 //! What the node knows of itself, gathered from its parts each time somebody asks.
 
+use crate::model::Runner;
 use crate::observer::Observer;
+use crate::opcua::Clients;
 use crate::supervise::{Part, Progress};
 use serde_json::{Value, json};
-use skerry_bridge::{opcua, uplink};
+use skerry_bridge::uplink;
 use skerry_store::{Log, Recovery, Storage, StreamName};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +18,8 @@ pub struct View {
     pub log: Log,
     pub recovery: Recovery,
     pub mqtt: Option<Arc<skerry_broker::Status>>,
-    pub opcua: Vec<Arc<opcua::Status>>,
-    pub inference: Arc<skerry_inference::Status>,
+    pub opcua: Clients,
+    pub models: Runner,
     pub uplink: Option<(Arc<uplink::Status>, Arc<Observer>)>,
     /// The link classes of the uplink, for whoever chooses among them.
     pub links: Option<Arc<uplink::gate::Links>>,
@@ -34,8 +36,8 @@ impl View {
         log: Log,
         recovery: Recovery,
         mqtt: Option<Arc<skerry_broker::Status>>,
-        opcua: Vec<Arc<opcua::Status>>,
-        inference: Arc<skerry_inference::Status>,
+        opcua: Clients,
+        models: Runner,
         uplink: Option<(Arc<uplink::Status>, Arc<uplink::gate::Links>)>,
     ) -> Self {
         let now = Instant::now();
@@ -51,7 +53,7 @@ impl View {
             recovery,
             mqtt,
             opcua,
-            inference,
+            models,
             uplink,
             links,
             scrubbing: tokio::sync::Mutex::default(),
@@ -85,7 +87,6 @@ impl View {
             .iter()
             .map(|part| part.snapshot())
             .collect();
-        let opcua: Vec<_> = self.opcua.iter().map(|status| status.snapshot()).collect();
         json!({
             "node": self.node_name,
             "version": env!("CARGO_PKG_VERSION"),
@@ -97,8 +98,8 @@ impl View {
             "recovery": self.recovery,
             "store": self.log.stats(),
             "mqtt": self.mqtt.as_ref().map(|status| status.snapshot()),
-            "opcua": opcua,
-            "inference": self.inference.snapshot(),
+            "opcua": self.opcua.snapshot(),
+            "inference": self.models.snapshot(),
             "uplink": self.uplink.as_ref().map(|(status, observer)| self.uplink_status(status, observer)),
         })
     }

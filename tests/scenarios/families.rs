@@ -3,15 +3,18 @@
 
 use skerry_tests::node;
 use skerry_tests::world::World;
-use skerry_tests::{Result, ensure, wait};
+use skerry_tests::{Result, ensure, wait, workspace};
 
-/// Models of scikit-learn, LightGBM, XGBoost and by hand.
+/// Models of scikit-learn, LightGBM, XGBoost and by hand, and two auto-encoders.
 const FAMILIES_MIN: usize = 70;
 /// AI4I's held-out rows, for each model over them.
 const ROWS_MIN: u64 = 1_000;
 
 pub(crate) fn agree(world: &World) -> Result<()> {
-    let arguments = [format!("--folder={}", world.folder().display())];
+    let arguments = [
+        format!("--folder={}", world.folder().display()),
+        format!("--data={}", workspace::shared_data().display()),
+    ];
     let helper = world.helper("families.py", "families", "--out", &arguments)?;
     let families = helper.join(wait::DRAIN)?;
     ensure!(

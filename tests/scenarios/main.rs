@@ -7,6 +7,7 @@ mod bad_disk;
 mod bad_models;
 mod bad_peers;
 mod bad_readings;
+mod bound;
 mod common;
 mod constrained;
 mod copied;
@@ -14,6 +15,7 @@ mod crashes;
 mod demo;
 mod doctor;
 mod families;
+mod first_boot;
 mod fleet;
 mod foreign;
 mod hostile;
@@ -358,6 +360,11 @@ fn main() -> std::process::ExitCode {
             run: recipes::shipped_load,
         },
         Scenario {
+            name: "models_bound_as_numpy_has_it",
+            needs: PYTHON,
+            run: bound::as_numpy,
+        },
+        Scenario {
             name: "models_that_do_harm",
             needs: PYTHON,
             run: bad_models::harm,
@@ -371,6 +378,11 @@ fn main() -> std::process::ExitCode {
             name: "models_of_every_family",
             needs: PYTHON,
             run: families::agree,
+        },
+        Scenario {
+            name: "models_on_trial",
+            needs: PYTHON,
+            run: lifecycle::on_trial,
         },
         Scenario {
             name: "models_on_real_turbofans",
@@ -491,6 +503,16 @@ fn main() -> std::process::ExitCode {
             name: "package_refused_where_it_cannot_work",
             needs: &[Need::Machine],
             run: packages::refused,
+        },
+        Scenario {
+            name: "first_boot_from_the_boot_partition",
+            needs: &[Need::Machine, Need::Mosquitto],
+            run: first_boot::partition,
+        },
+        Scenario {
+            name: "first_boot_from_a_stick",
+            needs: &[Need::Machine, Need::Stick, Need::Mosquitto],
+            run: first_boot::stick,
         },
         Scenario {
             name: "demo_audit_holds",

@@ -44,13 +44,13 @@ pub(crate) fn unit(_: &World) -> Result<()> {
 }
 
 /// Packages of the binary under test, in the folder that the machine sees as `/mnt`.
-struct Packages {
+pub(crate) struct Packages {
     folder: PathBuf,
 }
 
 impl Packages {
     /// The one that is shipped. Making it twice gives the same bytes.
-    fn make(world: &World) -> Result<Self> {
+    pub(crate) fn make(world: &World) -> Result<Self> {
         let folder = world.folder().join("shared");
         fs::create_dir_all(&folder)?;
         let binary = folder.join("skerry");
@@ -94,7 +94,7 @@ impl Packages {
         Ok(format!("/mnt/{name}"))
     }
 
-    fn machine(&self, world: &World) -> Result<Machine> {
+    pub(crate) fn machine(&self, world: &World) -> Result<Machine> {
         let log = world.logs().join("machine.log");
         Machine::boot(&world.folder().join("machine"), &self.folder, &log)
     }
@@ -106,7 +106,7 @@ fn run(command: &mut Command) -> Result<String> {
     Ok(output.stdout)
 }
 
-fn install(machine: &Machine, package: &str) -> Result<()> {
+pub(crate) fn install(machine: &Machine, package: &str) -> Result<()> {
     machine.succeeds(&format!("dpkg --force-confold --install {package}"))?;
     machine.wait_until("the node serves", "skerry status")
 }
@@ -117,13 +117,13 @@ fn node(machine: &Machine) -> Result<String> {
 }
 
 /// What was published before an upgrade or a removal.
-fn publish(machine: &Machine, message: &str) -> Result<()> {
+pub(crate) fn publish(machine: &Machine, message: &str) -> Result<()> {
     let script = format!("mosquitto_pub -q 1 -t plant/kept -m '{message}'");
     machine.succeeds(&script)?;
     Ok(())
 }
 
-fn is_logged(machine: &Machine, message: &str) -> Result<()> {
+pub(crate) fn is_logged(machine: &Machine, message: &str) -> Result<()> {
     let logged = machine.succeeds("skerry log cat default --json --data-dir /var/lib/skerry")?;
     ensure!(
         logged.contains(message),
@@ -258,11 +258,24 @@ fn models(world: &World, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Versions that do not start, crash, or take the config for wrong: the version before is back by
+/// A node that says that it is ready, and from then on nothing.
+const HANGS: &str = r#"#!/bin/sh
+case $1 in
+    version) echo skerry ;;
+    run) exec python3 -c '
+import os, socket, time
+told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+told.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+told.send(b"READY=1")
+time.sleep(600)' ;;
+esac
+"#;
+
+/// Versions that do not start, hang, crash, or take the config for wrong: the version before is back by
 /// itself, with all its data.
 pub(crate) fn bad_versions(world: &World) -> Result<()> {
     let packages = Packages::make(world)?;
@@ -271,11 +284,22 @@ pub(crate) fn bad_versions(world: &World) -> Result<()> {
     publish(&machine, "kept")?;
     let good = machine.succeeds("sha256sum </usr/bin/skerry")?;
 
-    for (version, code, failures) in [("0.9.1", 70, 3), ("0.9.2", 2, 1)] {
+    // A crash each time, a config that is taken for wrong, and one that comes up and then stands still.
+    let ends = |code| {
+        format!("printf '#!/bin/sh\\ntest $1 = version && echo skerry && exit\\nexit {code}\\n'")
+    };
+    fs::write(packages.folder.join("hangs"), HANGS)?;
+    machine.succeeds(
+        "mkdir -p /run/systemd/system/skerry.service.d; \
+         printf '[Service]\\nWatchdogSec=5s\\n' >/run/systemd/system/skerry.service.d/t.conf",
+    )?;
+    for (version, says, failures) in [
+        ("0.9.1", ends(70), 3),
+        ("0.9.2", ends(2), 1),
+        ("0.9.3", "cat ../hangs".to_owned(), 3),
+    ] {
         // Says which version it is, and is good for nothing else.
-        let bad = format!(
-            "printf '#!/bin/sh\\ntest $1 = version && echo skerry {version} && exit\\nexit {code}\\n' >usr/bin/skerry"
-        );
+        let bad = format!("{says} | sed 's/echo skerry/& {version}/' >usr/bin/skerry");
         let package = packages.version(version, &bad)?;
         machine.succeeds(&format!("dpkg --install {package}"))?;
         let back = format!("sha256sum </usr/bin/skerry | grep -q '{good}'");
@@ -293,6 +317,8 @@ pub(crate) fn bad_versions(world: &World) -> Result<()> {
         );
     }
 
+    machine.succeeds("rm /run/systemd/system/skerry.service.d/t.conf; systemctl daemon-reload")?;
+
     // One bad version upon another: the good one is what is gone back to.
     machine.succeeds("systemctl stop skerry")?;
     for version in ["0.9.1", "0.9.2"] {
@@ -308,7 +334,7 @@ pub(crate) fn bad_versions(world: &World) -> Result<()> {
 
     // One that this machine cannot even execute is out before the running node has noticed.
     let running = node(&machine)?;
-    let package = packages.version("0.9.3", "printf 'for another machine' >usr/bin/skerry")?;
+    let package = packages.version("0.9.4", "printf 'for another machine' >usr/bin/skerry")?;
     let refused = machine.run(&format!("dpkg --install {package}"))?;
     ensure!(
         refused.code != Some(0),
@@ -330,7 +356,7 @@ pub(crate) fn bad_versions(world: &World) -> Result<()> {
     // And an operator may go back without any failure.
     install(
         &machine,
-        &packages.version("0.9.4", "echo >>usr/lib/skerry/trial")?,
+        &packages.version("0.9.5", "echo >>usr/lib/skerry/trial")?,
     )?;
     machine.succeeds(
         "printf 1 >>/usr/bin/skerry.next; cat /usr/bin/skerry /usr/bin/skerry.next \

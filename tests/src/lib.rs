@@ -35,6 +35,7 @@ pub mod process;
 pub mod proxy;
 pub mod python;
 pub mod runner;
+pub mod stick;
 pub mod wait;
 pub mod workspace;
 pub mod world;

@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 
 use crate::world::World;
-use crate::{cgroup, disk, machine, workspace};
+use crate::{cgroup, disk, machine, stick, workspace};
 
 /// A part that is not ours and may be missing on a developer's machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub enum Need {
     Disk,
     /// A machine of one's own with systemd and dpkg: root, overlayfs, binutils.
     Machine,
+    /// A USB stick for such a machine: udev, a loop device, e2fsprogs.
+    Stick,
     /// systemd-analyze.
     Systemd,
     /// Control groups with a memory limit.
@@ -91,6 +93,7 @@ impl Need {
             Self::Open62541 => workspace::opcua_c().join("opcua-server").exists(),
             Self::Disk => disk::can_be_had(),
             Self::Machine => machine::can_be_had(),
+            Self::Stick => stick::can_be_had(),
             Self::Systemd => succeeds(Command::new("systemd-analyze").arg("--version")),
             Self::MemoryLimit => cgroup::can_be_had(),
             Self::SharedData => workspace::shared_data().join("README.md").exists(),
@@ -112,6 +115,7 @@ impl Need {
             Self::Machine => {
                 "a machine to install on (root, overlayfs, Debian's dpkg, systemd, binutils, iproute2)"
             }
+            Self::Stick => "a USB stick for that machine (Debian's udev, a loop device, e2fsprogs)",
             Self::Systemd => "systemd-analyze (Debian: systemd)",
             Self::MemoryLimit => "control groups whose memory can be limited (root, cgroup 1 or 2)",
             Self::SharedData => "the series in ../shared/data",

@@ -147,6 +147,50 @@ fn dependencies_point_one_way() {
     }
 }
 
+/// The features of `skerry`, with crates that nothing else brings.
+const BROUGHT: [(&str, &[&str]); 3] = [
+    ("opcua", &["async-opcua-client", "async-opcua-types"]),
+    ("inference", &["skerry-inference", "tract-onnx", "rustfft"]),
+    ("demo", &["skerry-simulation", "async-opcua-server"]),
+];
+
+#[test]
+fn what_a_build_leaves_out_brings_no_crate() {
+    for built in [
+        "",
+        "opcua",
+        "inference",
+        "opcua,inference",
+        "opcua,inference,demo",
+    ] {
+        let crates = crates_of_a_node_with(built);
+        assert!(crates.contains("skerry-broker"), "{crates:?}");
+        for (feature, brought) in BROUGHT {
+            let is_in = built.split(',').any(|it| it == feature);
+            for name in brought {
+                let named = crates.contains(*name);
+                assert_eq!(named, is_in, "{name} in a build with \"{built}\"");
+            }
+        }
+    }
+}
+
+/// The names of all crates that the binary is made of.
+fn crates_of_a_node_with(features: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--package", "skerry", "--edges", "normal"])
+        .args(["--no-default-features", "--features", features])
+        .args(["--prefix", "none", "--locked", "--offline"])
+        .current_dir(workspace::root())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
 #[test]
 fn every_member_has_the_workspace_lints() {
     for package in packages() {
@@ -244,6 +288,15 @@ fn reach(file: &Path, folder: &Path, reached: &mut BTreeSet<PathBuf>) {
     for line in code(file) {
         if let Some(path) = line.strip_prefix("#[path = \"") {
             elsewhere = path.split('"').next().map(|name| file.with_file_name(name));
+            continue;
+        }
+        if let Some(choice) = line.strip_prefix("#[cfg_attr(") {
+            // What stands in for the usual file, which is reached below.
+            let path = choice.split_once("path = \"");
+            let name = path.and_then(|(_, path)| path.split('"').next());
+            if let Some(name) = name {
+                reach(&file.with_file_name(name), folder, reached);
+            }
             continue;
         }
         let Some(head) = line.strip_suffix(';') else {

@@ -1,9 +1,10 @@
 //! Which of a graph's numbers is the score, and which output its label.
 
+use super::Refusal;
 use super::program::{Built, Program};
 use super::proto::{Graph, Slot};
 use super::tensor::{Data, Tensor};
-use crate::output::{Output, Pick};
+use crate::output::{Output, Pick, Reading, Reconstruction};
 use crate::runner::Score;
 use std::sync::Arc;
 
@@ -14,28 +15,31 @@ const LABELS_KEPT_MAX: usize = 64;
 
 pub(super) struct Answer {
     score: usize,
-    index: usize,
+    reading: Reading,
     label: Option<usize>,
     labels: Vec<(i64, Arc<str>)>,
 }
 
 impl Answer {
-    /// The error says what there is to choose from.
+    /// A refusal says what there is to choose from. `shape` is the window's, rows and columns.
     pub(super) fn choose(
         graph: &Graph<'_>,
         built: &Built<'_>,
         output: &Output,
-    ) -> Result<Self, String> {
+        shape: (usize, usize),
+    ) -> Result<Self, Refusal> {
         let mut outputs = Vec::new();
         for slot in &graph.outputs {
             let place = built.places.get(slot.name);
-            let place =
-                *place.ok_or_else(|| format!("an output {:?} that nothing makes", slot.name))?;
+            let got = || format!("an output {:?} that nothing makes", slot.name);
+            let place = *place.ok_or_else(|| Refusal::Output { got: got() })?;
             outputs.push((slot, place));
         }
         let value = |place: usize| built.program.value(place);
         let is_number = |place: usize| matches!(value(place).data, Data::F32(_) | Data::F64(_));
-        let all = || told(&outputs, &built.program);
+        let all = || Refusal::Output {
+            got: told(&outputs, &built.program),
+        };
         let numbers: Vec<_> = outputs
             .iter()
             .filter(|(_, place)| is_number(*place))
@@ -53,27 +57,18 @@ impl Answer {
         if matches!(value(score).data, Data::Text(_) | Data::Bool(_)) {
             return Err(all());
         }
-        let count = value(score).len();
-        let classes = classes(built, score, count);
-        let index = match &output.pick {
-            Pick::Index(index) => Some(*index).filter(|index| *index < count),
-            Pick::Class(class) => {
-                classes.and_then(|names| names.iter().position(|name| **name == **class))
+        let reading = match &output.pick {
+            Pick::Error(error) => {
+                let (rows, columns) = shape;
+                Reconstruction::check(rows, columns, &value(score).shape)
+                    .map_err(Refusal::Unsupported)?;
+                Reading::Error(*error)
             }
-            // One number, or of two classes the second, which exporters call the positive one.
-            Pick::Default => match (count, classes) {
-                (1, _) => Some(0),
-                (2, Some(_)) => Some(1),
-                _ => None,
-            },
+            pick => {
+                let index = index(built, slot.name, score, pick);
+                Reading::Number(index.map_err(|got| Refusal::Output { got })?)
+            }
         };
-        let index = index.ok_or_else(|| match classes {
-            Some(names) => format!(
-                "{count} numbers in {:?}, of the classes {names:?}",
-                slot.name
-            ),
-            None => format!("{count} numbers in {:?}", slot.name),
-        })?;
         let is_label = |place: usize| {
             let value = value(place);
             value.len() == 1 && matches!(value.data, Data::I64(_) | Data::I32(_) | Data::Text(_))
@@ -86,19 +81,23 @@ impl Answer {
         let label = labels.next().filter(|_| labels.next().is_none());
         Ok(Self {
             score,
-            index,
+            reading,
             label,
             labels: Vec::new(),
         })
     }
 
-    pub(super) fn read(&mut self, program: &Program) -> Result<Score, String> {
-        let value = match &program.value(self.score).data {
-            Data::F32(values) => values.get(self.index).copied(),
-            Data::F64(values) => values.get(self.index).map(|value| *value as f32),
-            Data::I64(values) => values.get(self.index).map(|value| *value as f32),
-            Data::I32(values) => values.get(self.index).map(|value| *value as f32),
-            Data::Bool(_) | Data::Text(_) => None,
+    pub(super) fn read(&mut self, program: &Program, window: &[f32]) -> Result<Score, String> {
+        let data = &program.value(self.score).data;
+        let value = match self.reading {
+            Reading::Number(index) => number(data, index),
+            Reading::Error(error) => match data {
+                Data::F32(values) => self.reading.of(window, values),
+                Data::F64(values) if values.len() == window.len() => {
+                    Some(error.error(window, values.iter().copied()))
+                }
+                _ => None,
+            },
         };
         Ok(Score {
             value: value.ok_or("its output came in another shape")?,
@@ -124,6 +123,39 @@ impl Answer {
         }
         Some(made)
     }
+}
+
+fn number(data: &Data, index: usize) -> Option<f32> {
+    match data {
+        Data::F32(values) => values.get(index).copied(),
+        Data::F64(values) => values.get(index).map(|value| *value as f32),
+        Data::I64(values) => values.get(index).map(|value| *value as f32),
+        Data::I32(values) => values.get(index).map(|value| *value as f32),
+        Data::Bool(_) | Data::Text(_) => None,
+    }
+}
+
+/// Which of an output's numbers is picked; the error says what there is to choose from.
+fn index(built: &Built<'_>, name: &str, place: usize, pick: &Pick) -> Result<usize, String> {
+    let count = built.program.value(place).len();
+    let classes = classes(built, place, count);
+    let index = match pick {
+        Pick::Index(index) => Some(*index).filter(|index| *index < count),
+        Pick::Class(class) => {
+            classes.and_then(|names| names.iter().position(|name| **name == **class))
+        }
+        // One number, or of two classes the second, which exporters call the positive one.
+        Pick::Default => match (count, classes) {
+            (1, _) => Some(0),
+            (2, Some(_)) => Some(1),
+            _ => None,
+        },
+        Pick::Error(_) => None,
+    };
+    index.ok_or_else(|| match classes {
+        Some(names) => format!("{count} numbers in {name:?}, of the classes {names:?}"),
+        None => format!("{count} numbers in {name:?}"),
+    })
 }
 
 type Outputs<'g, 'a> = [(&'g Slot<'a>, usize)];

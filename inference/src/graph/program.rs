@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 /// An isolation forest of a thousand trees has thirty thousand.
 const NODES_MAX: usize = 100_000;
-/// All values between operators together: 64 MiB of floats.
-const VALUES_TOTAL_MAX: usize = 16_000_000;
+/// All values between operators together: 64 MiB of floats. A fuzzer has little time for each.
+pub(crate) const VALUES_TOTAL_MAX: usize = if cfg!(fuzzing) { 1 << 18 } else { 16_000_000 };
 /// Numbers that one operator's moves are followed over, so that a file cannot make load hold much.
 const FOLLOWED_MAX: usize = 16 * crate::config::WINDOW_VALUES_MAX;
 

@@ -2,7 +2,8 @@
 
     python answers.py DATA OUT MODEL.onnx...
 
-Writes OUT/windows and OUT/<model>: f32, little-endian, one window after the other.
+Writes OUT/windows and OUT/<model>: f32, little-endian, one window after the other. Of an auto-encoder also
+OUT/<model>.mse and .mae, f64: how far its answer is from each window.
 """
 
 import gzip
@@ -35,6 +36,12 @@ def windows(data):
     return np.asarray(found, "<f4")
 
 
+def errors(asked, answers):
+    """Of each window, in the words of skerry.toml."""
+    off = asked.astype("f8") - answers.astype("f8")
+    return {"mse": (off**2).mean(axis=(1, 2)), "mae": np.abs(off).mean(axis=(1, 2))}
+
+
 def main():
     data, out, models = Path(sys.argv[1]), Path(sys.argv[2]), map(Path, sys.argv[3:])
     asked = windows(data)
@@ -44,7 +51,12 @@ def main():
     for model in models:
         session = onnxruntime.InferenceSession(str(model), options)
         answers = [session.run(None, {"window": asked[at : at + 1]})[0] for at in range(len(asked))]
-        (out / model.stem).write_bytes(np.concatenate(answers).astype("<f4").tobytes())
+        answers = np.concatenate(answers)
+        (out / model.stem).write_bytes(answers.astype("<f4").tobytes())
+        if answers.shape == asked.shape:
+            for name, error in errors(asked, answers).items():
+                (out / f"{model.stem}.{name}").write_bytes(error.astype("<f8").tobytes())
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,17 +5,21 @@ mod access;
 mod encryption;
 mod link;
 mod listeners;
+#[cfg_attr(not(feature = "inference"), path = "models/absent.rs")]
 mod models;
+#[cfg(any(feature = "opcua", feature = "inference"))]
+mod number;
+#[cfg_attr(not(feature = "opcua"), path = "opcua/absent.rs")]
 mod opcua;
 mod reader;
 mod streams;
 mod units;
 mod uplink;
 
+use crate::component::{self, Component};
 use reader::{Remark, Source, Table};
 use skerry_bridge::uplink as kafka;
 use skerry_store::StreamName;
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
@@ -24,14 +28,13 @@ use std::time::Duration;
 use streams::Streams;
 
 pub use access::users_file;
+pub use models::Models;
+pub use opcua::Servers;
 pub use reader::{Problem, Report, Severity};
 pub use streams::NODE_EVENTS;
 
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/skerry";
 pub const HTTP_LISTEN_DEFAULT: &str = "127.0.0.1:9810";
-
-/// In the data directory: versions of models, to be activated.
-const MODELS_FOLDER: &str = "models";
 
 const MIB: u64 = 1024 * 1024;
 const QUOTA_LEAST: u64 = 16 * MIB;
@@ -55,8 +58,8 @@ pub struct Config {
     pub http_listen: SocketAddr,
     pub store: skerry_store::Options,
     pub mqtt: Option<skerry_broker::Config>,
-    pub opcua: Vec<skerry_bridge::opcua::Config>,
-    pub models: skerry_inference::Config,
+    pub opcua: Servers,
+    pub models: Models,
     pub uplink: Option<skerry_bridge::uplink::Config>,
     /// What `skerry check` tells besides.
     pub remarks: Vec<Remark>,
@@ -117,29 +120,8 @@ impl Config {
             let listeners: Vec<_> = listeners.collect();
             lines.push(format!("  mqtt     listens on {}", listeners.join(", ")));
         }
-        for server in &self.opcua {
-            let folders = match server.folders.len() {
-                0 => String::new(),
-                1 => " and a folder".to_owned(),
-                count => format!(" and {count} folders"),
-            };
-            let endpoints: Vec<&str> = server.endpoints().map(|it| it.as_str()).collect();
-            let calls = server.reverse.as_ref();
-            let calls = calls.map(|reverse| format!(", which connects to {}", reverse.listen));
-            lines.push(format!(
-                "  opcua    {}: {} nodes{folders} of {}, {}{}",
-                server.name,
-                server.nodes.len(),
-                endpoints.join(", or "),
-                server.security,
-                calls.unwrap_or_default(),
-            ));
-            let commands = server.commands.iter();
-            lines.extend(commands.flat_map(|it| opcua::commands::summary(it, self.mqtt.as_ref())));
-        }
-        for model in &self.models.models {
-            lines.push(models::summary(model));
-        }
+        lines.extend(opcua::summary(&self.opcua, self.mqtt.as_ref()));
+        lines.extend(models::summary(&self.models));
         match &self.uplink {
             Some(kafka) => lines.push(format!("  kafka    {}", kafka.brokers.join(", "))),
             None => lines.push("  kafka    none: nothing leaves the site".to_owned()),
@@ -150,14 +132,9 @@ impl Config {
 
     /// What is right, but hardly meant.
     pub fn warnings(&self) -> Vec<String> {
-        let commands: Vec<_> = self
-            .opcua
-            .iter()
-            .filter_map(|it| it.commands.as_ref())
-            .collect();
         let reach = self.mqtt.iter().filter_map(access::warning);
         reach
-            .chain(opcua::commands::warning(&commands, self.mqtt.as_ref()))
+            .chain(opcua::warning(&self.opcua, self.mqtt.as_ref()))
             .collect()
     }
 
@@ -179,28 +156,23 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
     let node = read_node(root, base);
     let http_listen = read_http(root);
     let store = read_store(root, base);
+    refuse_left_out(root, &component::ALL);
     let kafka = root.table("kafka");
-    let model_tables = root.tables("model");
     let streams = Streams::read(
         root,
         store.bytes_max_total,
         kafka.is_some(),
-        !model_tables.is_empty(),
+        root.has("model"),
     );
     check_reserves(root, &store, &streams);
     let data_dir = node.as_ref().map(|node| node.data_dir.clone());
     let opcua = opcua::read(root, base, data_dir.as_deref(), &streams);
-    let models = models::read(
-        &model_tables,
-        base,
-        &streams,
-        opcua.as_deref().unwrap_or(&[]),
-    );
+    let models = models::read(root, base, data_dir.as_deref(), &streams, &|node| {
+        opcua::stream_of_node(opcua.as_ref(), node)
+    });
     let mut mqtt = read_mqtt(root, base, &streams, models.as_ref());
     if let (Some(mqtt), Some(servers)) = (&mut mqtt, &opcua) {
-        let commands = servers.iter().filter_map(|server| server.commands.as_ref());
-        let topics = commands.flat_map(|commands| &commands.list);
-        mqtt.signed = topics.map(|command| command.topic.clone()).collect();
+        mqtt.signed = opcua::command_topics(servers);
     }
     let uplink = match &kafka {
         // Read even where the node has no valid name yet, for the sake of its own problems.
@@ -210,9 +182,7 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         }
         None => None,
     };
-    let (node, opcua, mut models) = (node?, opcua?, models?);
-    models.versions = Some(node.data_dir.join(MODELS_FOLDER));
-    models.events = StreamName::new(NODE_EVENTS).ok();
+    let (node, opcua, models) = (node?, opcua?, models?);
     let uplink = match uplink {
         Some(read) => Some(read?),
         None => None,
@@ -233,6 +203,17 @@ fn read_root(root: &Table<'_>, base: &Path) -> Option<Config> {
         uplink,
         remarks: Vec::new(),
     })
+}
+
+/// Refuses what the file asks of components that this binary was built without: passed over, a site
+/// would believe it done.
+fn refuse_left_out(root: &Table<'_>, components: &[Component]) {
+    for component in components.iter().filter(|it| !it.is_in) {
+        if let Some(section) = component.section.filter(|section| root.has(section)) {
+            let lack = component.lack();
+            root.problem(section, format!("{lack}, or take the section out"));
+        }
+    }
 }
 
 /// Only the cluster's confirmation frees space, or an operator's decision. A model or a local subscriber that lags must not
@@ -340,7 +321,7 @@ fn read_mqtt(
     root: &Table<'_>,
     base: &Path,
     streams: &Streams,
-    models: Option<&skerry_inference::Config>,
+    models: Option<&Models>,
 ) -> Option<skerry_broker::Config> {
     let table = root.table("mqtt")?;
     let listeners = listeners::read(&table, base);
@@ -357,7 +338,7 @@ fn read_mqtt(
         .optional("republish", |value| {
             value.list(|name| streams.named(name.string()?))
         })
-        .unwrap_or_else(|| models.map(outputs_of).unwrap_or_default());
+        .unwrap_or_else(|| models.map(models::outputs).unwrap_or_default());
     let mut config = skerry_broker::Config::on(listeners, streams.default_stream());
     access::read(&table, base, &mut config);
     table.finish();
@@ -388,19 +369,6 @@ fn read_mqtt(
 /// A keep-alive as MQTT has it.
 fn whole_seconds(keep_alive: Duration) -> Option<NonZeroU16> {
     NonZeroU16::new(u16::try_from(keep_alive.as_secs()).ok()?)
-}
-
-/// The streams that models write to, each once.
-fn outputs_of(models: &skerry_inference::Config) -> Vec<StreamName> {
-    let outputs = models
-        .models
-        .iter()
-        .flat_map(|model| [&model.scores, &model.alerts]);
-    outputs
-        .cloned()
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect()
 }
 
 fn join<'t>(words: impl Iterator<Item = &'t str>) -> String {

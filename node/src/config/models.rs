@@ -1,29 +1,38 @@
 //! `[[model]]`: which values feed which model, and what becomes of its scores.
 
 mod alerting;
+mod canary;
 mod inputs;
 mod pace;
 
-use super::reader::Table;
-use super::streams::Streams;
-use super::units;
-use inputs::{Scores, Sources};
-use skerry_bridge::opcua;
+use super::reader::{Table, Value};
+use super::streams::{NODE_EVENTS, Streams};
+use super::{number, units};
+use inputs::{Scores, Sources, StreamOfNode};
 use skerry_inference::{
     Budget, Config, DriftOptions, HostCommand, Hysteresis, Model, ModelOptions, Output, OutputKind,
-    Pace, Pick, STALE_AFTER_DEFAULT, chain_problems,
+    Pace, Pick, Reconstruction, STALE_AFTER_DEFAULT, chain_problems,
 };
+use skerry_store::StreamName;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-/// All models, or `None` when one of them has a problem.
+pub type Models = Config;
+
+/// In the data directory: versions of models, to be activated.
+const FOLDER: &str = "models";
+
+/// All models, or `None` when one of them has a problem. `stream_of_node` knows in which stream an
+/// OPC-UA node's values are logged.
 pub fn read(
-    tables: &[Table<'_>],
+    root: &Table<'_>,
     base: &Path,
+    data_dir: Option<&Path>,
     streams: &Streams,
-    servers: &[opcua::Config],
-) -> Option<Config> {
+    stream_of_node: &StreamOfNode<'_>,
+) -> Option<Models> {
+    let tables = root.tables("model");
     let mut names = BTreeSet::new();
     // What a model reads may stand below it.
     let scores: Vec<Scores> = tables
@@ -32,7 +41,7 @@ pub fn read(
         .collect();
     let sources = Sources {
         streams,
-        servers,
+        stream_of_node,
         scores: &scores,
     };
     // Each table is read before the first `None` counts, so that all problems are noted.
@@ -47,12 +56,25 @@ pub fn read(
     Some(Config {
         models,
         host: HostCommand::default(),
-        ..Config::default()
+        versions: data_dir.map(|folder| folder.join(FOLDER)),
+        events: StreamName::new(NODE_EVENTS).ok(),
     })
 }
 
-/// A model in one line, for a person who has just checked it.
-pub fn summary(model: &Model) -> String {
+/// The streams that models write to, each once.
+pub fn outputs(models: &Models) -> Vec<StreamName> {
+    let models = models.models.iter();
+    let outputs = models.flat_map(|model| [&model.scores, &model.alerts]);
+    let outputs: BTreeSet<_> = outputs.cloned().collect();
+    outputs.into_iter().collect()
+}
+
+/// A line for each model, for a person who has just checked the config.
+pub fn summary(models: &Models) -> Vec<String> {
+    models.models.iter().map(line).collect()
+}
+
+fn line(model: &Model) -> String {
     let window = match model.span {
         Some(span) => format!("{:?}, at most {} rows,", span.window, model.rows),
         None => format!("{}", model.rows),
@@ -89,7 +111,7 @@ fn read_model(
         }
     });
     let file = table.required("file", units::path_from(base));
-    let assets = table.required("assets", units::texts);
+    let assets = table.required("assets", texts);
     let window = pace::read(table);
     let stale_after = table.optional("stale_after", units::duration(STALE_RANGE));
     let kind = table.optional(
@@ -106,6 +128,8 @@ fn read_model(
     let drift = read_drift(table);
     let time_max = table.optional("time_max", units::duration(TIME_MAX_RANGE));
     let memory_max = table.optional("memory_max", units::bytes(MEMORY_MAX_RANGE));
+    let shadow = table.optional("shadow", units::text);
+    let canary = canary::read(table);
     let output = |key: &str| inputs::output(table, sources.streams, key);
     let (scores, alerts) = (output("scores"), output("alerts"));
     let inputs = sources.read(table, assets.as_deref().unwrap_or(&[]));
@@ -130,6 +154,8 @@ fn read_model(
             time_max: time_max.unwrap_or(Budget::default().time_max),
             memory_max_bytes: memory_max.unwrap_or(Budget::default().memory_max_bytes),
         },
+        shadow,
+        canary,
         scores: scores?,
         alerts: alerts?,
     };
@@ -144,6 +170,10 @@ fn read_model(
     }
 }
 
+fn texts(value: &Value<'_>) -> Result<Vec<String>, String> {
+    value.list(units::text)
+}
+
 /// `drift = { … }`, on by itself; it needs a reference in the model's package to do anything.
 fn read_drift(table: &Table<'_>) -> Option<DriftOptions> {
     let mut options = DriftOptions::default();
@@ -154,11 +184,11 @@ fn read_drift(table: &Table<'_>) -> Option<DriftOptions> {
             options.rows = rows;
         }
         let both = |named: &str, clear: &str, default: Hysteresis| {
-            let raise = table.optional(named, units::number);
+            let raise = table.optional(named, number::finite);
             // Somebody who sets one threshold alone means the other one in proportion.
             let ratio = default.clear / default.raise;
             let raise = raise.unwrap_or(default.raise);
-            let clear = table.optional(clear, units::number);
+            let clear = table.optional(clear, number::finite);
             Hysteresis {
                 raise,
                 clear: clear.unwrap_or(raise * ratio),
@@ -178,21 +208,41 @@ const MEMORY_MAX_RANGE: std::ops::RangeInclusive<u64> = 1024 * 1024..=16 * 1024 
 const STALE_RANGE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 3_600);
 
-/// `output = { name = "…", index = 1 }`, or with `class = "…"` instead of `index`.
+/// `output = { name = "…", index = 1 }`, or with `class = "…"` or `reconstruction = "mse"` instead
+/// of `index`.
 fn read_output(table: &Table<'_>) -> Output {
     let name = table.optional("name", units::text);
     let index = table.optional("index", units::count(0..=OUTPUT_INDEX_MAX));
     let class = table.optional("class", units::text);
-    if index.is_some() && class.is_some() {
-        table.problem("class", "says what `index` says too; leave one of them out");
+    let reconstruction = table.optional(
+        "reconstruction",
+        units::word(&[
+            ("mse", Reconstruction::MeanSquared),
+            ("mae", Reconstruction::MeanAbsolute),
+        ]),
+    );
+    let said = [
+        ("index", index.map(Pick::Index)),
+        ("class", class.map(Pick::Class)),
+        ("reconstruction", reconstruction.map(Pick::Error)),
+    ];
+    let mut said = said
+        .into_iter()
+        .filter_map(|(key, pick)| Some((key, pick?)));
+    let first = said.next();
+    if let (Some((first, _)), Some((second, _))) = (&first, said.next()) {
+        let message = format!("says what `{first}` says too; leave one of them out");
+        table.problem(second, message);
     }
     table.finish();
-    let of_class = class.map_or(Pick::Default, Pick::Class);
     Output {
         name,
-        pick: index.map_or(of_class, Pick::Index),
+        pick: first.map(|(_, pick)| pick).unwrap_or_default(),
     }
 }
 
 /// More than any window has values.
 const OUTPUT_INDEX_MAX: usize = 65_535;
+
+#[cfg(test)]
+mod tests;

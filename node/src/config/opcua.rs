@@ -1,6 +1,6 @@
 //! `[[opcua]]`: the servers to read from.
 
-pub mod commands;
+mod commands;
 mod events;
 mod folders;
 mod groups;
@@ -12,11 +12,13 @@ mod user;
 
 use super::reader::{Table, Value};
 use super::streams::Streams;
-use super::units;
+use super::{number, units};
 use groups::Paces;
 use skerry_bridge::opcua::{
     BrowsePath, Config, Deadband, Node, NodeAddress, OUTAGE_BUDGET_MIN, PUBLISHING_INTERVAL,
 };
+use skerry_broker::Config as Mqtt;
+use skerry_store::StreamName;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -32,13 +34,15 @@ const BROWSE_INTERVALS: std::ops::RangeInclusive<Duration> =
 /// Of values that a server is asked to keep for one node.
 const QUEUES: std::ops::RangeInclusive<usize> = 1..=100_000;
 
+pub type Servers = Vec<Config>;
+
 /// All servers, or `None` when one of them has a problem.
 pub fn read(
     root: &Table<'_>,
     base: &Path,
     data_dir: Option<&Path>,
     streams: &Streams,
-) -> Option<Vec<Config>> {
+) -> Option<Servers> {
     let mut sources = BTreeSet::new();
     let mut servers = BTreeSet::new();
     let mut topics = BTreeSet::new();
@@ -55,6 +59,63 @@ pub fn read(
         .collect();
     folders::keep_apart(&tables, &read);
     read.into_iter().collect()
+}
+
+/// The MQTT topics whose messages are commands.
+pub fn command_topics(servers: &Servers) -> Vec<String> {
+    let commands = servers.iter().filter_map(|it| it.commands.as_ref());
+    let commands = commands.flat_map(|commands| &commands.list);
+    commands.map(|command| command.topic.clone()).collect()
+}
+
+/// The stream that the values of a node go to.
+pub fn stream_of_node(servers: Option<&Servers>, name: &str) -> Result<StreamName, String> {
+    let servers = servers.map_or(&[][..], Vec::as_slice);
+    let lists = |server: &&Config| server.nodes.iter().any(|node| node.name == name);
+    // What is in a folder shows at the server only.
+    let may_find = |server: &&Config| server.folders.iter().any(|folder| folder.may_name(name));
+    let server = servers.iter().find(lists);
+    server
+        .or_else(|| servers.iter().find(may_find))
+        .map(|server| server.stream.clone())
+        .ok_or_else(|| {
+            format!("no [[opcua]] has a node named `{name}`, or a folder that it could be in")
+        })
+}
+
+/// A line for each server and for each command, for a person who has just checked the config.
+pub fn summary(servers: &Servers, mqtt: Option<&Mqtt>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for server in servers {
+        let folders = match server.folders.len() {
+            0 => String::new(),
+            1 => " and a folder".to_owned(),
+            count => format!(" and {count} folders"),
+        };
+        let endpoints: Vec<&str> = server.endpoints().map(|it| it.as_str()).collect();
+        let calls = server.reverse.as_ref();
+        let calls = calls.map(|reverse| format!(", which connects to {}", reverse.listen));
+        lines.push(format!(
+            "  opcua    {}: {} nodes{folders} of {}, {}{}",
+            server.name,
+            server.nodes.len(),
+            endpoints.join(", or "),
+            server.security,
+            calls.unwrap_or_default(),
+        ));
+        let commands = server.commands.iter();
+        lines.extend(commands.flat_map(|it| commands::summary(it, mqtt)));
+    }
+    lines
+}
+
+/// What is right, but hardly meant.
+pub fn warning(servers: &Servers, mqtt: Option<&Mqtt>) -> Option<String> {
+    let commands: Vec<_> = servers
+        .iter()
+        .filter_map(|it| it.commands.as_ref())
+        .collect();
+    commands::warning(&commands, mqtt)
 }
 
 fn read_server(
@@ -172,18 +233,13 @@ fn place(table: &Table<'_>) -> Option<NodeAddress> {
 fn deadband(value: &Value<'_>) -> Result<Deadband, String> {
     let wrong =
         || "is a number of at least 0, or a share of the node's range such as \"2%\"".to_owned();
-    let (number, percent) = match value.string() {
-        Ok(text) => {
-            let share = text.strip_suffix('%').ok_or_else(wrong)?;
-            (share.trim().parse().map_err(|_| wrong())?, true)
+    match value.float() {
+        Ok(number) if (0.0..=f64::MAX).contains(&number) => Ok(Deadband::Absolute(number)),
+        Ok(_) => Err(wrong()),
+        Err(_) => {
+            let share = number::percent(value);
+            share.map(Deadband::Percent).map_err(|_| wrong())
         }
-        Err(_) => (value.float().map_err(|_| wrong())?, false),
-    };
-    let most = if percent { 100.0 } else { f64::MAX };
-    match (0.0..=most).contains(&number) {
-        true if percent => Ok(Deadband::Percent(number)),
-        true => Ok(Deadband::Absolute(number)),
-        false => Err(wrong()),
     }
 }
 
@@ -197,3 +253,6 @@ where
         .parse()
         .map_err(|why: T::Err| why.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -300,7 +300,7 @@ impl<'s> Table<'s> {
 
 /// A value as the parsers of [`super::units`] see it.
 #[derive(Debug, Clone, Copy)]
-pub struct Value<'v>(&'v DeValue<'v>);
+pub struct Value<'v>(pub(super) &'v DeValue<'v>);
 
 impl<'v> Value<'v> {
     pub fn string(&self) -> Result<&'v str, String> {
@@ -315,21 +315,6 @@ impl<'v> Value<'v> {
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_err(|_| format!("{number} does not fit 64 bits")),
             other => Err(format!("must be a whole number, not {}", kind(other))),
-        }
-    }
-
-    pub fn float(&self) -> Result<f64, String> {
-        match self.0 {
-            DeValue::Float(number) => number
-                .as_str()
-                .parse::<f64>()
-                .map_err(|_| format!("{number} is not a number")),
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a setting of 2^53 is a typing error"
-            )]
-            DeValue::Integer(_) => Ok(self.integer()? as f64),
-            other => Err(format!("must be a number, not {}", kind(other))),
         }
     }
 
@@ -357,7 +342,8 @@ impl<'v> Value<'v> {
     }
 }
 
-fn kind(value: &DeValue<'_>) -> &'static str {
+/// What a value is, in words.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",

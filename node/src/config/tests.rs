@@ -1,19 +1,15 @@
-mod commands;
-mod models;
-mod opcua;
 mod uplink;
 
 use super::*;
 use skerry_bridge::uplink::{Key, Late};
-use skerry_inference::{Output, Pick};
 use skerry_store::{Codec, Durability, WhenFull};
 
-fn parse(text: &str) -> Result<Config, String> {
+pub(super) fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("site/skerry.toml"), text).map_err(|error| error.to_string())
 }
 
 /// The problems of a file, without its name.
-fn problems(text: &str) -> Vec<String> {
+pub(super) fn problems(text: &str) -> Vec<String> {
     let report = parse(text).expect_err("the config has problems");
     let lines: Vec<&str> = report.lines().collect();
     let (last, problems) = lines.split_last().expect("a report has lines");
@@ -29,7 +25,7 @@ fn the_smallest_config_has_every_default() {
     let config = parse("[node]\nname = \"n\"\n").unwrap();
     assert_eq!(config.store.directory, Path::new(DATA_DIR_DEFAULT));
     assert_eq!(config.http_listen.to_string(), HTTP_LISTEN_DEFAULT);
-    assert!(config.mqtt.is_none() && config.uplink.is_none() && config.opcua.is_empty());
+    assert!(config.mqtt.is_none() && config.uplink.is_none());
     let names: Vec<&str> = config
         .store
         .streams
@@ -100,6 +96,38 @@ delivery = "twice"
 }
 
 #[test]
+fn a_section_for_what_is_left_out_is_refused_at_its_line() {
+    let text = "\n[[model]]\nname = \"m\"\n\n[[opcua]]\nname = \"a\"\n[[opcua.nodes]]\n\
+                name = \"x\"\n[[opcua]]\nname = \"b\"\n";
+    let refused = |features: &[&str]| {
+        let built = component::ALL.map(|component| Component {
+            is_in: features.contains(&component.feature),
+            ..component
+        });
+        let source = Source::new(Path::new("skerry.toml"), text);
+        source.read(|root| {
+            refuse_left_out(root, &built);
+            // As what is in would.
+            let _ = (root.has("opcua"), root.has("model"));
+        });
+        source.into_report().map(|report| report.to_string())
+    };
+    assert_eq!(
+        refused(&[]).unwrap(),
+        "skerry.toml:2: model: this binary was built without models; install a skerry that has \
+         `inference` (`skerry version` tells), or take the section out\n\
+         skerry.toml:5: opcua: this binary was built without the OPC-UA client; install a skerry \
+         that has `opcua` (`skerry version` tells), or take the section out\n\
+         2 problems in skerry.toml"
+    );
+    let without_models = refused(&["opcua"]).unwrap();
+    assert!(without_models.contains("2: model: "), "{without_models}");
+    assert!(without_models.contains("1 problem "), "{without_models}");
+    assert_eq!(refused(&["opcua", "inference"]), None);
+}
+
+#[test]
+#[cfg_attr(not(feature = "opcua"), ignore = "the shipped config has an [[opcua]]")]
 fn what_the_broker_remembers_has_limits_of_its_own() {
     let defaults = parse("[node]\nname = \"n\"\n[mqtt]\n").unwrap().mqtt;
     let shipped = parse(include_str!("../../../configs/skerry.toml")).unwrap();
@@ -201,109 +229,6 @@ codec = "zstd"
         WhenFull::DropOldest,
         "nothing is ever confirmed without kafka"
     );
-}
-
-const MODEL: &str = r#"[node]
-name = "n"
-[[stream]]
-name = "machines"
-[[opcua]]
-name = "plc"
-endpoint = "opc.tcp://127.0.0.1:4840"
-stream = "machines"
-nodes = [{ name = "p1/x", id = "ns=2;s=X" }, { name = "p2/x", id = "ns=2;s=Y" }]
-[[model]]
-name = "m"
-file = "m.onnx"
-assets = ["p1", "p2"]
-window = 4
-inputs = [{ opcua = "{asset}/x" }, { mqtt = "t/{asset}", pointer = "/v", scale = 2 }]
-threshold = 0.5
-[kafka]
-brokers = ["k:9092"]
-"#;
-
-#[test]
-fn a_model_is_bound_to_the_streams_its_sources_are_logged_in() {
-    let config = parse(MODEL).unwrap();
-    let model = &config.models.models[0];
-    let streams: Vec<&str> = model
-        .inputs
-        .iter()
-        .map(|input| input.stream.as_str())
-        .collect();
-    assert_eq!(streams, ["machines", "default"]);
-    assert_eq!(model.file, Path::new("site/m.onnx"));
-    let mqtt = parse(&MODEL.replace("[kafka]", "[mqtt]\n[kafka]"))
-        .unwrap()
-        .mqtt
-        .unwrap();
-    let republished: Vec<&str> = mqtt
-        .republish
-        .iter()
-        .map(|stream| stream.as_str())
-        .collect();
-    assert_eq!(
-        republished,
-        ["alerts", "scores"],
-        "by default, what models write"
-    );
-    let readers = |name: &str| {
-        let streams = &config.store.streams;
-        streams
-            .iter()
-            .find(|s| s.name.as_str() == name)
-            .unwrap()
-            .readers
-            .clone()
-    };
-    assert_eq!(readers("machines"), ["uplink"]);
-    assert_eq!(readers("alerts"), ["uplink"]);
-}
-
-#[test]
-fn a_model_without_its_source_is_a_problem_of_that_input() {
-    let found = problems(&MODEL.replace("p2/x", "p3/x"));
-    assert_eq!(found.len(), 1, "{found:#?}");
-    assert!(
-        found[0].starts_with("15: model[0].inputs[0].opcua: no [[opcua]]"),
-        "{found:#?}"
-    );
-    let found = problems(&MODEL.replace("threshold = 0.5", "threshold = 0.5\nclear = 0.9"));
-    assert!(found[0].starts_with("17: model[0].clear: "), "{found:#?}");
-}
-
-#[test]
-fn the_score_is_chosen_among_a_models_numbers() {
-    let with =
-        |output: &str| MODEL.replace("threshold = 0.5", &format!("threshold = 0.5\n{output}"));
-    let output = |text: &str| parse(&with(text)).unwrap().models.models[0].output.clone();
-    assert_eq!(output(""), Output::default());
-    let chosen = output(r#"output = { name = "probabilities", index = 1 }"#);
-    assert_eq!(chosen.name.as_deref(), Some("probabilities"));
-    assert_eq!(chosen.pick, Pick::Index(1));
-    let chosen = output(r#"output = { class = "fault" }"#);
-    assert_eq!(chosen.pick, Pick::Class("fault".to_owned()));
-    let found = problems(&with(r#"output = { class = "fault", index = 1 }"#));
-    assert!(
-        found[0].starts_with("17: model[0].output.class: "),
-        "{found:#?}"
-    );
-}
-
-#[test]
-fn the_summary_names_everything_that_will_run() {
-    let config = parse(MODEL).unwrap();
-    let summary = config.summary(Path::new("skerry.toml"));
-    for part in [
-        "machines",
-        "plc: 2 nodes",
-        "m: 2 windows of 4 x 2",
-        "k:9092",
-        "127.0.0.1:9810",
-    ] {
-        assert!(summary.contains(part), "{part} is not in\n{summary}");
-    }
 }
 
 #[test]

@@ -16,20 +16,8 @@ pub fn text(value: &Value<'_>) -> Parsed<String> {
     Ok(text.to_owned())
 }
 
-pub fn texts(value: &Value<'_>) -> Parsed<Vec<String>> {
-    value.list(text)
-}
-
 pub fn flag(value: &Value<'_>) -> Parsed<bool> {
     value.boolean()
-}
-
-pub fn number(value: &Value<'_>) -> Parsed<f64> {
-    let number = value.float()?;
-    if !number.is_finite() {
-        return Err(format!("must be finite, not {number}"));
-    }
-    Ok(number)
 }
 
 /// A count within `range`.

@@ -8,6 +8,7 @@
 //!   │ live │ link cut │ kill -9, restart │ link back │ plant stops, drain, audit │
 //! ```
 
+mod arguments;
 mod audit;
 mod centre;
 mod config;
@@ -16,7 +17,8 @@ mod place;
 mod site;
 mod view;
 
-use crate::cli;
+pub use arguments::Arguments;
+
 use crate::exit::Exit;
 use audit::{Entry, Evidence, Verdict};
 use centre::Centre;
@@ -47,7 +49,7 @@ const SHOWN: usize = 5;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-pub fn run(args: cli::Demo) -> Exit {
+pub fn run(args: Arguments) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("skerry-worker")
@@ -67,7 +69,7 @@ pub fn run(args: cli::Demo) -> Exit {
     }
 }
 
-async fn play(args: cli::Demo) -> Result<Verdict, Failure> {
+async fn play(args: Arguments) -> Result<Verdict, Failure> {
     let total = Duration::from_secs(args.seconds);
     let mut stage = Stage::set(args, total).await?;
     let interrupted = stage.perform().await;
@@ -96,7 +98,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(args: cli::Demo, total: Duration) -> Result<Self, Failure> {
+    async fn set(args: Arguments, total: Duration) -> Result<Self, Failure> {
         let place = Place::make(args.dir)?;
         let ports = Ports::choose()?;
         let centre = Centre::start(args.kafka.as_deref()).await?;

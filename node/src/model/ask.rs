@@ -1,6 +1,6 @@
 //! What a running node is asked, and told, about its models.
 
-use crate::cli::{ModelActivate, ModelList, ModelNamed, ModelReport, ModelShadow};
+use super::arguments::{ModelActivate, ModelList, ModelNamed, ModelReport, ModelShadow};
 use crate::exit::Exit;
 use crate::logs::printable;
 use crate::status;
@@ -46,21 +46,29 @@ pub(super) fn report(args: &ModelReport) -> Exit {
         let mut models = models.into_iter();
         let model = models.find(|model| model["name"] == name.as_str());
         let mut model = model.ok_or_else(|| format!("there is no model `{name}`"))?;
-        match model["shadow"].take() {
-            Value::Null => Err(format!(
+        match (model["shadow"].take(), model["canary"].take()) {
+            (Value::Null, Value::Null) => Err(format!(
                 "nothing runs beside `{name}`; start it with skerry model shadow {name} VERSION"
             )),
-            report => Ok(report),
+            both => Ok(both),
         }
     });
     print(
         node,
-        found.map(|report| match args.json {
-            true => report.to_string(),
-            false => in_words(name, &report),
+        found.map(|(shadow, canary)| match args.json {
+            true => json!({ "shadow": shadow, "canary": canary }).to_string(),
+            false => {
+                let both = [("beside the live one", shadow), (BEFORE, canary)];
+                let told = both.into_iter().filter(|(_, report)| !report.is_null());
+                let told = told.map(|(place, report)| in_words(name, place, &report));
+                told.collect::<Vec<_>>().join("\n\n")
+            }
         }),
     )
 }
+
+/// What a version that ran before the live one is there for.
+const BEFORE: &str = "before the live one, which is on trial against it";
 
 fn models(node: &str) -> Result<Vec<Value>, String> {
     let body = status::fetch(node, PATH)?;
@@ -92,16 +100,37 @@ fn line(model: &Value) -> String {
     if let Some(shadow) = model["shadow"]["version"].as_str() {
         line += &format!("\n    beside it, to compare: {shadow}");
     }
+    if let Some(before) = model["canary"]["version"].as_str() {
+        line += &format!(
+            "\n    on trial against {before}: {}",
+            trial(&model["canary"]["canary"])
+        );
+    }
     line
 }
 
-fn in_words(name: &str, report: &Value) -> String {
+/// How far a version on trial is.
+fn trial(canary: &Value) -> String {
+    format!(
+        "{} of {} windows, {} differ, {} may; another class in {}, apart {:.6} at most",
+        canary["windows_total"],
+        canary["windows_max"],
+        canary["differing_total"],
+        canary["differing_max"],
+        canary["classes_differing_total"],
+        canary["difference_max"].as_f64().unwrap_or_default(),
+    )
+}
+
+/// `place` is where the version is that the report is about.
+fn in_words(name: &str, place: &str, report: &Value) -> String {
     let mut words = format!(
-        "{name}: version {} beside the live one\n\
+        "{name}: version {} {place}\n\
          windows       {} scored by both, {} passed over\n\
          difference    mean {:.6}, most {:.6}\n\
-         threshold     {} windows on different sides; live above in {}, shadow in {}\n\
-         time          live p50 {} p99 {}, shadow p50 {} p99 {}",
+         threshold     {} windows on different sides; live beyond in {}, the other in {}\n\
+         classes       {} windows with another\n\
+         time          live p50 {} p99 {}, the other p50 {} p99 {}",
         text(&report["version"]),
         report["windows_total"],
         report["windows_skipped_total"],
@@ -110,11 +139,15 @@ fn in_words(name: &str, report: &Value) -> String {
         report["disagreements_total"],
         report["live_above_total"],
         report["shadow_above_total"],
+        report["classes_differing_total"],
         micros(&report["live_p50_us"]),
         micros(&report["live_p99_us"]),
         micros(&report["shadow_p50_us"]),
         micros(&report["shadow_p99_us"]),
     );
+    if !report["canary"].is_null() {
+        words += &format!("\ntrial         {}", trial(&report["canary"]));
+    }
     if let Some(why) = report["failed"].as_str() {
         words += &format!("\ndropped       {}", printable(why));
     }

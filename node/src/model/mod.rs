@@ -1,18 +1,23 @@
-//! `skerry model …`: the models of a running node, and model files by themselves.
+//! The models of a node, and `skerry model …`: those of a running one, and model files by themselves.
 
+mod arguments;
 mod ask;
 mod replay;
+mod runner;
 mod serve;
 mod trial;
 
+pub use arguments::Arguments;
+pub use runner::Runner;
 pub use serve::routes;
+pub use trial::problems;
 
-use crate::cli::ModelCommand;
 use crate::exit::Exit;
 use crate::logs::told;
+use arguments::ModelCommand;
 
-pub fn run(command: &ModelCommand) -> Exit {
-    match command {
+pub fn run(args: &Arguments) -> Exit {
+    match &args.command {
         ModelCommand::List(args) => ask::list(args),
         ModelCommand::Activate(args) => ask::activate(args),
         ModelCommand::Rollback(args) => ask::rollback(args),

@@ -1,7 +1,8 @@
 //! `skerry model replay`: what a model would have said of records in the log.
 
+use super::arguments::ModelReplay;
 use super::trial::configured;
-use crate::cli::{Format, ModelReplay};
+use crate::cli::Format;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::logs::{Failure, time};

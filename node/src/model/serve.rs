@@ -20,7 +20,7 @@ pub fn routes() -> Router<Arc<View>> {
 }
 
 async fn list(State(view): State<Arc<View>>) -> Response {
-    Json(view.inference.snapshot()).into_response()
+    Json(view.models.snapshot()).into_response()
 }
 
 /// Takes JSON and nothing else, which no page in a browser can send here unasked.
@@ -29,7 +29,7 @@ async fn command(
     Path(name): Path<String>,
     Json(command): Json<Command>,
 ) -> Response {
-    match view.inference.command(&name, command).await {
+    match view.models.command(&name, command).await {
         Ok(done) => done.into_response(),
         Err(refused) => {
             let status = match refused {

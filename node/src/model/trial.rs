@@ -1,7 +1,7 @@
 //! `skerry model check` and `bench`: a model file by itself.
 
-use crate::cli::{ModelBench, ModelCheck, ModelFile};
-use crate::config::Config;
+use super::arguments::{ModelBench, ModelCheck, ModelFile};
+use crate::config::{Config, Models};
 use crate::exit::Exit;
 use crate::logs::Failure;
 use bytesize::ByteSize;
@@ -50,6 +50,15 @@ fn trial(args: &ModelFile) -> Result<Trial, Failure> {
     };
     trial.file.clone_from(&args.file);
     Ok(trial)
+}
+
+/// Why models of a config would not run, each in a line.
+pub fn problems(models: &Models) -> Vec<String> {
+    let checked = models.models.iter().map(|model| {
+        let told = |error| format!("model `{}`: {error}", model.name);
+        model.check(&models.host).err().map(told)
+    });
+    checked.flatten().collect()
 }
 
 /// A model of the config by its name.

@@ -1,8 +1,8 @@
 //! `skerry opcua write` and `call`: what an engineer does to a machine by hand, seeing what it was
 //! and what it is.
 
+use super::arguments::{OpcuaCall, OpcuaWrite};
 use super::{Ended, addresses, answered, print, print_json, visit};
-use crate::cli::{OpcuaCall, OpcuaWrite};
 use skerry_bridge::opcua::{self, NodeAddress};
 
 pub(super) async fn write(args: &OpcuaWrite) -> Result<(), Ended> {

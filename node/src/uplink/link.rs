@@ -83,8 +83,8 @@ mod tests {
             log,
             recovery,
             None,
-            Vec::new(),
-            Arc::default(),
+            Default::default(),
+            Default::default(),
             uplink,
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -8,12 +8,14 @@
 //! publishers   many connections that keep a window of publishes open: messages per second
 //! paced        so many messages a second, and no more
 //! round_trip   one message at a time: time to the acknowledgement, and to a subscriber
+//! answered     one message at a time: time from its acknowledgement to what the node makes of it
 //! fill         a backlog of telemetry, published as fast as it is acknowledged
 //! fan_out      one publisher and many subscribers: deliveries per second
 //! sources      many sources at an even pace, whether the broker keeps up or not
 //! crowd        many connections that do nothing: connects per second, and memory
 //! ```
 
+mod answered;
 mod connection;
 mod crowd;
 mod fan_out;
@@ -27,6 +29,7 @@ mod round_trip;
 mod sources;
 mod telemetry;
 
+pub use answered::Answered;
 pub use crowd::Crowd;
 pub use fan_out::{FanOut, Spread};
 pub use fill::Fill;

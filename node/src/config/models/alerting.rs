@@ -1,7 +1,7 @@
 //! What of a `[[model]]` says when its scores are alerts.
 
 use crate::config::reader::{Table, Value};
-use crate::config::units;
+use crate::config::{number, units};
 use skerry_inference::{
     Alerting, Direction, Hold, Level, OutputKind, RATE_ALERTS_MAX, RateLimit, Severity,
 };
@@ -24,7 +24,7 @@ pub(super) fn read(table: &Table<'_>, kind: OutputKind) -> Option<Alerting> {
         OutputKind::Score | OutputKind::Class | OutputKind::Anomaly => Direction::Above,
     });
     let classes = table.optional("alert_on", |value| {
-        let classes = units::texts(value)?;
+        let classes = super::texts(value)?;
         match classes.is_empty() {
             true => Err("must name at least one class".to_owned()),
             false => Ok(classes),
@@ -35,23 +35,23 @@ pub(super) fn read(table: &Table<'_>, kind: OutputKind) -> Option<Alerting> {
         false => {
             let threshold = match classes {
                 Some(_) => {
-                    let threshold = table.optional("threshold", units::number);
+                    let threshold = table.optional("threshold", number::finite);
                     Some(threshold.unwrap_or(OF_CLASSES))
                 }
-                None => table.required("threshold", units::number),
+                None => table.required("threshold", number::finite),
             };
             read_level(table, threshold).map(|level| vec![level])
         }
     };
     let hold = table.optional("hold", hold);
-    let rate = table
-        .table("rate_limit")
-        .and_then(|table| read_rate(&table));
+    let rate = |key: &str| table.table(key).and_then(|table| read_rate(&table));
+    let (rate, rate_all) = (rate("rate_limit"), rate("rate_limit_all"));
     Some(Alerting {
         direction,
         levels: levels?,
         hold: hold.unwrap_or(Hold::Scores(1)),
         rate,
+        rate_all,
         classes: classes.unwrap_or_default(),
     })
 }
@@ -66,7 +66,7 @@ fn read_levels(table: &Table<'_>) -> Option<Vec<Level>> {
         .tables("levels")
         .iter()
         .map(|table| {
-            let threshold = table.required("threshold", units::number);
+            let threshold = table.required("threshold", number::finite);
             if !table.has("severity") {
                 table.problem("severity", "is missing; levels differ by it");
             }
@@ -79,7 +79,7 @@ fn read_levels(table: &Table<'_>) -> Option<Vec<Level>> {
 }
 
 fn read_level(table: &Table<'_>, threshold: Option<f64>) -> Option<Level> {
-    let clear = table.optional("clear", units::number);
+    let clear = table.optional("clear", number::finite);
     let severity = table.optional(
         "severity",
         units::word(&[

@@ -2,8 +2,7 @@
 
 use crate::config::reader::{Table, Value};
 use crate::config::streams::Streams;
-use crate::config::units;
-use skerry_bridge::opcua;
+use crate::config::{number, units};
 use skerry_inference::{ASSET, BURST_SAMPLES_MAX, Burst, Feature, Fill, Input, Scaling, Source};
 use skerry_store::StreamName;
 
@@ -29,10 +28,13 @@ pub(super) fn output(table: &Table<'_>, streams: &Streams, key: &str) -> Option<
     named.or_else(|| streams.named(key).ok())
 }
 
+/// In which stream the values of an OPC-UA node are logged, or why in none.
+pub(super) type StreamOfNode<'a> = dyn Fn(&str) -> Result<StreamName, String> + 'a;
+
 /// Everything that an input may name.
 pub(super) struct Sources<'a> {
     pub streams: &'a Streams,
-    pub servers: &'a [opcua::Config],
+    pub stream_of_node: &'a StreamOfNode<'a>,
     pub scores: &'a [Scores],
 }
 
@@ -63,12 +65,12 @@ impl Sources<'_> {
             ]),
         );
         let features = read_features(table);
-        let rate_hz = table.optional("rate", units::number);
+        let rate_hz = table.optional("rate", number::finite);
         let samples_max = table.optional("burst", units::count(1..=BURST_SAMPLES_MAX));
         let source = source?;
         let stream = match &source {
             Source::Opcua { name } => {
-                let stream = stream_of(name, assets, |name| stream_of_node(name, self.servers));
+                let stream = stream_of(name, assets, self.stream_of_node);
                 stream.map_err(|why| table.problem("opcua", why))
             }
             Source::Mqtt { topic, .. } => {
@@ -123,10 +125,10 @@ fn read_source(table: &Table<'_>) -> Option<Source> {
 
 /// `scale` and `offset`, or `mean` and `std`.
 fn read_scaling(table: &Table<'_>) -> Option<Scaling> {
-    let scale = table.optional("scale", units::number);
-    let offset = table.optional("offset", units::number);
-    let mean = table.optional("mean", units::number);
-    let std = table.optional("std", units::number);
+    let scale = table.optional("scale", number::finite);
+    let offset = table.optional("offset", number::finite);
+    let mean = table.optional("mean", number::finite);
+    let std = table.optional("std", number::finite);
     match (mean, std) {
         (None, None) => Some(Scaling::Linear {
             scale: scale.unwrap_or(1.0),
@@ -155,7 +157,7 @@ fn read_features(table: &Table<'_>) -> Option<Vec<Feature>> {
 }
 
 fn band(value: &Value<'_>) -> Result<Feature, String> {
-    match value.list(units::number)?[..] {
+    match value.list(number::finite)?[..] {
         [low_hz, high_hz] => Ok(Feature::Band { low_hz, high_hz }),
         _ => Err("must be two frequencies in Hz, such as [10, 200]".to_owned()),
     }
@@ -181,21 +183,4 @@ fn stream_of(
         }
     }
     found.ok_or_else(|| "has no asset to stand for".to_owned())
-}
-
-fn stream_of_node(name: &str, servers: &[opcua::Config]) -> Result<StreamName, String> {
-    let server = servers
-        .iter()
-        .find(|server| server.nodes.iter().any(|node| node.name == name));
-    // What is in a folder shows at the server only.
-    let in_folder = || {
-        let mut servers = servers.iter();
-        servers.find(|server| server.folders.iter().any(|folder| folder.may_name(name)))
-    };
-    server
-        .or_else(in_folder)
-        .map(|server| server.stream.clone())
-        .ok_or_else(|| {
-            format!("no [[opcua]] has a node named `{name}`, or a folder that it could be in")
-        })
 }

@@ -2,7 +2,7 @@
 
 use super::super::reader::{Table, Value};
 use super::super::streams::Streams;
-use super::super::units;
+use super::super::{number, units};
 use super::parsed;
 use skerry_bridge::opcua::{
     Action, BrowsePath, COMMAND_AGE_MAX, Command, Commands, Limits, NodeAddress, result_topic,
@@ -142,8 +142,8 @@ fn node(table: &Table<'_>, key: &str, path_key: &str) -> Option<NodeAddress> {
 
 fn read_limits(table: &Table<'_>) -> Limits {
     let limits = Limits {
-        min: table.optional("min", units::number),
-        max: table.optional("max", units::number),
+        min: table.optional("min", number::finite),
+        max: table.optional("max", number::finite),
     };
     if let (Some(min), Some(max)) = (limits.min, limits.max)
         && min > max
@@ -209,3 +209,6 @@ pub fn warning(commands: &[&Commands], mqtt: Option<&Mqtt>) -> Option<String> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests;

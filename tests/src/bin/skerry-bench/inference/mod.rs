@@ -3,13 +3,14 @@
 //! ```text
 //! latency  per model and family, batch 1 and 32: p50, p99 and throughput, one thread each
 //! loading  the memory of a process with a model, and how long loading takes
-//! node     1,000 sources at 10 Hz through ten models: processor time, losses, delay
+//! node     1,000 sources at 10 Hz through ten models: processor time, losses, delays
 //! ```
 //!
 //! The first two are those of `tests/inference-peers`, which runs both in one process.
 
 mod node;
 mod plant;
+mod probe;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

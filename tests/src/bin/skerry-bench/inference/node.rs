@@ -19,6 +19,7 @@ use skerry_tests::node::{self, Node, Settings};
 use skerry_tests::{Context as _, Result, ensure, wait};
 
 use super::plant::Plant;
+use super::probe::{self, Probe};
 use super::{Scale, print};
 use crate::figures::{Aim, Rounds, median, quantile};
 use crate::processes::{cpu_seconds, memory_bytes, with_children};
@@ -29,7 +30,7 @@ const WHAT: &str = "1,000 sources x 10 Hz, 10 models";
 const ASK: Duration = Duration::from_millis(4);
 /// Between two syncs that are timed.
 const SYNC: Duration = Duration::from_millis(100);
-/// From a value to what follows from it.
+/// From a reading on disk to its alert.
 const AIM_MS: f64 = 20.0;
 
 /// What one run of a node was like.
@@ -39,12 +40,13 @@ struct Turn {
     share: f64,
     bytes: f64,
     delay_ms: Option<Quantiles>,
+    alert_ms: Option<Quantiles>,
     sync_ms: Option<Quantiles>,
     latest_ms: f64,
 }
 
 /// A number of something measured.
-type Of<T> = fn(&T) -> f64;
+type Of<T, N = f64> = fn(&T) -> N;
 
 #[derive(Clone, Copy)]
 struct Quantiles {
@@ -67,11 +69,11 @@ struct Seen {
 }
 
 pub(super) fn run(folder: &Path, scale: Scale) -> Result<()> {
-    let plant = Plant::new()?;
+    let (plant, probe) = (Plant::new()?, Probe::new()?);
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
-        with.push(turn(&fresh(folder)?, scale, &plant, true)?);
-        without.push(turn(&fresh(folder)?, scale, &plant, false)?);
+        with.push(turn(&fresh(folder)?, scale, &plant, Some(&probe))?);
+        without.push(turn(&fresh(folder)?, scale, &plant, None)?);
     }
     let of = |turns: &[Turn], figure: Of<Turn>| -> Vec<f64> { turns.iter().map(figure).collect() };
     let latest = of(&with, |turn| turn.latest_ms);
@@ -109,26 +111,24 @@ pub(super) fn run(folder: &Path, scale: Scale) -> Result<()> {
         let (with, without) = (of(&with, figure), of(&without, figure));
         show(what, unit, &with, Some(&without), None, &Value::Null);
     }
+    let all = |figure: Of<Turn, Option<Quantiles>>| -> Option<Vec<_>> {
+        with.iter().map(figure).collect()
+    };
     let missing = "the log has no score of the measured time";
-    let delays = with
-        .iter()
-        .map(|turn| turn.delay_ms)
-        .collect::<Option<Vec<_>>>();
-    let delays = delays.context(missing)?;
-    let syncs = with
-        .iter()
-        .map(|turn| turn.sync_ms)
-        .collect::<Option<Vec<_>>>();
-    let syncs = syncs.context("no sync was timed")?;
+    let delays = all(|turn| turn.delay_ms).context(missing)?;
+    let alerts = all(|turn| turn.alert_ms).context("no alert was published")?;
+    let syncs = all(|turn| turn.sync_ms).context("no sync was timed")?;
     let quantiles: [(&str, Of<Quantiles>, _); 2] = [
         ("p50", |of| of.p50, None),
         ("p99", |of| of.p99, Some(Aim::AtMost(AIM_MS))),
     ];
     for (name, quantile, aim) in quantiles {
         let of = |turns: &[Quantiles]| turns.iter().map(quantile).collect::<Vec<_>>();
-        let figure = format!("a window's last value to its score durable, {name}");
         let sync = json!({"disk_sync_ms": median(of(&syncs))});
-        show(&figure, "ms", &of(&delays), None, aim, &sync);
+        let figure = format!("a window's last value to its score durable, {name}");
+        show(&figure, "ms", &of(&delays), None, None, &sync);
+        let figure = format!("a reading durable to its alert at a subscriber, {name}");
+        show(&figure, "ms", &of(&alerts), None, aim, &sync);
     }
     Ok(())
 }
@@ -144,19 +144,19 @@ fn fresh(folder: &Path) -> Result<PathBuf> {
 
 /// Values flow for the time of the warm-up, for that in which the processor's time is taken, and
 /// for that in which the delays are.
-fn turn(folder: &Path, scale: Scale, plant: &Plant, with_models: bool) -> Result<Turn> {
+fn turn(folder: &Path, scale: Scale, plant: &Plant, probe: Option<&Probe>) -> Result<Turn> {
     let mut settings = Settings::new(folder)?;
-    if with_models {
-        settings.more = plant.config();
+    let mut models = 0;
+    if let Some(probe) = probe {
+        settings.more = plant.config() + &probe.config();
+        models = plant.models.len() + 1;
     }
     let mut node = Node::new(settings, folder, folder)?;
     node.start()?;
-    if with_models {
-        // A model begins with what comes from then on.
-        node.wait_for_status("every model is running", wait::START, |status| {
-            running(status) == plant.models.len()
-        })?;
-    }
+    // A model begins with what comes from then on.
+    node.wait_for_status("every model is running", wait::START, |status| {
+        running(status) == models
+    })?;
     let id = node.running()?.id();
     let time = scale.warm_up + 2 * scale.measured;
     let topics = plant.topics();
@@ -166,7 +166,7 @@ fn turn(folder: &Path, scale: Scale, plant: &Plant, with_models: bool) -> Result
         ticks: time.as_secs() * u64::from(HERTZ),
     };
     let port = node.mqtt_port();
-    let (cpu, bytes, asked, kept) = thread::scope(|scope| {
+    let (cpu, bytes, asked, alerts_ms, kept) = thread::scope(|scope| {
         let publishing = scope.spawn(|| {
             load.run(port, |model, source, tick| {
                 plant.payload(model, source, tick)
@@ -176,14 +176,16 @@ fn turn(folder: &Path, scale: Scale, plant: &Plant, with_models: bool) -> Result
         let cpu = cpu(id, scale.measured)?;
         let bytes = with_children(id)?.into_iter().map(memory_bytes);
         let bytes: u64 = bytes.sum::<Result<u64>>()?;
+        let probing = probe.map(|probe| scope.spawn(|| probe.run(port, scale.measured)));
         let asked = ask(&node, folder, scale.measured)?;
+        let probing = probing.map(|it| it.join().expect("the probe does not panic"));
+        let alerts_ms = probing.transpose()?.unwrap_or_default();
         let kept = publishing.join().expect("the load does not panic")?;
-        Ok::<_, skerry_tests::Error>((cpu, bytes, asked, kept))
+        Ok::<_, skerry_tests::Error>((cpu, bytes, asked, alerts_ms, kept))
     })?;
-    let expected = if with_models {
-        plant.scores(load.ticks)
-    } else {
-        0
+    let expected = match probe {
+        Some(_) => plant.scores(load.ticks) + alerts_ms.len() as u64,
+        None => 0,
     };
     wait::until("a score for each window", wait::DRAIN, || {
         let head = head(&node.status()?, "scores");
@@ -192,13 +194,14 @@ fn turn(folder: &Path, scale: Scale, plant: &Plant, with_models: bool) -> Result
     })?;
     let data = node.settings().data.clone();
     ensure!(node.terminate()?.success(), "the node did not stop cleanly");
-    nothing_is_lost(&data, plant, load, kept, with_models)?;
+    nothing_is_lost(&data, plant, load, kept, probe.map(|_| alerts_ms.len()))?;
     let values = (topics.iter().map(Vec::len).sum::<usize>() * HERTZ as usize) as f64;
     Ok(Turn {
         cpu_ms_per_thousand: cpu * 1e6 / values,
         share: cpu,
         bytes: bytes as f64,
         delay_ms: delays(&data, &asked.seen)?,
+        alert_ms: Quantiles::of(&alerts_ms),
         sync_ms: Quantiles::of(&asked.syncs_ms),
         latest_ms: kept.latest.as_secs_f64() * 1e3,
     })
@@ -268,7 +271,7 @@ fn nothing_is_lost(
     plant: &Plant,
     load: Sources<'_>,
     kept: Kept,
-    with_models: bool,
+    alerts: Option<usize>,
 ) -> Result<()> {
     let mut values: BTreeMap<String, u64> = BTreeMap::new();
     node::each_logged(data, "telemetry", |record| {
@@ -276,6 +279,7 @@ fn nothing_is_lost(
         *values.entry(source.to_owned()).or_default() += 1;
         Ok(())
     })?;
+    let probed = values.remove(&Probe::topic()).unwrap_or_default();
     let sources = load.groups.iter().map(Vec::len).sum::<usize>();
     ensure!(
         values.len() == sources && values.values().all(|count| *count == load.ticks),
@@ -285,9 +289,9 @@ fn nothing_is_lost(
         values.values().sum::<u64>(),
         kept.published
     );
-    if !with_models {
+    let Some(alerts) = alerts else {
         return Ok(());
-    }
+    };
     let mut scores: BTreeMap<String, u64> = BTreeMap::new();
     node::each_logged(data, "scores", |record| {
         let source = record["source"].as_str().context("no source")?;
@@ -300,6 +304,11 @@ fn nothing_is_lost(
         *next += 1;
         Ok(())
     })?;
+    let answered = scores.remove(&format!("{0}/{0}", probe::NAME));
+    ensure!(
+        probed == alerts as u64 && answered == Some(probed),
+        "{alerts} alerts of {probed} readings with {answered:?} scores"
+    );
     for model in &plant.models {
         let expected = model.scores(load.ticks);
         for asset in 0..model.assets() {

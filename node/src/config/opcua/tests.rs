@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::tests::{parse, problems};
 use skerry_bridge::opcua::{
     Deadband, GroupId, History, PUBLISHING_INTERVAL, Policy, Security, User,
 };

@@ -1,9 +1,15 @@
 //! `skerry model …`: what can be asked of models.
 
-use super::{CONFIG_DEFAULT, Format, LogDirectory, TIMES, moment};
+use crate::cli::{CONFIG_DEFAULT, Format, LogDirectory, TIMES, moment};
 use clap::{Args, Subcommand};
 use skerry_store::WallNanos;
 use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: ModelCommand,
+}
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
@@ -21,7 +27,7 @@ pub enum ModelCommand {
     Rollback(ModelNamed),
     /// Have the running node run a version beside the live one, to compare
     Shadow(ModelShadow),
-    /// Tell how a shadow compares with the live model
+    /// Tell how a shadow compares with the live model, or the version before with one on trial
     Report(ModelReport),
 }
 
@@ -142,7 +148,8 @@ const ACTIVATE: &str = "\
 The version is DATA_DIR/models/NAME/VERSION, a package. It is loaded and its golden cases are run
 beside the live one; what fails there is refused, and nothing changes. Windows, cursors and alerts
 stay. The choice holds over restarts. If the version fails in its work, or takes longer or more
-memory than it may, the one before runs again by itself.";
+memory than it may, or, with `canary` of the [[model]], says something else than the one before, that
+one runs again by itself.";
 
 #[derive(Debug, Args)]
 #[command(after_help = ACTIVATE)]

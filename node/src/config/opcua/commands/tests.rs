@@ -1,4 +1,6 @@
 use super::*;
+use crate::config::tests::{parse, problems};
+use std::path::Path;
 
 #[test]
 fn a_command_topic_does_one_thing_that_is_said() {

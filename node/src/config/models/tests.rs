@@ -1,6 +1,8 @@
 use super::*;
+use crate::config::tests::{parse, problems};
 use skerry_inference::{
-    Direction, Feature, Fill, Grid, Hold, Model, Pace, RateLimit, Scaling, Severity, Source, Span,
+    Canary, Difference, Direction, Feature, Fill, Grid, Hold, Model, Pace, Pick, RateLimit,
+    Reconstruction, Scaling, Severity, Source, Span,
 };
 
 /// Two models: the second reads the first's scores, and has these keys and this first input.
@@ -168,6 +170,7 @@ fn alerts_have_levels_a_direction_a_hold_and_a_limit() {
 kind = "rul"
 hold = "5m"
 rate_limit = { alerts = 3, per = "1h" }
+rate_limit_all = { alerts = 9, per = "1h" }
 levels = [{ threshold = 40, clear = 50, severity = "warning" }, { threshold = 10, severity = "critical" }]"#,
         VIBRATION,
     );
@@ -179,6 +182,7 @@ levels = [{ threshold = 40, clear = 50, severity = "warning" }, { threshold = 10
         per: Duration::from_secs(3_600),
     };
     assert_eq!(alerting.rate, Some(rate));
+    assert_eq!(alerting.rate_all.map(|limit| limit.alerts), Some(9));
     let levels: Vec<_> = alerting
         .levels
         .iter()
@@ -224,4 +228,166 @@ fn inputs_are_scaled_and_filled_as_they_say() {
     assert_eq!(psi(""), Some(0.25));
     assert_eq!(psi("drift = { psi = 0.5 }"), Some(0.5));
     assert_eq!(psi("watch_drift = false"), None);
+}
+
+#[test]
+fn what_runs_beside_a_version_and_how_far_it_may_differ() {
+    let canary = |keys: &str| {
+        let model = model(&format!("window = 4\nthreshold = 1\n{keys}"), VIBRATION);
+        (model.canary, model.shadow.clone())
+    };
+    assert_eq!(canary(""), (None, None));
+    let (default, shadow) = canary("shadow = \"1.2\"\ncanary = {}");
+    assert_eq!(default, Some(Canary::default()));
+    assert_eq!(shadow.as_deref(), Some("1.2"));
+    let own = "canary = { windows = 50, difference_max = 0.1, differing_max = \"2%\" }";
+    let own = canary(own).0;
+    let told = Canary {
+        windows: 50,
+        difference_max: Some(Difference::Absolute(0.1)),
+        differing_percent_max: 2.0,
+    };
+    assert_eq!(own, Some(told));
+    let share = canary("canary = { difference_max = \"5 %\" }").0;
+    let share = share.and_then(|canary| canary.difference_max);
+    assert_eq!(share, Some(Difference::Percent(5.0)));
+    for (keys, told) in [
+        ("shadow = \"../x\"", "shadow: \"../x\" is no version"),
+        (
+            "canary = { differing_max = 1 }",
+            "canary.differing_max: must be a share",
+        ),
+        (
+            "canary = { difference_max = -1 }",
+            "canary.difference_max: must be at least 0",
+        ),
+        (
+            "canary = { windows = 0 }",
+            "canary.windows: must be between 1 and 1000000",
+        ),
+    ] {
+        let found = found(&format!("window = 4\nthreshold = 1\n{keys}"), VIBRATION);
+        assert!(
+            found.len() == 1 && found[0].contains(told),
+            "{told}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_score_is_a_number_or_how_far_a_reconstruction_is_off() {
+    let pick = |output: &str| {
+        let keys = format!("window = 4\nthreshold = 1\noutput = {{ {output} }}");
+        model(&keys, VIBRATION).output.pick.clone()
+    };
+    assert_eq!(pick("index = 2"), Pick::Index(2));
+    let absolute = Pick::Error(Reconstruction::MeanAbsolute);
+    assert_eq!(pick("reconstruction = \"mae\""), absolute);
+    let both = "window = 4\nthreshold = 1\noutput = { class = \"a\", reconstruction = \"mse\" }";
+    let told = "output.reconstruction: says what `class` says too";
+    let found = found(both, VIBRATION);
+    assert!(found.len() == 1 && found[0].contains(told), "{found:#?}");
+}
+
+const MODEL: &str = r#"[node]
+name = "n"
+[[stream]]
+name = "machines"
+[[opcua]]
+name = "plc"
+endpoint = "opc.tcp://127.0.0.1:4840"
+stream = "machines"
+nodes = [{ name = "p1/x", id = "ns=2;s=X" }, { name = "p2/x", id = "ns=2;s=Y" }]
+[[model]]
+name = "m"
+file = "m.onnx"
+assets = ["p1", "p2"]
+window = 4
+inputs = [{ opcua = "{asset}/x" }, { mqtt = "t/{asset}", pointer = "/v", scale = 2 }]
+threshold = 0.5
+[kafka]
+brokers = ["k:9092"]
+"#;
+
+#[test]
+fn a_model_is_bound_to_the_streams_its_sources_are_logged_in() {
+    let config = parse(MODEL).unwrap();
+    let model = &config.models.models[0];
+    let streams: Vec<&str> = model
+        .inputs
+        .iter()
+        .map(|input| input.stream.as_str())
+        .collect();
+    assert_eq!(streams, ["machines", "default"]);
+    assert_eq!(model.file, Path::new("site/m.onnx"));
+    let mqtt = parse(&MODEL.replace("[kafka]", "[mqtt]\n[kafka]"))
+        .unwrap()
+        .mqtt
+        .unwrap();
+    let republished: Vec<&str> = mqtt
+        .republish
+        .iter()
+        .map(|stream| stream.as_str())
+        .collect();
+    assert_eq!(
+        republished,
+        ["alerts", "scores"],
+        "by default, what models write"
+    );
+    let readers = |name: &str| {
+        let streams = &config.store.streams;
+        streams
+            .iter()
+            .find(|s| s.name.as_str() == name)
+            .unwrap()
+            .readers
+            .clone()
+    };
+    assert_eq!(readers("machines"), ["uplink"]);
+    assert_eq!(readers("alerts"), ["uplink"]);
+}
+
+#[test]
+fn a_model_without_its_source_is_a_problem_of_that_input() {
+    let found = problems(&MODEL.replace("p2/x", "p3/x"));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(
+        found[0].starts_with("15: model[0].inputs[0].opcua: no [[opcua]]"),
+        "{found:#?}"
+    );
+    let found = problems(&MODEL.replace("threshold = 0.5", "threshold = 0.5\nclear = 0.9"));
+    assert!(found[0].starts_with("17: model[0].clear: "), "{found:#?}");
+}
+
+#[test]
+fn the_score_is_chosen_among_a_models_numbers() {
+    let with =
+        |output: &str| MODEL.replace("threshold = 0.5", &format!("threshold = 0.5\n{output}"));
+    let output = |text: &str| parse(&with(text)).unwrap().models.models[0].output.clone();
+    assert_eq!(output(""), Output::default());
+    let chosen = output(r#"output = { name = "probabilities", index = 1 }"#);
+    assert_eq!(chosen.name.as_deref(), Some("probabilities"));
+    assert_eq!(chosen.pick, Pick::Index(1));
+    let chosen = output(r#"output = { class = "fault" }"#);
+    assert_eq!(chosen.pick, Pick::Class("fault".to_owned()));
+    let found = problems(&with(r#"output = { class = "fault", index = 1 }"#));
+    assert!(
+        found[0].starts_with("17: model[0].output.class: "),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn the_summary_names_everything_that_will_run() {
+    let config = parse(MODEL).unwrap();
+    let summary = config.summary(Path::new("skerry.toml"));
+    for part in [
+        "machines",
+        "plc: 2 nodes",
+        "m: 2 windows of 4 x 2",
+        "k:9092",
+        "127.0.0.1:9810",
+    ] {
+        assert!(summary.contains(part), "{part} is not in\n{summary}");
+    }
 }

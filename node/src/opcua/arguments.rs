@@ -1,9 +1,15 @@
-//! `skerry opcua …`.
+//! `skerry opcua …`: what can be asked and done by hand.
 
-use super::{CONFIG_DEFAULT, duration};
+use crate::cli::CONFIG_DEFAULT;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: OpcuaCommand,
+}
 
 #[derive(Debug, Subcommand)]
 pub enum OpcuaCommand {
@@ -163,4 +169,8 @@ pub struct OpcuaTrust {
     /// The node's config file
     #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     pub config: PathBuf,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|why| format!("not a duration such as 10s: {why}"))
 }
