@@ -57,6 +57,9 @@ pub(crate) fn restarted(world: &World) -> Result<()> {
     settings.add_opcua(port, COUNTERS);
     let mut consumer = world.consumer(&kafka.address())?;
     let first = world.opcua_server("first", port, COUNTERS, 0, BAD_EVERY)?;
+    // One that takes its time to start would have the node tell, rightly, of a server that is away.
+    let serves = || Ok(!first.lines()?.is_empty());
+    wait::until_true("the server sets its counters", wait::START, serves)?;
     let mut node = world.started(settings)?;
     values_arrived(&mut consumer, 0, 150)?;
 
