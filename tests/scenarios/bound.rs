@@ -100,7 +100,7 @@ pub(crate) fn as_numpy(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
+pub(crate) fn numbers(value: &Value) -> Vec<f64> {
     let values = value.as_array().into_iter().flatten();
     values.filter_map(Value::as_f64).collect()
 }
@@ -114,7 +114,7 @@ fn logged(node: &Node, stream: &str) -> Result<Vec<Value>> {
     Ok(records)
 }
 
-fn scores_agree(node: &Node, model: &str, expected: &[f64]) -> Result<()> {
+pub(crate) fn scores_agree(node: &Node, model: &str, expected: &[f64]) -> Result<()> {
     let source = format!("{model}/m1");
     let records = logged(node, "scores")?;
     let scores = records.iter().filter(|record| record["source"] == source);

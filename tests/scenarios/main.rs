@@ -18,6 +18,7 @@ mod families;
 mod first_boot;
 mod fleet;
 mod foreign;
+mod grid;
 mod hostile;
 mod kills;
 mod late;
@@ -355,6 +356,11 @@ fn main() -> std::process::ExitCode {
             run: alerts::replayed,
         },
         Scenario {
+            name: "model_alerts_of_all_machines_are_limited",
+            needs: PYTHON,
+            run: alerts::limited,
+        },
+        Scenario {
             name: "models_shipped_are_right",
             needs: &[],
             run: recipes::shipped_load,
@@ -363,6 +369,11 @@ fn main() -> std::process::ExitCode {
             name: "models_bound_as_numpy_has_it",
             needs: PYTHON,
             run: bound::as_numpy,
+        },
+        Scenario {
+            name: "models_on_a_grid_as_numpy_has_it",
+            needs: PYTHON,
+            run: grid::as_numpy,
         },
         Scenario {
             name: "models_that_do_harm",
