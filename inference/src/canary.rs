@@ -6,6 +6,9 @@
 //!                        │           └─ the one before failed ──► void: the new one stays, unproven
 //!                        └─ more windows differ than may ──► the one before runs again
 //! ```
+//! It is void too when its time is over before so many windows were compared: an input that has
+//! ended must not keep two versions in memory for good.
+//!
 //! Going back is decided with the first window that is one too many, be that the eleventh or the
 //! last: the windows that are still to come could not make up for it.
 //!
@@ -16,6 +19,7 @@ use crate::config::Problem;
 use crate::runner::Score;
 use serde::{Deserialize, Serialize};
 use skerry_store::WallNanos;
+use std::time::Duration;
 
 /// A million windows of a second each are twelve days.
 pub const CANARY_WINDOWS_MAX: u32 = 1_000_000;
@@ -29,6 +33,8 @@ pub struct Canary {
     pub difference_max: Option<Difference>,
     /// Of the windows, in percent.
     pub differing_percent_max: f64,
+    /// For the windows to be there; that of a node that is off does not count.
+    pub time_max: Duration,
 }
 
 impl Default for Canary {
@@ -37,6 +43,7 @@ impl Default for Canary {
             windows: 1_000,
             difference_max: None,
             differing_percent_max: 1.0,
+            time_max: Duration::from_secs(30 * 24 * 3_600),
         }
     }
 }
@@ -112,6 +119,8 @@ pub(crate) struct Progress {
     pub(crate) difference_max: f64,
     /// Event time of the end of the window where they differed most.
     pub(crate) difference_max_time: WallNanos,
+    /// Of the trial's time.
+    pub(crate) spent: Duration,
 }
 
 /// What a trial came to, with the figures in words.
@@ -203,6 +212,17 @@ impl Phase {
         })
     }
 
+    /// What it comes to when that is over.
+    pub(crate) fn expired(&self) -> Verdict {
+        let Canary {
+            windows, time_max, ..
+        } = self.canary;
+        Verdict::Void(format!(
+            "only {} of {windows} windows were compared with {} within {time_max:?}",
+            self.progress.windows, self.before
+        ))
+    }
+
     pub(crate) fn report(&self) -> CanaryReport {
         let Self {
             canary, progress, ..
@@ -232,6 +252,7 @@ mod tests {
             windows: 10,
             difference_max,
             differing_percent_max: 20.0,
+            ..Canary::default()
         };
         Phase {
             before: "version 1".to_owned(),
@@ -291,6 +312,16 @@ mod tests {
         phase.take(&0.7.into(), &0.1.into(), &alerting, TIME);
         let verdict = phase.verdict(&alerting);
         assert!(matches!(verdict, Some(Verdict::Passed(_))), "{verdict:?}");
+    }
+
+    #[test]
+    fn what_its_time_was_too_short_for_is_told() {
+        let alerting = Alerting::at(Severity::Warning, 0.8, 0.8);
+        let mut phase = phase(None);
+        phase.canary.time_max = Duration::from_secs(90);
+        phase.take(&0.9.into(), &0.1.into(), &alerting, TIME);
+        let told = "only 1 of 10 windows were compared with version 1 within 90s";
+        assert_eq!(phase.expired(), Verdict::Void(told.to_owned()));
     }
 
     #[test]

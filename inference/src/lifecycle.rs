@@ -187,13 +187,7 @@ impl Life {
     async fn load_in(&self, host: &Host, version: &Version) -> Result<(Worker, Loaded), Refused> {
         let order = order_of(&self.model, self.around.versions.as_deref(), version)?;
         let (worker, loaded) = host.load(order).await?;
-        if let Version::Named(wanted) = version
-            && loaded.version.as_ref() != Some(wanted)
-        {
-            let found = loaded.version.unwrap_or_else(|| "no package".to_owned());
-            let wanted = wanted.clone();
-            return Err(Refused::OtherVersion { wanted, found });
-        }
+        version.expect(&loaded)?;
         Ok((worker, loaded))
     }
 

@@ -10,7 +10,7 @@ use crate::runner::Answer;
 use serde::Serialize;
 use skerry_store::WallNanos;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Windows that wait for the shadow. It must never hold up the live model, so what comes while so
@@ -82,6 +82,7 @@ struct Figures {
     live: heapless::HistoryBuf<Duration, RUNS_KEPT>,
     shadow: heapless::HistoryBuf<Duration, RUNS_KEPT>,
     alerting: Alerting,
+    started: Instant,
     phase: Option<Phase>,
 }
 
@@ -131,7 +132,7 @@ impl Shadow {
     /// How far the trial of the live version is.
     pub(crate) fn progress(&self) -> Option<Progress> {
         let figures = lock(&self.figures);
-        figures.phase.as_ref().map(|phase| phase.progress)
+        figures.progress()
     }
 
     pub(crate) fn report(&self) -> ShadowReport {
@@ -152,10 +153,17 @@ async fn compare(
 ) {
     let verdict = loop {
         // Before the first window too: a trial that goes on after a restart may allow less now.
-        if let Some(verdict) = lock(&figures).verdict() {
-            break verdict;
-        }
-        let Some(Scored { window, live, time }) = queue.recv().await else {
+        let left = {
+            let figures = lock(&figures);
+            if let Some(verdict) = figures.verdict() {
+                break verdict;
+            }
+            figures.left()
+        };
+        let Ok(scored) = tokio::time::timeout(left, queue.recv()).await else {
+            continue;
+        };
+        let Some(Scored { window, live, time }) = scored else {
             return;
         };
         match worker.run(window).await {
@@ -186,6 +194,7 @@ impl Figures {
             live: heapless::HistoryBuf::new(),
             shadow: heapless::HistoryBuf::new(),
             alerting: beside.alerting,
+            started: Instant::now(),
             phase: beside.phase,
         }
     }
@@ -216,7 +225,24 @@ impl Figures {
     }
 
     fn verdict(&self) -> Option<Verdict> {
-        self.phase.as_ref()?.verdict(&self.alerting)
+        let phase = self.phase.as_ref()?;
+        let verdict = phase.verdict(&self.alerting);
+        verdict.or_else(|| self.left().is_zero().then(|| phase.expired()))
+    }
+
+    /// Of the time of a trial; forever without one.
+    fn left(&self) -> Duration {
+        let time_max = self.phase.as_ref().map(|phase| phase.canary.time_max);
+        let spent = self.progress().map(|progress| progress.spent);
+        time_max
+            .unwrap_or(Duration::MAX)
+            .saturating_sub(spent.unwrap_or_default())
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        let mut progress = self.phase.as_ref()?.progress;
+        progress.spent += self.started.elapsed();
+        Some(progress)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A model by itself, without a node: what it is, what it takes, and what it would have said.
 
-use crate::config::{Budget, Model};
+use crate::config::{Budget, Config, Model};
 use crate::driver::Package;
 use crate::engine::{Engine, Outcome};
 use crate::error::Error;
@@ -8,6 +8,7 @@ use crate::isolation::{Host, HostCommand, Order, probe};
 use crate::output::Output;
 use crate::package::ModelInfo;
 use crate::shadow::quantiles;
+use crate::versions::{Refused, Version, order_of};
 use serde::Serialize;
 use skerry_store::{Offset, Record, StreamName};
 use std::path::PathBuf;
@@ -93,6 +94,19 @@ pub struct Said {
     /// In this stream.
     pub stream: StreamName,
     pub record: Record,
+}
+
+impl Config {
+    /// Reads the version that is to run beside a model, if one is, as a running node would. Blocks.
+    pub fn check_shadow(&self, model: &Model) -> Result<(), Refused> {
+        let Some(shadow) = &model.shadow else {
+            return Ok(());
+        };
+        let version = Version::Named(shadow.clone());
+        let order = order_of(model, self.versions.as_deref(), &version)?;
+        let loaded = block_on(&self.host, probe(&self.host, order))??;
+        version.expect(&loaded)
+    }
 }
 
 impl Model {

@@ -4,7 +4,7 @@ use crate::canary::Progress;
 use crate::config::Model;
 use crate::encoding;
 use crate::error::Error;
-use crate::isolation::Order;
+use crate::isolation::{Loaded, Order};
 use crate::manifest::{FOLDER_RULE, is_folder_name};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -172,6 +172,22 @@ fn put(bucket: &str, model: &Model, value: &impl Serialize) -> Change {
         bucket: bucket.to_owned(),
         key: key(model),
         value: encoding::write(value).into(),
+    }
+}
+
+impl Version {
+    /// Refuses a package that is of another version than its folder's name says.
+    pub(crate) fn expect(&self, loaded: &Loaded) -> Result<(), Refused> {
+        match self {
+            Self::Named(wanted) if loaded.version.as_ref() != Some(wanted) => {
+                let found = loaded.version.clone();
+                Err(Refused::OtherVersion {
+                    wanted: wanted.clone(),
+                    found: found.unwrap_or_else(|| "no package".to_owned()),
+                })
+            }
+            Self::Named(_) | Self::Configured => Ok(()),
+        }
     }
 }
 

@@ -369,6 +369,7 @@ fn on_trial(options: &mut ModelOptions) {
         windows: 20,
         difference_max: Some(Difference::Absolute(0.5)),
         differing_percent_max: 10.0,
+        ..Canary::default()
     });
 }
 
@@ -441,6 +442,35 @@ async fn a_version_that_agrees_passes_and_keeps_its_way_back() {
     // It is over.
     site.restart().await;
     assert_eq!(site.model().canary, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_takes_its_time_and_no_more() {
+    let briefly = |options: &mut ModelOptions| {
+        options.canary = Some(Canary {
+            time_max: Duration::from_secs(2),
+            ..Canary::default()
+        });
+    };
+    let mut site = Site::with(some_packages, briefly).await;
+    site.activate("same").await.unwrap();
+    site.until(|model| model.canary.is_some()).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    site.restart().await;
+    let again = Instant::now();
+    site.until(|model| model.canary.is_some()).await;
+    site.until(|model| model.canary.is_none()).await;
+    assert!(
+        again.elapsed() < Duration::from_millis(1_900),
+        "its time began anew"
+    );
+    let events = site.payloads("node");
+    assert_eq!(told(&events), ["model_activated", "model_canary_void"]);
+    assert_eq!(
+        events[1]["details"]["reason"],
+        "only 0 of 1000 windows were compared with the configured file within 2s"
+    );
+    assert_eq!(site.model().version.as_deref(), Some("same"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

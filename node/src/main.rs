@@ -103,7 +103,8 @@ fn check(path: &Path) -> Exit {
         eprintln!("{}: {problem}", path.display());
         exit = Exit::Usage;
     }
-    for warning in config.warnings() {
+    let shadows = model::shadow_problems(&config.models);
+    for warning in config.warnings().into_iter().chain(shadows) {
         eprintln!("{}: warning: {warning}", path.display());
     }
     if exit == Exit::Clean {

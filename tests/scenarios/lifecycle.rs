@@ -234,9 +234,9 @@ fn milling() -> PathBuf {
     workspace::root().join("inference/models/milling")
 }
 
-/// A package of a shipped model, as a version of the one that runs.
-fn version(data: &Path, name: &str) -> Result<()> {
-    let folder = data.join("models/milling").join(name);
+/// A package of a shipped model, as a version of one that runs.
+fn version(data: &Path, model: &str, name: &str) -> Result<()> {
+    let folder = data.join("models").join(model).join(name);
     fs::create_dir_all(&folder)?;
     fs::copy(
         milling().join(format!("{name}.onnx")),
@@ -246,7 +246,7 @@ fn version(data: &Path, name: &str) -> Result<()> {
     let golden: Value = serde_json::from_str(&golden)?;
     let columns = MILLING_COLUMNS.map(|name| json!({ "name": name }));
     let manifest = json!({
-        "format": 1, "name": "milling", "version": name, "model": "model.onnx",
+        "format": 1, "name": model, "version": name, "model": "model.onnx",
         "sha256": golden["sha256"], "input": { "rows": 1, "columns": columns },
         "golden": { "tolerance": golden["tolerance"], "cases": golden["cases"] },
     });
@@ -263,27 +263,49 @@ fn records(count: usize) -> Result<String> {
         let fields = MILLING_COLUMNS.iter().zip(row);
         let fields = fields.map(|(name, bytes)| ((*name).to_owned(), value(bytes)));
         let payload = Value::Object(fields.collect());
-        json!({ "topic": "plant/mill/record", "payload": payload }).to_string() + "\n"
+        json!({ "topic": "plant/milling/record", "payload": payload }).to_string() + "\n"
     });
     Ok(messages.collect())
 }
 
 /// A version that says something else than the one before gives way to it by itself; one that
-/// says much the same passes, over a kill -9. Each record is scored once, by whichever ran.
+/// says much the same passes, over a kill -9. Each record is scored once, by whichever ran. A trial
+/// that no window comes to is over in its time.
 pub(crate) fn on_trial(world: &World) -> Result<()> {
     let mut settings = world.settings()?;
     let inputs = MILLING_COLUMNS
         .map(|name| format!(r#"{{ mqtt = "plant/{{asset}}/record", pointer = "/{name}" }}"#));
-    settings.more = format!(
-        "\n[[model]]\nname = \"milling\"\nfile = \"{}\"\nassets = [ \"mill\" ]\nwindow = 1\n\
-         threshold = 0.5\nshadow = \"isolation\"\n{ON_TRIAL}\ninputs = [ {} ]\n",
-        milling().join("boosted.onnx").display(),
-        inputs.join(", ")
+    let file = milling().join("boosted.onnx").display().to_string();
+    for (name, more) in [
+        ("milling", format!("shadow = \"isolation\"\n{ON_TRIAL}")),
+        ("idle", "canary = { time_max = \"5s\" }".to_owned()),
+    ] {
+        settings.more += &format!(
+            "\n[[model]]\nname = \"{name}\"\nfile = \"{file}\"\nassets = [ \"{name}\" ]\n\
+             window = 1\nthreshold = 0.5\n{more}\ninputs = [ {} ]\n",
+            inputs.join(", ")
+        );
+    }
+    let mut node = world.node(settings)?;
+    let checked = || node::skerry(&["check", &node.config().display().to_string()]);
+    let without = "warning: model `milling` runs without its shadow, isolation: ";
+    let told = checked()?;
+    ensure!(
+        told.code == Some(0) && told.stderr.contains(without),
+        "{}",
+        told.text()
     );
     for name in ["logistic", "forest", "isolation"] {
-        version(&settings.data, name)?;
+        version(&node.settings().data, "milling", name)?;
     }
-    let mut node = world.started(settings)?;
+    version(&node.settings().data, "idle", "forest")?;
+    let told = checked()?;
+    ensure!(
+        told.code == Some(0) && !told.stderr.contains("shadow"),
+        "{}",
+        told.text()
+    );
+    node.start()?;
     let mut published = 0;
     let publish = |node: &Node, published: &mut usize, count: usize| -> Result<()> {
         let path = world.folder().join("records.script");
@@ -350,6 +372,13 @@ pub(crate) fn on_trial(world: &World) -> Result<()> {
     }
     let passed = |model: &Value| model["canary"].is_null() && model["version"] == "forest";
     model(&node, "it has passed", &passed)?;
+
+    skerry(&node, &["activate", "idle", "forest"])?;
+    let idle = |status: &Value| status["inference"]["models"][1]["canary"].clone();
+    let begins = |status: &Value| idle(status).is_object();
+    node.wait_for_status("a trial without a window begins", wait::DRAIN, begins)?;
+    let is_over = |status: &Value| idle(status).is_null();
+    node.wait_for_status("a trial without a window is over", wait::DRAIN, is_over)?;
     ensure!(node.terminate()?.success(), "the node did not stop cleanly");
     audited(&node.settings().data, published)
 }
@@ -392,11 +421,17 @@ fn audited(data: &Path, published: usize) -> Result<()> {
         "model_rolled_back",
         "model_activated",
         "model_canary_passed",
+        "model_activated",
+        "model_canary_void",
     ];
     ensure!(names == due, "{told:?}");
     for (at, words) in [
         (1, "21 of "),
         (3, " of 400 windows differ from the configured file"),
+        (
+            5,
+            "only 0 of 1000 windows were compared with the configured file within 5s",
+        ),
     ] {
         let why = told[at].1.unwrap_or_default();
         ensure!(why.contains(words), "{why}");

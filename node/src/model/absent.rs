@@ -23,6 +23,10 @@ pub fn host() -> Exit {
     INFERENCE.refuse_command()
 }
 
+pub fn shadow_problems(_models: &Models) -> Vec<String> {
+    Vec::new()
+}
+
 pub fn problems(_models: &Models) -> Vec<String> {
     Vec::new()
 }

@@ -10,7 +10,7 @@ mod trial;
 pub use arguments::Arguments;
 pub use runner::Runner;
 pub use serve::routes;
-pub use trial::problems;
+pub use trial::{problems, shadow_problems};
 
 use crate::exit::Exit;
 use crate::logs::told;

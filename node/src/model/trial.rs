@@ -61,6 +61,21 @@ pub fn problems(models: &Models) -> Vec<String> {
     checked.flatten().collect()
 }
 
+/// Why versions that are to run beside models would not, each in a line. No model waits for one.
+pub fn shadow_problems(models: &Models) -> Vec<String> {
+    let checked = models.models.iter().map(|model| {
+        let shadow = model.shadow.as_deref().unwrap_or_default();
+        let told = |why| {
+            format!(
+                "model `{}` runs without its shadow, {shadow}: {why}",
+                model.name
+            )
+        };
+        models.check_shadow(model).err().map(told)
+    });
+    checked.flatten().collect()
+}
+
 /// A model of the config by its name.
 pub(super) fn configured(config: &Config, path: &Path, name: &str) -> Result<Model, Failure> {
     let mut models = config.models.models.iter();

@@ -240,12 +240,13 @@ fn what_runs_beside_a_version_and_how_far_it_may_differ() {
     let (default, shadow) = canary("shadow = \"1.2\"\ncanary = {}");
     assert_eq!(default, Some(Canary::default()));
     assert_eq!(shadow.as_deref(), Some("1.2"));
-    let own = "canary = { windows = 50, difference_max = 0.1, differing_max = \"2%\" }";
+    let own = "canary = { windows = 50, difference_max = 0.1, differing_max = \"2%\", time_max = \"3h\" }";
     let own = canary(own).0;
     let told = Canary {
         windows: 50,
         difference_max: Some(Difference::Absolute(0.1)),
         differing_percent_max: 2.0,
+        time_max: Duration::from_secs(3 * 3_600),
     };
     assert_eq!(own, Some(told));
     let share = canary("canary = { difference_max = \"5 %\" }").0;
@@ -260,6 +261,10 @@ fn what_runs_beside_a_version_and_how_far_it_may_differ() {
         (
             "canary = { difference_max = -1 }",
             "canary.difference_max: must be at least 0",
+        ),
+        (
+            "canary = { time_max = \"0s\" }",
+            "canary.time_max: must be between 1s and",
         ),
         (
             "canary = { windows = 0 }",
