@@ -62,12 +62,20 @@ pub(crate) fn mosquitto(folder: &Path) -> Result<Peer> {
 
 /// The same with its state on disk, as often as it writes it by default.
 pub(crate) fn mosquitto_persistent(folder: &Path) -> Result<Peer> {
-    // It would leave root for a user of its own, who may not write here.
-    let more = format!(
-        "persistence true\npersistence_location {}/\nuser root\n",
-        folder.display()
-    );
+    mosquitto_with(folder, "mosquitto, persistence on", &on_disk(folder))
+}
+
+/// The same for an agent that acknowledges what it has written, a second later: by default a
+/// subscriber has 20 messages under way, and what comes while a thousand wait is dropped.
+pub(crate) fn mosquitto_patient(folder: &Path) -> Result<Peer> {
+    let more = on_disk(folder) + "max_inflight_messages 0\nmax_queued_messages 0\n";
     mosquitto_with(folder, "mosquitto, persistence on", &more)
+}
+
+fn on_disk(folder: &Path) -> String {
+    let folder = folder.display();
+    // It would leave root for a user of its own, who may not write here.
+    format!("persistence true\npersistence_location {folder}/\nuser root\n")
 }
 
 pub(crate) fn mosquitto_program() -> Option<&'static Path> {

@@ -5,6 +5,7 @@
 //! idle    resident memory of what has just started and has nothing to do
 //! start   from the start of the process on an empty disk to the first acknowledged message
 //! cpu     processor time while 1,000 messages a second come in, and go out to a subscriber
+//! agent   processor time and memory while these are recorded: in place of a broker and Telegraf
 //! loaded  resident memory with 10,000 OPC-UA variables and ten models, their process included
 //! wear    what a disk of its own is written a day, by default and with configs/sd-card.toml
 //! ```
@@ -14,6 +15,7 @@
 //! hour and at its end; the node acknowledges after the sync. It has no OPC-UA and no models, and
 //! nothing that it would write in the minutes of a measurement.
 
+mod agent;
 mod loaded;
 mod wear;
 
@@ -59,11 +61,12 @@ const QUICK: Scale = Scale {
 
 type Measure = figures::Measure<Scale>;
 
-const FIGURES: [(&str, Measure); 6] = [
+const FIGURES: [(&str, Measure); 7] = [
     ("binary", binary),
     ("idle", idle),
     ("start", start),
     ("cpu", cpu),
+    ("agent", agent::run),
     ("loaded", loaded::run),
     ("wear", wear::run),
 ];
@@ -102,6 +105,13 @@ fn binary(_folder: &Path, _scale: Scale) -> Result<()> {
     let mut line = line.figure();
     line["peer"] = json!(theirs.map(|_| "mosquitto, without its libraries"));
     print(&line);
+    let theirs = workspace::target().join(agent::PROGRAM);
+    if theirs.exists() {
+        line["peer"] = json!("Telegraf, of MQTT, OPC-UA, Kafka and files");
+        line["theirs"] = json!(bytes(&theirs)?);
+        line["ratio"] = json!(bytes(&program)? / bytes(&theirs)?);
+        print(&line);
+    }
     Ok(())
 }
 
