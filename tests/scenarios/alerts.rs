@@ -156,15 +156,14 @@ pub(crate) fn limited(world: &World) -> Result<()> {
     settings.mqtt_more = model(&file, r#""pump1", "pump2", "pump3""#);
     settings.mqtt_more += "rate_limit_all = { alerts = 2, per = \"1h\" }\n";
     let mut node = world.started(settings)?;
-    let mut scores = 0;
-    for (asset, window) in [
+    let windows = [
         ("pump1", &worn),
         ("pump2", &worn),
         ("pump3", &worn),
         ("pump1", &healthy),
-    ] {
+    ];
+    for (scores, (asset, window)) in (1..).zip(windows) {
         replay(world, node.mqtt_port(), asset, std::slice::from_ref(window))?.join(wait::START)?;
-        scores += 1;
         node.wait_for_status("the window is scored", wait::DRAIN, |status| {
             heads(status).is_ok_and(|heads| heads.get("scores") == Some(&scores))
         })?;
