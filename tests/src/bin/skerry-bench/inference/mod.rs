@@ -4,10 +4,12 @@
 //! latency  per model and family, batch 1 and 32: p50, p99 and throughput, one thread each
 //! loading  the memory of a process with a model, and how long loading takes
 //! node     1,000 sources at 10 Hz through ten models: processor time, losses, delays
+//! failing  messages at full rate while models fail
 //! ```
 //!
 //! The first two are those of `tests/inference-peers`, which runs both in one process.
 
+mod failing;
 mod node;
 mod plant;
 mod probe;
@@ -46,10 +48,11 @@ const QUICK: Scale = Scale {
 
 type Measure = figures::Measure<Scale>;
 
-const FIGURES: [(&str, Measure); 3] = [
+const FIGURES: [(&str, Measure); 4] = [
     ("latency", |_, scale| peers("latency", scale)),
     ("loading", |_, scale| peers("loading", scale)),
     ("node", node::run),
+    ("failing", failing::run),
 ];
 
 pub(crate) fn names() -> Vec<&'static str> {
@@ -67,6 +70,22 @@ pub(crate) fn run(quick: bool, only: Option<&str>) -> Result<()> {
 
 fn print(figure: &Value) {
     figures::print("inference", figure);
+}
+
+fn fresh(folder: &Path) -> Result<PathBuf> {
+    let folder = folder.join("turn");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// How many models of a node are.
+fn in_state(status: &Value, state: &str) -> usize {
+    let models = status["inference"]["models"].as_array();
+    let models = models.into_iter().flatten();
+    models.filter(|model| model["state"] == state).count()
 }
 
 /// Its program prints the lines itself.

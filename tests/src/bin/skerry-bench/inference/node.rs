@@ -7,9 +7,9 @@
 //! the disk takes for a sync meanwhile is told beside it: a value and its score wait for one each.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ use skerry_tests::{Context as _, Result, ensure, wait};
 
 use super::plant::Plant;
 use super::probe::{self, Probe};
-use super::{Scale, print};
+use super::{Scale, fresh, in_state, print};
 use crate::figures::{Aim, Rounds, median, quantile};
 use crate::processes::{cpu_seconds, memory_bytes, with_children};
 
@@ -133,15 +133,6 @@ pub(super) fn run(folder: &Path, scale: Scale) -> Result<()> {
     Ok(())
 }
 
-fn fresh(folder: &Path) -> Result<PathBuf> {
-    let folder = folder.join("turn");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
-}
-
 /// Values flow for the time of the warm-up, for that in which the processor's time is taken, and
 /// for that in which the delays are.
 fn turn(folder: &Path, scale: Scale, plant: &Plant, probe: Option<&Probe>) -> Result<Turn> {
@@ -155,7 +146,7 @@ fn turn(folder: &Path, scale: Scale, plant: &Plant, probe: Option<&Probe>) -> Re
     node.start()?;
     // A model begins with what comes from then on.
     node.wait_for_status("every model is running", wait::START, |status| {
-        running(status) == models
+        in_state(status, "running") == models
     })?;
     let id = node.running()?.id();
     let time = scale.warm_up + 2 * scale.measured;
@@ -205,12 +196,6 @@ fn turn(folder: &Path, scale: Scale, plant: &Plant, probe: Option<&Probe>) -> Re
         sync_ms: Quantiles::of(&asked.syncs_ms),
         latest_ms: kept.latest.as_secs_f64() * 1e3,
     })
-}
-
-fn running(status: &Value) -> usize {
-    let models = status["inference"]["models"].as_array();
-    let models = models.into_iter().flatten();
-    models.filter(|model| model["state"] == "running").count()
 }
 
 /// Processor seconds per second, of a node and the process of its models.
