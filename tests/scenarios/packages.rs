@@ -40,6 +40,27 @@ pub(crate) fn unit(_: &World) -> Result<()> {
         let is_not_installed = line.contains("is not executable: No such file or directory");
         ensure!(is_newer || is_not_installed, "the unit is wrong: {line}");
     }
+    runs_what_every_machine_has(&unit)
+}
+
+/// What this machine has, a small one may not have: the unit starts what is in the package, and a shell.
+fn runs_what_every_machine_has(unit: &Path) -> Result<()> {
+    let text = fs::read_to_string(unit)?;
+    let commands = text.lines().filter_map(|line| {
+        let (key, command) = line.split_once('=')?;
+        key.starts_with("Exec").then_some(command)
+    });
+    let mut seen = 0;
+    for command in commands {
+        let command = command.trim_start_matches(['+', '-', '@', '!', ':']);
+        let program = command.split_whitespace().next().unwrap_or_default();
+        ensure!(
+            ["/usr/bin/skerry", "/usr/lib/skerry/trial", "/bin/sh"].contains(&program),
+            "the unit runs {program}, which not every machine has"
+        );
+        seen += 1;
+    }
+    ensure!(seen > 0, "the unit runs nothing");
     Ok(())
 }
 

@@ -17,8 +17,7 @@ const BYTES_DEFAULT: u64 = 1024 * MIB;
 
 /// Age is looked at, and noted on the disk, sixteen times within it.
 const AGE_LEAST: Duration = Duration::from_secs(60);
-/// A century, in the years of humantime: 365.25 days.
-const AGE_MOST: Duration = Duration::from_secs(100 * 31_557_600);
+const AGE_MOST: Duration = units::YEAR.saturating_mul(100);
 
 /// Below this an interval saves nothing over the group commit; above it, "on disk" means little.
 const SYNC_INTERVAL_LEAST: Duration = Duration::from_millis(10);

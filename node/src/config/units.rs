@@ -6,6 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// As humantime reads and writes it: 365.25 days.
+pub const YEAR: Duration = Duration::from_secs(31_557_600);
+
 type Parsed<T> = Result<T, String>;
 
 pub fn text(value: &Value<'_>) -> Parsed<String> {

@@ -6,8 +6,7 @@ use skerry_inference::{CANARY_WINDOWS_MAX, Canary, Difference};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-const TIME_RANGE: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3_600);
+const TIME_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=units::YEAR;
 
 pub(super) fn read(table: &Table<'_>) -> Option<Canary> {
     let table = table.table("canary")?;

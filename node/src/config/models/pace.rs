@@ -9,8 +9,7 @@ use std::time::Duration;
 /// The finest grid is what a fast poll gives; windows of days are for slow machines.
 const GRID_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(24 * 3_600);
-const WINDOW_RANGE: RangeInclusive<Duration> =
-    Duration::from_millis(1)..=Duration::from_secs(366 * 24 * 3_600);
+const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=units::YEAR;
 const LATE_RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3_600);
 
 /// Windows as the engine takes them.

@@ -264,7 +264,7 @@ fn what_runs_beside_a_version_and_how_far_it_may_differ() {
         ),
         (
             "canary = { time_max = \"0s\" }",
-            "canary.time_max: must be between 1s and",
+            "canary.time_max: must be between 1s and 1year, not",
         ),
         (
             "canary = { windows = 0 }",
